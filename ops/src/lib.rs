@@ -1,0 +1,21 @@
+//! What an operator touches. The command `warren` will live here; so far there is the manual, of which what can be made
+//! from the code is made from it, so that neither says what the other does not.
+
+/// `manual/configuration.md`: every key of `warren.toml`.
+pub fn configuration() -> String {
+    format!(
+        "# Configuration\n\
+         \n\
+         `warrend --config warren.toml` reads this file; without it every key has the default that stands here. A key\n\
+         that is unknown is refused, with the nearest known one. `--data-dir`, `--client-addr` and `--metrics-addr` win\n\
+         over the file, and `--check-config` prints the settings in effect and exits. An existing ZooKeeper's file is\n\
+         read by `--zoo-cfg zoo.cfg` instead, with ZooKeeper's meaning and defaults; what means nothing here is told at\n\
+         the start, line by line.\n\
+         \n\
+         This page is made from the table in `server/src/config/keys.rs`; `WARREN_REWRITE=1 cargo test -p warren-ops`\n\
+         makes it anew.\n\
+         \n\
+         ```toml\n{}```\n",
+        warren_server::config::documented().trim_start()
+    )
+}

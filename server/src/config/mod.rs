@@ -1,0 +1,173 @@
+//! What an operator may set. Text in, a valid [`Config`] out: from `warren.toml`, from ZooKeeper's `zoo.cfg`, or
+//! from nothing, with the command line's flags over all of them. Files are read by who calls this.
+
+mod address;
+mod keys;
+mod nearest;
+mod properties;
+mod warren_toml;
+mod zoo_cfg;
+
+pub use address::{Address, AddressError, Listen};
+pub use keys::{Client, Config, FourLetterWords, KEYS, Key, Limits, Metrics, Security, Sessions, Storage};
+pub use keys::{SuperDigest, Znodes, documented};
+
+use std::fmt;
+use std::path::PathBuf;
+
+/// Which file the operator gave, and what it says.
+#[derive(Clone, Copy, Debug)]
+pub enum FileText<'a> {
+    /// None: Warren's defaults.
+    Absent,
+    /// `warren.toml`.
+    WarrenToml(&'a str),
+    /// `zoo.cfg`: bytes, for Java properties need not be UTF-8.
+    ZooCfg(&'a [u8]),
+}
+
+/// What the flags say; each wins over the file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Overrides {
+    /// `--data-dir`.
+    pub data_dir: Option<PathBuf>,
+    /// `--client-addr`.
+    pub client_addr: Option<Address>,
+    /// `--metrics-addr`.
+    pub metrics_addr: Option<Listen>,
+}
+
+/// A valid configuration, and what the operator should know about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// Within all bounds.
+    pub config: Config,
+    /// Keys that do less here than they seem to, each said in words.
+    pub warnings: Vec<Warning>,
+}
+
+/// A key that means nothing here, or not what it seems.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// Line of the file, from 1.
+    pub line: usize,
+    /// The key as written, and why.
+    pub text: String,
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}: {}", self.line, self.text)
+    }
+}
+
+/// Why a configuration is refused. Says the line, but not the file: who read it adds that.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// The text is not of its format.
+    #[error("line {line}: {reason}")]
+    Syntax {
+        /// From 1.
+        line: usize,
+        /// What the parser says.
+        reason: String,
+    },
+    /// Nothing is called so.
+    #[error("line {line}: unknown key `{key}`{}", hint(.nearest))]
+    UnknownKey {
+        /// From 1.
+        line: usize,
+        /// With its section.
+        key: String,
+        /// What may have been meant.
+        nearest: Option<String>,
+    },
+    /// A value that cannot be served.
+    #[error("{}{key}: {reason}", at(.line))]
+    Invalid {
+        /// From 1; `None` when no line of the file is to blame.
+        line: Option<usize>,
+        /// With its section.
+        key: String,
+        /// In words, with the bound.
+        reason: String,
+    },
+    /// Something that was asked for and is not served; going on without it would mislead.
+    #[error("line {line}: {key}: {reason}")]
+    Refused {
+        /// From 1.
+        line: usize,
+        /// As written.
+        key: String,
+        /// In words.
+        reason: String,
+    },
+}
+
+fn hint(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|key| format!("; did you mean `{key}`?")).unwrap_or_default()
+}
+
+fn at(line: &Option<usize>) -> String {
+    line.map(|line| format!("line {line}: ")).unwrap_or_default()
+}
+
+/// Reads the file's text, lays the flags over it, and checks the result.
+pub fn load(file: FileText<'_>, flags: &Overrides) -> Result<Loaded, ConfigError> {
+    match file {
+        FileText::Absent => {
+            let mut config = Config::default();
+            config.lay_over(flags);
+            config.validate().map_err(|bad| bad.at_line(None))?;
+            Ok(Loaded { config, warnings: Vec::new() })
+        }
+        FileText::WarrenToml(text) => warren_toml::load(text, flags),
+        FileText::ZooCfg(bytes) => zoo_cfg::load(bytes, flags),
+    }
+}
+
+impl Config {
+    fn lay_over(&mut self, flags: &Overrides) {
+        if let Some(dir) = &flags.data_dir {
+            self.data_dir.clone_from(dir);
+        }
+        if let Some(addr) = &flags.client_addr {
+            self.client.addr.clone_from(addr);
+        }
+        if let Some(addr) = &flags.metrics_addr {
+            self.metrics.addr.clone_from(addr);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_given_serves_on_loopback() {
+        let loaded = load(FileText::Absent, &Overrides::default()).unwrap();
+        assert_eq!(loaded.config.client.addr.to_string(), "127.0.0.1:2181");
+        assert_eq!(loaded.config.metrics.addr.to_string(), "127.0.0.1:7000");
+        assert_eq!(loaded.config.data_dir, PathBuf::from("./warren-data"));
+        assert!(loaded.config.znodes.quotas_enforced && loaded.config.znodes.ttl_enabled);
+        assert!(loaded.warnings.is_empty());
+    }
+
+    #[test]
+    fn flags_win_over_both_files() {
+        let flags = Overrides {
+            data_dir: Some("/flag".into()),
+            client_addr: Some("[::1]:9".parse().unwrap()),
+            metrics_addr: Some(Listen::Off),
+        };
+        let toml = FileText::WarrenToml("data_dir = '/file'\n[client]\naddr = '1.2.3.4:5'");
+        let zoo = FileText::ZooCfg(b"dataDir=/file\nclientPort=5");
+        for file in [FileText::Absent, toml, zoo] {
+            let config = load(file, &flags).unwrap().config;
+            assert_eq!(config.data_dir, PathBuf::from("/flag"));
+            assert_eq!(config.client.addr.to_string(), "[::1]:9");
+            assert_eq!(config.metrics.addr, Listen::Off);
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Client connections: a listener, and a task for each client that drives a [`Connection`].
+
+use super::Clock;
+use super::engine::Engine;
+use super::facts::{self, Registry};
+use crate::connection::{Connection, Effects, Ending, Limits, REPLY_BYTES_WAITING_MAX};
+use crate::mailbox::Mailbox;
+use crate::room::Room;
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::io::Interest;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+
+/// Bytes asked from the kernel at once.
+const READ_BYTES: usize = 16 << 10;
+/// Space for replies that an idle connection keeps.
+const OUT_KEPT_BYTES: usize = 16 << 10;
+/// A connection that has not said what it wants by then is closed.
+const HELLO_WITHIN: Duration = Duration::from_secs(30);
+/// How long a closing connection may take to send what is left.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
+/// After a failed accept (no more file descriptors, say) the next try comes this much later.
+const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+
+/// What all client tasks share.
+pub(super) struct Clients {
+    pub(super) clock: Clock,
+    pub(super) room: Arc<Room>,
+    pub(super) engine: Engine,
+    pub(super) limits: Arc<Limits>,
+    pub(super) registry: Arc<Registry>,
+    /// 0 is no limit.
+    pub(super) connections_max: usize,
+    /// 0 is no limit.
+    pub(super) connections_per_address_max: usize,
+    pub(super) per_address: Mutex<HashMap<IpAddr, usize>>,
+    pub(super) next: AtomicU64,
+    /// True once the daemon stops.
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// Accept until the daemon stops.
+pub(super) async fn serve(clients: Arc<Clients>, listener: TcpListener) {
+    let mut stop = clients.stop.clone();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = stop.wait_for(|stop| *stop) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => admit(&clients, stream, peer),
+            Err(e) => {
+                tracing::warn!("cannot accept a connection: {e}; trying again");
+                tokio::time::sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// Within the limits of connections, or closed at once (as in ZooKeeper).
+fn admit(clients: &Arc<Clients>, stream: TcpStream, peer: SocketAddr) {
+    let ip = peer.ip().to_canonical();
+    let over = |count: usize, max: usize| max != 0 && count >= max;
+    {
+        let mut per_address = clients.per_address.lock();
+        let from_here = per_address.entry(ip).or_insert(0);
+        let why = if over(*from_here, clients.connections_per_address_max) {
+            Some("too many connections from this address")
+        } else if over(clients.registry.len(), clients.connections_max) {
+            Some("too many connections")
+        } else {
+            None
+        };
+        if let Some(why) = why {
+            if *from_here == 0 {
+                per_address.remove(&ip);
+            }
+            clients.registry.rejected();
+            tracing::debug!(%peer, "refused: {why}");
+            return;
+        }
+        *from_here += 1;
+    }
+    let _ = stream.set_nodelay(true);
+    let id = clients.next.fetch_add(1, Ordering::Relaxed) + 1;
+    let notify = Arc::new(Notify::new());
+    let mailbox = Mailbox::new(id, {
+        let notify = notify.clone();
+        Box::new(move || notify.notify_one())
+    });
+    let shown = clients.registry.enter(id, peer, clients.clock.now(), notify.clone());
+    let connection = Connection::new(peer, mailbox, clients.limits.clone());
+    let clients = clients.clone();
+    tokio::spawn(async move {
+        let mut client = Client { clients: clients.clone(), stream, connection, shown, notify, woken: false };
+        client.run().await;
+        clients.registry.leave(id);
+        let mut per_address = clients.per_address.lock();
+        if let Some(count) = per_address.get_mut(&ip) {
+            *count -= 1;
+            if *count == 0 {
+                per_address.remove(&ip);
+            }
+        }
+    });
+}
+
+/// One client.
+struct Client {
+    clients: Arc<Clients>,
+    stream: TcpStream,
+    connection: Connection,
+    shown: Arc<facts::Shown>,
+    notify: Arc<Notify>,
+    /// Woken while something else was waited for.
+    woken: bool,
+}
+
+impl Client {
+    async fn run(&mut self) {
+        let mut effects = Effects::default();
+        let why = self.converse(&mut effects).await;
+        match self.connection.ending() {
+            Some(Ending::Because(why)) => {
+                self.clients.room.metrics.connection_drop_count.add(1);
+                tracing::debug!(peer = %self.connection.peer(), "closed: {why}");
+            }
+            Some(Ending::SessionClosed) => {}
+            None => {
+                if self.connection.session().is_some() {
+                    self.clients.room.metrics.connection_drop_count.add(1);
+                }
+                tracing::debug!(peer = %self.connection.peer(), "lost: {why}");
+            }
+        }
+        self.connection.on_closed(&self.clients.room, &mut effects);
+        self.clients.engine.submit(&mut effects);
+    }
+
+    /// Until either side ends it. Says what ended it, where that was the network.
+    async fn converse(&mut self, effects: &mut Effects) -> String {
+        let mut input = BytesMut::new();
+        let mut out: Vec<u8> = Vec::new();
+        let hello_until = tokio::time::Instant::now() + HELLO_WITHIN;
+        loop {
+            if let Some(text) =
+                facts::four_letter_word(&self.clients.registry, &self.connection, &input).await
+            {
+                self.connection.facts.received += 1;
+                let _ = self.flush(&mut text.into_bytes()).await;
+                self.goodbye().await;
+                return "its four-letter word is answered".into();
+            }
+            let now = self.clients.clock.now();
+            let turned = self.connection.turn(now, &self.clients.room, &mut input, &mut out, effects);
+            if let Err(e) = turned {
+                tracing::error!("the tree cannot be read: {e}; stopping");
+                std::process::exit(74);
+            }
+            self.clients.engine.submit(effects);
+            self.shown.show(&self.connection);
+            let full = out.len() >= REPLY_BYTES_WAITING_MAX;
+            if !out.is_empty() {
+                if let Err(e) = self.flush(&mut out).await {
+                    return e.to_string();
+                }
+            }
+            if self.connection.ending().is_some() {
+                self.goodbye().await;
+                return String::new();
+            }
+            if self.clients.room.is_stopping() {
+                self.finish(&mut out, effects).await;
+                return "this server stops".into();
+            }
+            if full || std::mem::take(&mut self.woken) {
+                // Whole requests may be in the buffer, or mail came while we sent.
+                continue;
+            }
+            let wants_input = self.connection.wants_input(&self.clients.room);
+            // Little is kept for a connection that says nothing.
+            if input.is_empty() {
+                input = BytesMut::new();
+            }
+            if out.capacity() > OUT_KEPT_BYTES {
+                out = Vec::new();
+            }
+            let greeted = self.connection.is_greeted();
+            tokio::select! {
+                biased;
+                _ = self.notify.notified() => {}
+                ready = self.stream.readable(), if wants_input => {
+                    if let Err(e) = ready {
+                        return e.to_string();
+                    }
+                    match self.read(&mut input) {
+                        Ok(0) => return "the client closed it".into(),
+                        Ok(n) => self.clients.room.metrics.bytes_received_count.add(n as u64),
+                        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                        Err(e) => return e.to_string(),
+                    }
+                }
+                // The client may be gone while we owe it something and do not read.
+                gone = self.stream.ready(Interest::ERROR), if !wants_input => {
+                    if gone.is_ok_and(|ready| ready.is_error()) {
+                        return "the network failed".into();
+                    }
+                }
+                _ = tokio::time::sleep_until(hello_until), if !greeted => {
+                    self.clients.room.metrics.sessionless_connections_expired.add(1);
+                    return "it did not say what it wants".into();
+                }
+            }
+        }
+    }
+
+    /// The daemon stops: nothing more is read, and what is outstanding is answered first.
+    async fn finish(&mut self, out: &mut Vec<u8>, effects: &mut Effects) {
+        let until = tokio::time::Instant::now() + GOODBYE_WITHIN;
+        while self.connection.outstanding() > 0 {
+            tokio::select! {
+                _ = self.notify.notified() => {}
+                _ = tokio::time::sleep_until(until) => return,
+            }
+            let now = self.clients.clock.now();
+            let mut nothing = BytesMut::new();
+            if self.connection.turn(now, &self.clients.room, &mut nothing, out, effects).is_err() {
+                return;
+            }
+            self.clients.engine.submit(effects);
+            if self.flush(out).await.is_err() {
+                return;
+            }
+        }
+        self.goodbye().await;
+    }
+
+    fn read(&mut self, input: &mut BytesMut) -> std::io::Result<usize> {
+        input.reserve(READ_BYTES);
+        self.stream.try_read_buf(input)
+    }
+
+    /// Send everything. While the client does not take it, nothing else is done for it, except to notice that the
+    /// connection must end.
+    async fn flush(&mut self, out: &mut Vec<u8>) -> std::io::Result<()> {
+        let mut sent = 0;
+        while sent < out.len() {
+            match self.stream.try_write(&out[sent..]) {
+                Ok(n) => sent += n,
+                Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    tokio::select! {
+                        ready = self.stream.writable() => ready?,
+                        _ = self.notify.notified() => {
+                            if self.connection.must_close() {
+                                return Err(std::io::Error::other("it does not read, and must be closed"));
+                            }
+                            self.woken = true;
+                        }
+                    }
+                }
+                Err(e) => return Err(e),
+            }
+        }
+        out.clear();
+        Ok(())
+    }
+
+    /// Close so that the client still reads what was sent: first our side, then what it still sends is read and
+    /// thrown away until it closes too, for a reset would take our last bytes with it.
+    async fn goodbye(&mut self) {
+        let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write);
+        let drain = async {
+            let mut scrap = [0; 4 << 10];
+            let mut budget: usize = 1 << 20;
+            while self.stream.readable().await.is_ok() {
+                match self.stream.try_read(&mut scrap) {
+                    Ok(0) => break,
+                    Ok(n) => {
+                        budget = budget.saturating_sub(n);
+                        if budget == 0 {
+                            break;
+                        }
+                    }
+                    Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
+                    Err(_) => break,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_millis(500), drain).await;
+    }
+}

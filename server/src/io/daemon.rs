@@ -1,0 +1,359 @@
+//! The daemon from start to stop.
+
+use super::clients::{self, Clients};
+use super::engine::{Engine, Parts};
+use super::facts::Registry;
+use super::space::Space;
+use super::{Clock, SystemEntropy, prometheus};
+use crate::config::{Address, Config, Listen};
+use crate::connection::Limits;
+use crate::consensus::{self, Consensus};
+use crate::entropy::Entropy as _;
+use crate::identity::Authentication;
+use crate::metrics::Metrics;
+use crate::room::Room;
+use crate::service::{Service, ServiceOptions};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use warren_storage::SharedDisk;
+use warren_storage::io::{FolderDisk, OpenError};
+use warren_storage::log::{Log, LogError, LogOptions};
+use warren_storage::tree::{Tree, TreeError, TreeOptions};
+
+/// The only server of an ensemble of one.
+const SERVER_ID: u8 = 1;
+/// Which of its disks: the first.
+const INCARNATION: u32 = 1;
+/// Share of the memory budget that the log's tail in memory may take.
+const LOG_CACHE_SHARE: u64 = 32;
+/// Bytes of outstanding requests of all connections, at most.
+const OUTSTANDING_BYTES_MAX: i64 = 64 << 20;
+/// Bytes of outstanding requests of one connection, at most.
+const OUTSTANDING_BYTES_PER_CONNECTION_MAX: usize = 8 << 20;
+/// Between two looks at free space, when little is written.
+const DISK_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// A checkpoint is made at least this often while anything changes.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
+
+/// Why the daemon does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder is ZooKeeper's.
+    #[error(
+        "{folder} holds a ZooKeeper's data (version-2) and no Warren store; starting here would begin empty beside it. \
+         Import it into a new folder with `warren import --from {folder} --data-dir NEW`, or choose another --data-dir"
+    )]
+    ZooKeeperData {
+        /// The data folder.
+        folder: String,
+    },
+    /// The store's folder cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// The tree cannot be opened.
+    #[error("the znode tree in {folder} cannot be opened")]
+    Tree {
+        /// The store's folder.
+        folder: String,
+        /// Why.
+        source: Box<TreeError>,
+    },
+    /// The log cannot be opened.
+    #[error("the log in {folder} cannot be opened")]
+    Log {
+        /// The store's folder.
+        folder: String,
+        /// Why.
+        source: Box<LogError>,
+    },
+    /// Log and tree do not belong together.
+    #[error(
+        "the log in {folder} begins at {first}, and the tree ends at {tree}: what lies between is missing. \
+         Restore the folder as a whole from a backup"
+    )]
+    Gap {
+        /// The store's folder.
+        folder: String,
+        /// First index in the log.
+        first: u64,
+        /// Last index in the tree.
+        tree: u64,
+    },
+    /// Consensus cannot begin.
+    #[error(transparent)]
+    Consensus(#[from] consensus::ConsensusError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {addr} for {what}")]
+    Listen {
+        /// As configured.
+        addr: String,
+        /// Clients or metrics.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+    /// The system refuses a thread or a signal handler.
+    #[error("the system refuses {what}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Serve until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it cannot start; once it serves, what is broken stops the process.
+pub fn run(config: Config) -> Result<(), StartError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("warren-client")
+        .enable_all()
+        .build()
+        .map_err(|source| StartError::System { what: "threads", source })?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: Config) -> Result<(), StartError> {
+    let clock = Clock::start();
+    let mut terminate =
+        signal(SignalKind::terminate()).map_err(|source| StartError::System { what: "signals", source })?;
+    let mut interrupt =
+        signal(SignalKind::interrupt()).map_err(|source| StartError::System { what: "signals", source })?;
+    let store = store_folder(&config.data_dir)?;
+    // Whoever cannot listen should not open the store either.
+    let listener = listen(&config.client.addr, config.client.listen_backlog).await.map_err(|source| {
+        StartError::Listen { addr: config.client.addr.to_string(), what: "clients", source }
+    })?;
+
+    let metrics = Arc::new(Metrics::default());
+    let began = clock.now();
+    let (engine, room, space) = open(&clock, &config, &store, &metrics)?;
+    space.look(&engine);
+    let registry =
+        Arc::new(Registry::new(clock, room.clone(), config.clone(), store.clone(), engine.clone()));
+    let bound = listener.local_addr().ok();
+    registry.port.store(bound.map_or(config.client.addr.port, |a| a.port()), Ordering::Relaxed);
+    let metrics_at = match &config.metrics.addr {
+        Listen::Off => "off".to_owned(),
+        Listen::At(addr) => {
+            let failed = |source| StartError::Listen { addr: addr.to_string(), what: "metrics", source };
+            let at = resolve(addr).await.map_err(failed)?;
+            prometheus::serve(registry.clone(), metrics.clone(), at).map_err(failed)?;
+            format!("http://{at}/metrics")
+        }
+    };
+    let (stop, stopping) = watch::channel(false);
+    let clients = Arc::new(Clients {
+        clock,
+        room: room.clone(),
+        engine: engine.clone(),
+        limits: Arc::new(limits(&config)),
+        registry: registry.clone(),
+        connections_max: config.client.connections_max as usize,
+        connections_per_address_max: config.client.connections_per_address_max as usize,
+        per_address: Mutex::new(HashMap::new()),
+        next: AtomicU64::new(0),
+        stop: stopping,
+    });
+    while !room.is_serving() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    metrics.startup_txns_load_time.record(clock.now() - began);
+    let at = bound.map_or_else(|| config.client.addr.to_string(), |a| a.to_string());
+    tracing::info!(
+        "serving ZooKeeper clients on {at}, data in {}, metrics {metrics_at}",
+        config.data_dir.display()
+    );
+    let accepting = tokio::spawn(clients::serve(clients, listener));
+    let watching = tokio::spawn({
+        let engine = engine.clone();
+        async move {
+            // What others write or remove; our own threads look when they write.
+            let mut timer = tokio::time::interval(DISK_LOOK_EVERY);
+            loop {
+                timer.tick().await;
+                space.look(&engine);
+            }
+        }
+    });
+
+    let name = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    tracing::info!("{name}: taking no more work, finishing what is in flight");
+    room.stop();
+    let _ = stop.send(true);
+    let _ = accepting.await;
+    registry.wake_all();
+    watching.abort();
+    let patience = tokio::time::Instant::now() + Duration::from_secs(10);
+    while registry.len() > 0 && tokio::time::Instant::now() < patience {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let _ = tokio::task::spawn_blocking(move || engine.stop()).await;
+    tracing::info!("stopped; everything is in a checkpoint");
+    Ok(())
+}
+
+/// `DATA_DIR/warren`, unless the folder is a ZooKeeper's.
+fn store_folder(data_dir: &Path) -> Result<PathBuf, StartError> {
+    let store = data_dir.join("warren");
+    if data_dir.join("version-2").is_dir() && !store.is_dir() {
+        return Err(StartError::ZooKeeperData { folder: data_dir.display().to_string() });
+    }
+    Ok(store)
+}
+
+/// Open the store and start the threads on it.
+fn open(
+    clock: &Clock,
+    config: &Config,
+    store: &Path,
+    metrics: &Arc<Metrics>,
+) -> Result<(Engine, Arc<Room>, Arc<Space>), StartError> {
+    let start = clock.now();
+    let folder = store.display().to_string();
+    let mut entropy = SystemEntropy;
+    let disk: SharedDisk = Arc::new(FolderDisk::open(store)?);
+    let memory = u64::from(config.limits.memory_mb) << 20;
+    let options = TreeOptions {
+        memory_bytes: memory - memory / LOG_CACHE_SHARE,
+        hash_seed: entropy.next_u64(),
+        store_id: entropy.next_u64(),
+    };
+    let mut tree = Tree::open(disk.clone(), options)
+        .map_err(|source| StartError::Tree { folder: folder.clone(), source: Box::new(source) })?;
+    let log_options = LogOptions {
+        // What redb needs beside the records.
+        segment_bytes_max: (u64::from(config.storage.segment_mb) << 20) / 2,
+        cache_bytes: (memory / LOG_CACHE_SHARE) as usize,
+        ..LogOptions::default()
+    };
+    let (log, recovered) = Log::open(disk.clone(), log_options)
+        .map_err(|source| StartError::Log { folder: folder.clone(), source: Box::new(source) })?;
+    if recovered.first_index > tree.position().index + 1 {
+        return Err(StartError::Gap { folder, first: recovered.first_index, tree: tree.position().index });
+    }
+    let id = consensus::raft_id(SERVER_ID, INCARNATION);
+    if tree.conf_state().is_empty() {
+        tree.set_conf_state(consensus::found(id));
+    }
+    metrics.dbinittime.record(clock.now() - start);
+    metrics.startup_txns_loaded.record(recovered.last_index.saturating_sub(tree.position().index));
+    let consensus = Consensus::new(
+        clock.now(),
+        consensus::Start {
+            id,
+            server_id: SERVER_ID,
+            reader: log.reader(),
+            hard_state: recovered.hard_state,
+            checkpoint: tree.position(),
+            conf_state: tree.conf_state().to_vec(),
+            rules: config.rules(),
+            entropy: Box::new(SystemEntropy),
+        },
+    )?;
+    let room = Arc::new(Room::new(entropy.next_u64(), metrics.clone()));
+    let options = ServiceOptions {
+        server_id: SERVER_ID,
+        incarnation: entropy.next_u64(),
+        tick_ms: u64::from(config.sessions.tick_ms),
+        sessions_max: config.limits.sessions_max as usize,
+        sweep_interval: Duration::from_millis(config.znodes.container_check_ms.into()),
+        sweeps_per_minute_max: config.znodes.container_deletes_per_minute_max,
+        container_unused_max: Duration::from_millis(config.znodes.container_never_used_ms_max),
+        checkpoint_interval: CHECKPOINT_EVERY,
+    };
+    let service = Service::new(clock.now(), tree, room.clone(), options);
+    let space = Arc::new(Space::new(disk, config.storage.disk_reserve_mb, metrics.clone()));
+    let parts = Parts {
+        clock: *clock,
+        consensus,
+        service,
+        log,
+        room: room.clone(),
+        metrics: metrics.clone(),
+        space: space.clone(),
+    };
+    let engine = Engine::start(parts).map_err(|source| StartError::System { what: "threads", source })?;
+    Ok((engine, room, space))
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        packet_bytes_max: config.limits.packet_bytes_max as usize,
+        outstanding_per_connection_max: config.limits.outstanding_per_connection_max as usize,
+        outstanding_bytes_per_connection_max: OUTSTANDING_BYTES_PER_CONNECTION_MAX,
+        outstanding_max: i64::from(config.limits.outstanding_max),
+        outstanding_bytes_max: OUTSTANDING_BYTES_MAX,
+        watches_max: config.limits.watches_max as usize,
+        session_timeout_min_ms: i32::try_from(config.sessions.timeout_ms_min).unwrap_or(i32::MAX),
+        session_timeout_max_ms: i32::try_from(config.sessions.timeout_ms_max).unwrap_or(i32::MAX),
+        skip_acl: config.security.skip_acl,
+        authentication: Authentication {
+            super_digest: config.security.super_digest.as_ref().map(|digest| digest.0.clone()),
+            digest_off: !config.security.digest_enabled,
+        },
+    }
+}
+
+async fn resolve(addr: &Address) -> io::Result<SocketAddr> {
+    let mut last = None;
+    for candidate in addr.bind_candidates() {
+        match tokio::net::lookup_host(candidate).await {
+            Ok(mut found) => {
+                if let Some(addr) = found.next() {
+                    return Ok(addr);
+                }
+            }
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::other("the name has no address")))
+}
+
+async fn listen(addr: &Address, backlog: u32) -> io::Result<TcpListener> {
+    let mut last = None;
+    for candidate in addr.bind_candidates() {
+        let found = match tokio::net::lookup_host(candidate).await {
+            Ok(found) => found,
+            Err(e) => {
+                last = Some(e);
+                continue;
+            }
+        };
+        for at in found {
+            match bind(at, backlog) {
+                Ok(listener) => return Ok(listener),
+                Err(e) => last = Some(e),
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| io::Error::other("the name has no address")))
+}
+
+fn bind(at: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
+    use socket2::{Domain, Socket, Type};
+    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    if at.is_ipv6() {
+        // As Java does: one listener for both families.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&at.into())?;
+    socket.listen(if backlog == 0 { 128 } else { i32::try_from(backlog).unwrap_or(i32::MAX) })?;
+    TcpListener::from_std(socket.into())
+}

@@ -1,0 +1,341 @@
+//! What four-letter words are told: the open connections, and where everything else is.
+
+use super::Clock;
+use super::engine::Engine;
+use crate::config::Config;
+use crate::connection::{Connection, Facts};
+use crate::moment::Moment;
+use crate::room::Room;
+use crate::words::{
+    self, Asked, ConfFacts, ConnectionFacts, EnviFacts, ExpirySet, LatencyMs, Mode, ServerFacts, SessionFacts,
+};
+use crate::words::{Whitelist, Word};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+use tokio::sync::Notify;
+
+/// Open connections, and what a word may ask of the server.
+pub(super) struct Registry {
+    connections: Mutex<BTreeMap<u64, Arc<Shown>>>,
+    room: Arc<Room>,
+    config: Config,
+    whitelist: Whitelist,
+    store: PathBuf,
+    clock: Clock,
+    started: Moment,
+    engine: Engine,
+    /// As bound; 0 before.
+    pub(super) port: AtomicU16,
+}
+
+/// What a connection shows of itself.
+pub(super) struct Shown {
+    peer: SocketAddr,
+    since: Moment,
+    wake: Arc<Notify>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    facts: Facts,
+    queued: u64,
+    session: Option<(i64, i32)>,
+    /// As the figures were when `crst` asked to begin anew.
+    base: Facts,
+}
+
+impl Shown {
+    /// Bring it up to date.
+    pub(super) fn show(&self, connection: &Connection) {
+        let mut state = self.state.lock();
+        state.facts.clone_from(&connection.facts);
+        state.queued = connection.outstanding() as u64;
+        state.session = connection.session().map(|s| (s.session, s.timeout_ms));
+    }
+
+    fn reset(&self) {
+        let mut state = self.state.lock();
+        state.base = state.facts.clone();
+    }
+
+    fn facts(&self) -> ConnectionFacts {
+        let state = self.state.lock();
+        let (facts, base) = (&state.facts, &state.base);
+        let answered = facts.answered - base.answered;
+        ConnectionFacts {
+            peer: self.peer,
+            interest: 1,
+            queued: state.queued,
+            received: facts.received - base.received,
+            sent: facts.sent - base.sent,
+            session: state.session.map(|(id, timeout_ms)| SessionFacts {
+                id,
+                last_op: facts.last_opcode.map_or("NA", |op| words::last_op(op.wire())),
+                established_ms: self.since.wall_ms,
+                timeout_ms,
+                last_cxid: (facts.last_xid >= 0).then_some(facts.last_xid as i32),
+                last_zxid: facts.last_zxid,
+                last_response_ms: facts.last_response_ms,
+                last_ms: facts.last_latency_ms,
+                latency: LatencyMs {
+                    min: facts.min_latency_ms,
+                    avg: (facts.total_latency_ms - base.total_latency_ms) as f64 / answered.max(1) as f64,
+                    max: facts.max_latency_ms,
+                },
+            }),
+        }
+    }
+}
+
+impl Registry {
+    pub(super) fn new(
+        clock: Clock,
+        room: Arc<Room>,
+        config: Config,
+        store: PathBuf,
+        engine: Engine,
+    ) -> Registry {
+        let whitelist = Whitelist::new(&config.four_letter_words.whitelist);
+        let started = clock.now();
+        Registry {
+            connections: Mutex::default(),
+            room,
+            config,
+            whitelist,
+            store,
+            clock,
+            started,
+            engine,
+            port: AtomicU16::new(0),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.connections.lock().len()
+    }
+
+    pub(super) fn enter(&self, id: u64, peer: SocketAddr, now: Moment, wake: Arc<Notify>) -> Arc<Shown> {
+        let shown = Arc::new(Shown { peer, since: now, wake, state: Mutex::default() });
+        self.connections.lock().insert(id, shown.clone());
+        self.room.metrics.num_alive_connections.add(1);
+        shown
+    }
+
+    pub(super) fn leave(&self, id: u64) {
+        self.connections.lock().remove(&id);
+        self.room.metrics.num_alive_connections.add(-1);
+    }
+
+    /// Wake every connection, so that it sees that the daemon stops.
+    pub(super) fn wake_all(&self) {
+        self.connections.lock().values().for_each(|shown| shown.wake.notify_one());
+    }
+
+    pub(super) fn rejected(&self) {
+        self.room.metrics.connection_rejected.add(1);
+    }
+
+    fn connections(&self) -> Vec<ConnectionFacts> {
+        self.connections.lock().values().map(|shown| shown.facts()).collect()
+    }
+
+    fn server(&self) -> ServerFacts {
+        let snapshot = self.room.snapshot();
+        let metrics = &self.room.metrics;
+        ServerFacts {
+            mode: Mode::Standalone,
+            latency: metrics.request_latency(),
+            packets_received: metrics.packets_received.value(),
+            packets_sent: metrics.packets_sent.value(),
+            connections: self.len() as u64,
+            outstanding: metrics.outstanding_requests.value().max(0) as u64,
+            zxid: snapshot.zxid().wire(),
+            znodes: snapshot.node_count(),
+            proposal_bytes: None,
+        }
+    }
+
+    fn session_of(&self, connection: u64) -> Option<i64> {
+        self.connections
+            .lock()
+            .get(&connection)
+            .and_then(|shown| shown.state.lock().session.map(|(id, _)| id))
+    }
+
+    /// Bring the gauges up to date.
+    pub(super) fn measure(&self) {
+        let metrics = &self.room.metrics;
+        let snapshot = self.room.snapshot();
+        metrics.znode_count.set(snapshot.node_count() as i64);
+        metrics.ephemerals_count.set(snapshot.ephemeral_count() as i64);
+        metrics.approximate_data_size.set(snapshot.data_bytes() as i64);
+        metrics.watch_count.set(self.room.watches.len() as i64);
+        metrics.uptime.set(self.clock.now().since(self.started).as_millis() as i64);
+        if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
+            metrics.open_file_descriptor_count.set(open.count() as i64);
+        }
+        let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        metrics.max_file_descriptor_count.set(most.map_or(i64::MAX, |n| n as i64));
+        metrics.process_resident_memory_bytes.set(resident_bytes());
+        let (tree, log) = store_bytes(&self.store);
+        metrics.warren_tree_bytes.set(tree as i64);
+        metrics.warren_log_bytes.set(log as i64);
+    }
+
+    async fn answer(&self, word: Word) -> String {
+        if !self.room.is_serving() {
+            if let Some(text) = word.while_not_serving() {
+                return text.to_owned();
+            }
+        }
+        match word {
+            Word::Ruok => words::ruok().to_owned(),
+            Word::Isro => words::isro(Mode::Standalone).to_owned(),
+            Word::Srvr => words::srvr(&self.server()),
+            Word::Stat => words::stat(&self.server(), &self.connections()),
+            Word::Cons => words::cons(&self.connections()),
+            Word::Mntr => {
+                self.measure();
+                words::mntr(Mode::Standalone, &self.room.metrics.mntr_lines())
+            }
+            Word::Conf => {
+                let store = self.store.display().to_string();
+                let port = self.port.load(Ordering::Relaxed);
+                words::conf(&ConfFacts::new(&self.config, port, &store, store_bytes(&self.store), 0))
+            }
+            Word::Envi => words::envi(&environment()),
+            Word::Dirs => {
+                let (tree, log) = store_bytes(&self.store);
+                words::dirs(tree, log)
+            }
+            Word::Crst => {
+                self.connections.lock().values().for_each(|shown| shown.reset());
+                words::crst().to_owned()
+            }
+            Word::Srst => {
+                self.room.metrics.reset();
+                words::srst().to_owned()
+            }
+            Word::Wchs | Word::Wchc | Word::Wchp => self.watches(word),
+            Word::Dump => self.dump().await,
+        }
+    }
+
+    /// Data and exists watches, as ZooKeeper counts them in these words.
+    fn watches(&self, word: Word) -> String {
+        let mut by_path: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        let mut by_session: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+        let mut pairs = 0;
+        self.room.watches.each(|path, connection, table| {
+            if table == crate::watches::Table::Data {
+                if let Some(session) = self.session_of(connection) {
+                    pairs += 1;
+                    by_path.entry(path.to_string()).or_default().push(session);
+                    by_session.entry(session).or_default().push(path.to_string());
+                }
+            }
+        });
+        match word {
+            Word::Wchs => words::wchs(by_session.len() as u64, by_path.len() as u64, pairs),
+            Word::Wchc => {
+                words::wchc(by_session.iter().map(|(id, paths)| (*id, paths.iter().map(String::as_str))))
+            }
+            _ => words::wchp(by_path.iter().map(|(path, ids)| (path.as_str(), ids.iter().copied()))),
+        }
+    }
+
+    async fn dump(&self) -> String {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        self.engine.look(move |service| drop(tell.send(service.expiries())));
+        let now = self.clock.now();
+        let sets: Vec<ExpirySet<i64>> = told
+            .await
+            .unwrap_or_default()
+            .into_iter()
+            .map(|(at_ms, members)| ExpirySet {
+                expires_ms: now.wall_ms + at_ms as i64 - now.ms() as i64,
+                members,
+            })
+            .collect();
+        let snapshot = self.room.snapshot();
+        let mut ephemerals = Vec::new();
+        for session in sets.iter().flat_map(|set| &set.members) {
+            let mut paths = Vec::new();
+            if let Err(e) = snapshot.ephemerals(*session, "", &mut |path| {
+                paths.push(path.to_owned());
+                true
+            }) {
+                return format!("The tree cannot be read: {e}\n");
+            }
+            if !paths.is_empty() {
+                ephemerals.push((*session, paths));
+            }
+        }
+        words::dump(&sets, &ephemerals, &[])
+    }
+}
+
+/// The answer to the word that these bytes are, if they are one.
+pub(super) async fn four_letter_word(
+    registry: &Registry,
+    connection: &Connection,
+    input: &[u8],
+) -> Option<String> {
+    let first = *input.first_chunk::<4>()?;
+    if connection.is_greeted() {
+        return None;
+    }
+    match registry.whitelist.ask(first) {
+        Asked::Word(word) => Some(registry.answer(word).await),
+        Asked::Refused(text) => Some(text),
+        Asked::NoWord => None,
+    }
+}
+
+/// Bytes on disk of the tree and of the log.
+fn store_bytes(store: &Path) -> (u64, u64) {
+    let (mut tree, mut log) = (0, 0);
+    for entry in std::fs::read_dir(store).into_iter().flatten().flatten() {
+        let bytes = entry.metadata().map_or(0, |m| m.len());
+        match entry.file_name().to_string_lossy().as_ref() {
+            "tree.redb" => tree += bytes,
+            name if name.starts_with("log") => log += bytes,
+            _ => {}
+        }
+    }
+    (tree, log)
+}
+
+fn status_kib(key: &str) -> Option<i64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with(key))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+fn resident_bytes() -> i64 {
+    status_kib("VmRSS:").unwrap_or(0) * 1024
+}
+
+fn environment() -> EnviFacts {
+    let system = rustix::system::uname();
+    let text = |s: &std::ffi::CStr| s.to_string_lossy().into_owned();
+    let variable = |name: &str| std::env::var(name).unwrap_or_default();
+    let resident = resident_bytes() as u64 >> 20;
+    EnviFacts {
+        host_name: text(system.nodename()),
+        os_name: text(system.sysname()),
+        os_arch: text(system.machine()),
+        os_version: text(system.release()),
+        user_name: variable("USER"),
+        user_home: variable("HOME"),
+        user_dir: std::env::current_dir().map(|d| d.display().to_string()).unwrap_or_default(),
+        memory_free_mb: 0,
+        memory_max_mb: resident,
+        memory_total_mb: resident,
+    }
+}

@@ -1,0 +1,60 @@
+//! What waits for a thread.
+
+use super::Clock;
+use crate::moment::Moment;
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+
+/// A queue with one reader that takes everything at once. What bounds it is who writes: requests by the limits of
+/// outstanding ones, the rest by the number of connections and of appends in flight.
+pub(super) struct Inbox<E> {
+    state: Mutex<State<E>>,
+    arrived: Condvar,
+}
+
+struct State<E> {
+    events: Vec<E>,
+    asleep: bool,
+}
+
+impl<E> Inbox<E> {
+    pub(super) fn new() -> Arc<Inbox<E>> {
+        Arc::new(Inbox {
+            state: Mutex::new(State { events: Vec::new(), asleep: false }),
+            arrived: Condvar::new(),
+        })
+    }
+
+    pub(super) fn push(&self, event: E) {
+        self.extend(std::iter::once(event));
+    }
+
+    pub(super) fn extend(&self, events: impl IntoIterator<Item = E>) {
+        let mut state = self.state.lock();
+        state.events.extend(events);
+        if state.asleep {
+            state.asleep = false;
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Everything that is there, in order; waits until there is something or `until` has come.
+    pub(super) fn take(&self, clock: &Clock, until: Option<Moment>, into: &mut Vec<E>) {
+        let mut state = self.state.lock();
+        while state.events.is_empty() {
+            state.asleep = true;
+            let timed_out = match until {
+                Some(until) => self.arrived.wait_until(&mut state, clock.instant(until)).timed_out(),
+                None => {
+                    self.arrived.wait(&mut state);
+                    false
+                }
+            };
+            state.asleep = false;
+            if timed_out {
+                break;
+            }
+        }
+        into.append(&mut state.events);
+    }
+}

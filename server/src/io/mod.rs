@@ -1,0 +1,23 @@
+//! Everything that touches the world: threads, clocks, sockets, signals. The rest of the crate is told and asked.
+//!
+//! ```text
+//!  client tasks (tokio) ─submissions─▶ consensus thread ─appends─▶ log thread
+//!        ▲   │                          ▲  │  ▲                       │
+//!        │   └────connects, arms────┐   │  │  └──────persisted────────┘
+//!     mail, snapshots               ▼   │  └─committed─▶ service thread ─▶ checkpoint thread
+//!        └──────────────────────── service ◀────────────────┘
+//! ```
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the world is touched")]
+
+mod clients;
+mod clock;
+pub mod daemon;
+mod engine;
+mod entropy;
+mod facts;
+mod inbox;
+mod prometheus;
+mod space;
+
+pub use clock::Clock;
+pub use entropy::SystemEntropy;

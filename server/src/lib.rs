@@ -1,0 +1,24 @@
+//! Who decides: sessions, watches, ACLs, consensus; the daemon `warrend`.
+//!
+//! The crate stands third in the house (`storage ← transport ← server ← ops ← tests`). Two pure state machines
+//! make a server, each told events with the time and asked for actions: [`consensus`] and [`service`]; a third,
+//! [`connection`], stands for each client. Sockets, clocks, threads and randomness live in [`io`] alone.
+
+pub mod answer;
+pub mod config;
+pub mod connection;
+pub mod consensus;
+pub mod entropy;
+pub mod expiry;
+pub mod flags;
+pub mod identity;
+pub mod io;
+pub mod listings;
+pub mod mailbox;
+pub mod metrics;
+pub mod moment;
+pub mod room;
+pub mod service;
+pub mod version;
+pub mod watches;
+pub mod words;

@@ -1,0 +1,354 @@
+//! Every metric, declared once in the table below: its name (ZooKeeper's own where the meaning is the same, else
+//! `warren_…`), kind, unit and help. From the same figures come `mntr` and what Prometheus reads.
+//!
+//! Figures live here and not in the exporter, because both readers need them, and because the hot path may not wait:
+//! counting is one relaxed addition on a cache line that seldom leaves its core, timing is two. Once a second the
+//! daemon calls [`Publisher::publish`], which hands the sums to the `metrics` facade. A caller that handles requests
+//! in batches counts once per batch: `add(n)`, `record_many(latency, n)`.
+//!
+//! To serve them, `io` installs the exporter's recorder (`PrometheusBuilder`, plain names: neither unit suffix nor
+//! recommended naming, for ZooKeeper's dashboards know the bare ones), then calls [`Publisher::register`], then
+//! `publish` on a timer.
+
+mod figures;
+mod publisher;
+
+pub use figures::{Counter, Gauge, Tally, Timing};
+pub use publisher::Publisher;
+
+use crate::words::LatencyMs;
+use figures::Summary;
+
+/// How a metric behaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Goes up and down.
+    Gauge,
+    /// A gauge that is worked out from the latencies.
+    Derived,
+    /// Only goes up.
+    Counter,
+    /// Count, sum and median.
+    Summary,
+    /// Count, sum and quantiles.
+    AdvancedSummary,
+}
+
+/// What a metric counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Things.
+    Count,
+    /// 0 or 1.
+    Flag,
+    /// Bytes.
+    Bytes,
+    /// Milliseconds.
+    Ms,
+}
+
+/// A metric as declared.
+#[derive(Clone, Copy, Debug)]
+pub struct Declared {
+    /// As Prometheus sees it; `mntr` puts `zk_` before it.
+    pub name: &'static str,
+    /// How it behaves.
+    pub kind: Kind,
+    /// What it counts.
+    pub unit: Unit,
+    /// What it tells, and what to do about it.
+    pub help: &'static str,
+}
+
+macro_rules! metrics {
+    (
+        gauges { $($gauge:ident $gauge_unit:ident $gauge_help:literal)+ }
+        derived { $($derived:ident $derived_unit:ident $derived_help:literal)+ }
+        counters { $($counter:ident $counter_unit:ident $counter_help:literal)+ }
+        tallies { $($tally:ident $tally_unit:ident $tally_help:literal)+ }
+        timings { $($timing:ident $timing_help:literal)+ }
+        advanced_timings { $($advanced:ident $advanced_help:literal)+ }
+    ) => {
+        /// Every metric, in the order of the table.
+        pub const DECLARED: &[Declared] = &[
+            $( declared(stringify!($gauge), Kind::Gauge, Unit::$gauge_unit, $gauge_help), )+
+            $( declared(stringify!($derived), Kind::Derived, Unit::$derived_unit, $derived_help), )+
+            $( declared(stringify!($counter), Kind::Counter, Unit::$counter_unit, $counter_help), )+
+            $( declared(stringify!($tally), Kind::Summary, Unit::$tally_unit, $tally_help), )+
+            $( declared(stringify!($timing), Kind::Summary, Unit::Ms, $timing_help), )+
+            $( declared(stringify!($advanced), Kind::AdvancedSummary, Unit::Ms, $advanced_help), )+
+        ];
+
+        /// All figures of a server, each in a field by its name. Shared by whoever counts.
+        #[derive(Debug)]
+        pub struct Metrics {
+            $( #[doc = $gauge_help] pub $gauge: Gauge, )+
+            $( #[doc = $counter_help] pub $counter: Counter, )+
+            $( #[doc = $tally_help] pub $tally: Tally, )+
+            $( #[doc = $timing_help] pub $timing: Timing, )+
+            $( #[doc = $advanced_help] pub $advanced: Timing, )+
+        }
+
+        impl Default for Metrics {
+            fn default() -> Metrics {
+                Metrics {
+                    $( $gauge: Gauge::default(), )+
+                    $( $counter: Counter::default(), )+
+                    $( $tally: Tally::rare(), )+
+                    $( $timing: Timing::rare(), )+
+                    $( $advanced: Timing::frequent(), )+
+                }
+            }
+        }
+
+        impl Metrics {
+            /// The figure of each row of [`DECLARED`], in its order.
+            fn figures(&self) -> Vec<Figure<'_>> {
+                vec![
+                    $( Figure::Gauge(&self.$gauge), )+
+                    $( Figure::Derived(stringify!($derived)), )+
+                    $( Figure::Counter(&self.$counter), )+
+                    $( Figure::Summary(self.$tally.summary()), )+
+                    $( Figure::Summary(self.$timing.summary()), )+
+                    $( Figure::Summary(self.$advanced.summary()), )+
+                ]
+            }
+        }
+    };
+}
+
+metrics! {
+    gauges {
+        znode_count Count "Znodes, counted as ZooKeeper does: a fresh server has 5."
+        watch_count Count "Watches set by the clients of this server."
+        ephemerals_count Count "Ephemeral znodes."
+        approximate_data_size Bytes "Bytes of paths and data of all znodes."
+        outstanding_requests Count "Requests that wait for their answer; when it stays high, the disk or the machine is too slow."
+        num_alive_connections Count "Open client connections; compare with client.connections_max."
+        local_sessions Count "Sessions that only this server knows: none, for all are replicated. Told because dashboards ask for it."
+        global_sessions Count "Sessions of the whole service; compare with limits.sessions_max."
+        open_file_descriptor_count Count "Open file descriptors."
+        max_file_descriptor_count Count "File descriptors that the process may open; raise LimitNOFILE before it is reached."
+        uptime Ms "Time since the server began to serve."
+        process_resident_memory_bytes Bytes "Memory of the process that is in RAM."
+        warren_disk_free_bytes Bytes "Free space on the disk of the data folder."
+        warren_disk_below_reserve Flag "1 when free space is below storage.disk_reserve_mb and writes that grow data are refused: free space now."
+        warren_log_bytes Bytes "Size of the log's segments on disk."
+        warren_tree_bytes Bytes "Size of the znode tree on disk."
+        warren_overlay_bytes Bytes "Memory of changes that wait for a checkpoint; writes slow down when it fills limits.memory_mb."
+        warren_cache_bytes Bytes "Memory of cached znodes."
+    }
+    derived {
+        avg_latency Ms "Time from a request's arrival to its answer, on average, since start or reset."
+        min_latency Ms "The same, of the quickest request."
+        max_latency Ms "The same, of the slowest request."
+    }
+    counters {
+        packets_received Count "Packets that clients sent, four-letter words included."
+        packets_sent Count "Packets sent to clients, watch events included."
+        bytes_received_count Bytes "Bytes that clients sent."
+        response_bytes Bytes "Bytes of answers."
+        watch_bytes Bytes "Bytes of watch events."
+        connection_request_count Count "Sessions asked for, new or to be renewed."
+        connection_revalidate_count Count "Sessions that were renewed by a client that came back."
+        connection_rejected Count "Connections closed at once because of client.connections_max or connections_per_address_max."
+        connection_drop_count Count "Connections closed by the server or lost, for any reason but the client's closing of its session."
+        sessionless_connections_expired Count "Connections closed because no session was asked for in time."
+        stale_sessions_expired Count "Sessions ended because their client was silent for longer than their timeout."
+        auth_failed_count Count "Failed attempts to authenticate."
+        large_requests_rejected Count "Connections closed because of a request above limits.packet_bytes_max."
+        proposal_count Count "Log entries proposed; each carries one request or many."
+        commit_count Count "Log entries committed."
+        warren_znode_too_large_total Count "Writes refused because a znode's data was above limits.znode_bytes_max; the log names the path."
+        warren_quota_exceeded_total Count "Writes refused by a hard quota."
+        warren_disk_refusals_total Count "Writes refused because the disk was below its reserve."
+        warren_session_refusals_total Count "Sessions refused because of limits.sessions_max."
+        warren_watch_refusals_total Count "Watches refused because of limits.watches_max."
+        warren_reads_paused_total Count "Times that a connection was not read from because too many requests were outstanding."
+        warren_cache_misses_total Count "Znodes that were read from disk; when they are many, raise limits.memory_mb."
+    }
+    tallies {
+        node_created_watch_count Count "Watches that fired at a creation, for each that had any."
+        node_deleted_watch_count Count "Watches that fired at a deletion, for each that had any."
+        node_changed_watch_count Count "Watches that fired at a change of data, for each that had any."
+        node_children_watch_count Count "Watches that fired at a change of children, for each that had any."
+        sync_processor_batch_size Count "Requests that went to disk in one sync."
+        startup_txns_loaded Count "Log entries replayed at start."
+    }
+    timings {
+        fsynctime "Time to sync the log; above 100 ms the disk is too slow or shared."
+        snapshottime "Time to write a checkpoint; neither reads nor writes wait for it."
+        dbinittime "Time to open the store at start."
+        startup_txns_load_time "Time to replay the log at start."
+    }
+    advanced_timings {
+        readlatency "Time from a read's arrival to its answer; pings count too."
+        updatelatency "Time from a write's arrival to its answer."
+    }
+}
+
+const fn declared(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -> Declared {
+    Declared { name, kind, unit, help }
+}
+
+/// Where a metric's value is.
+#[derive(Clone, Copy)]
+enum Figure<'a> {
+    Gauge(&'a Gauge),
+    Derived(&'static str),
+    Counter(&'a Counter),
+    Summary(&'a Summary),
+}
+
+impl Metrics {
+    /// All requests since start or [`Metrics::reset`], as `srvr` tells them.
+    pub fn request_latency(&self) -> LatencyMs {
+        let (read, update) =
+            (self.readlatency.summary().since_reset(), self.updatelatency.summary().since_reset());
+        let both = read.merged(update);
+        LatencyMs { min: both.min_whole(), avg: both.avg(), max: both.max_whole() }
+    }
+
+    /// For `mntr`: name without `zk_`, and value as ZooKeeper's default provider prints it. Times are whole
+    /// milliseconds, averages have four places.
+    pub fn mntr_lines(&self) -> Vec<(String, String)> {
+        let latency = self.request_latency();
+        let mut lines = Vec::new();
+        for (declared, figure) in DECLARED.iter().zip(self.figures()) {
+            let name = declared.name;
+            match figure {
+                Figure::Gauge(gauge) => lines.push((name.to_owned(), gauge.value().to_string())),
+                Figure::Counter(counter) => lines.push((name.to_owned(), counter.since_reset().to_string())),
+                Figure::Derived("avg_latency") => {
+                    lines.push((name.to_owned(), crate::words::decimal(latency.avg)))
+                }
+                Figure::Derived("min_latency") => lines.push((name.to_owned(), latency.min.to_string())),
+                Figure::Derived(_) => lines.push((name.to_owned(), latency.max.to_string())),
+                Figure::Summary(summary) => {
+                    let seen = summary.since_reset();
+                    lines.push((format!("avg_{name}"), crate::words::decimal(seen.avg())));
+                    lines.push((format!("min_{name}"), seen.min_whole().to_string()));
+                    lines.push((format!("max_{name}"), seen.max_whole().to_string()));
+                    lines.push((format!("cnt_{name}"), seen.count().to_string()));
+                    lines.push((format!("sum_{name}"), seen.sum_whole().to_string()));
+                    if declared.kind == Kind::AdvancedSummary {
+                        for (label, quantile) in [("p50", 0.5), ("p95", 0.95), ("p99", 0.99), ("p999", 0.999)]
+                        {
+                            // A bucket's middle can lie above the largest value in it.
+                            let value = seen.quantile(quantile).unwrap_or(0.0).round() as u64;
+                            lines.push((format!("{label}_{name}"), value.min(seen.max_whole()).to_string()));
+                        }
+                    }
+                }
+            }
+        }
+        lines
+    }
+
+    /// `srst`: begin anew for `mntr` and `srvr`. Prometheus goes on counting, for a counter that falls is a restart
+    /// to it.
+    pub fn reset(&self) {
+        for figure in self.figures() {
+            match figure {
+                Figure::Counter(counter) => counter.reset(),
+                Figure::Summary(summary) => summary.reset(),
+                Figure::Gauge(_) | Figure::Derived(_) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    #[test]
+    fn every_metric_has_a_name_of_its_own_and_says_what_it_tells() {
+        let mut names = BTreeSet::new();
+        for Declared { name, unit, help, kind } in DECLARED {
+            assert!(names.insert(name), "{name} is declared twice");
+            assert!(
+                name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+                "{name}"
+            );
+            assert!(help.ends_with('.') && help.len() > 15, "{name}: {help}");
+            let ours = name.starts_with("warren_");
+            if *kind == Kind::Counter && ours {
+                assert!(name.ends_with("_total"), "{name}");
+            }
+            if *unit == Unit::Bytes && ours {
+                assert!(name.ends_with("_bytes"), "{name}");
+            }
+        }
+        assert_eq!(Metrics::default().figures().len(), DECLARED.len());
+        // What dashboards and alerts ask for.
+        for asked in "znode_count watch_count ephemerals_count approximate_data_size outstanding_requests avg_latency \
+            min_latency max_latency num_alive_connections global_sessions packets_received packets_sent uptime \
+            open_file_descriptor_count max_file_descriptor_count fsynctime snapshottime dbinittime readlatency \
+            updatelatency connection_rejected connection_drop_count stale_sessions_expired bytes_received_count"
+            .split_whitespace()
+        {
+            assert!(names.contains(&asked), "{asked}");
+        }
+    }
+
+    fn line<'a>(lines: &'a [(String, String)], name: &str) -> &'a str {
+        &lines.iter().find(|(key, _)| key == name).unwrap_or_else(|| panic!("no {name}")).1
+    }
+
+    #[test]
+    fn mntr_says_what_was_counted() {
+        let metrics = Metrics::default();
+        metrics.znode_count.set(5);
+        metrics.packets_received.add(3);
+        metrics.fsynctime.record(Duration::from_micros(1_300));
+        metrics.fsynctime.record(Duration::from_micros(2_000));
+        metrics.readlatency.record_many(Duration::from_millis(1), 99);
+        metrics.readlatency.record(Duration::from_millis(40));
+        metrics.updatelatency.record(Duration::from_micros(10));
+        metrics.node_changed_watch_count.record(1_000);
+        let lines = metrics.mntr_lines();
+        for (name, value) in [
+            ("znode_count", "5"),
+            ("packets_received", "3"),
+            ("avg_fsynctime", "1.65"),
+            ("min_fsynctime", "1"),
+            ("max_fsynctime", "2"),
+            ("cnt_fsynctime", "2"),
+            ("sum_fsynctime", "3"),
+            ("avg_readlatency", "1.39"),
+            ("max_readlatency", "40"),
+            ("p50_readlatency", "1"),
+            ("p99_readlatency", "1"),
+            ("p999_readlatency", "40"),
+            ("min_latency", "0"),
+            ("max_latency", "40"),
+            ("avg_latency", "1.3763"),
+            ("sum_node_changed_watch_count", "1000"),
+            ("avg_dbinittime", "0.0"),
+            ("min_dbinittime", "0"),
+        ] {
+            assert_eq!(line(&lines, name), value, "{name}");
+        }
+        assert!(!lines.iter().any(|(name, _)| name == "p50_fsynctime"), "a basic summary has no quantiles");
+    }
+
+    #[test]
+    fn a_reset_begins_anew_but_keeps_gauges() {
+        let metrics = Metrics::default();
+        metrics.znode_count.set(5);
+        metrics.packets_sent.add(7);
+        metrics.readlatency.record(Duration::from_millis(9));
+        metrics.reset();
+        metrics.readlatency.record(Duration::from_millis(2));
+        metrics.packets_sent.add(1);
+        let lines = metrics.mntr_lines();
+        assert_eq!(line(&lines, "znode_count"), "5");
+        assert_eq!(line(&lines, "packets_sent"), "1");
+        assert_eq!((line(&lines, "max_readlatency"), line(&lines, "cnt_readlatency")), ("2", "1"));
+        assert_eq!((line(&lines, "sum_readlatency"), line(&lines, "p50_readlatency")), ("2", "2"));
+        assert_eq!((metrics.packets_sent.value(), metrics.request_latency().max), (8, 2));
+    }
+}

@@ -1,0 +1,70 @@
+//! The seam between what is kept and where: a folder of files, each a [`redb::StorageBackend`].
+//!
+//! The daemon's is in [`crate::io`]; the simulator has one that loses what was not synced, fails at the n-th
+//! operation and fills up.
+
+use redb::StorageBackend;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+/// What can go wrong with a disk, with what was being done.
+#[derive(Debug, thiserror::Error)]
+#[error("{doing} {file}: {source}")]
+pub struct DiskError {
+    /// Such as "cannot create".
+    pub doing: &'static str,
+    /// Which file.
+    pub file: String,
+    /// What the system said.
+    #[source]
+    pub source: std::io::Error,
+}
+
+impl DiskError {
+    /// Is it that the disk is full (or the quota used up)? Then space helps, and nothing is broken.
+    pub fn is_full(&self) -> bool {
+        is_full(&self.source)
+    }
+}
+
+/// Does this error say that the disk is full, or a quota used up?
+pub fn is_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// One folder of files. Names are plain file names, without a separator.
+///
+/// Durability: the content of a file is durable after its backend's `sync_data`; that a file exists, or has a new
+/// name, or is gone, is durable after [`Disk::sync_folder`]. A file keeps its backend through renames; a removed one
+/// lives on until its backend is dropped. After a failed `sync_data` a backend refuses everything: what the system
+/// could not write it may have dropped, and a second sync would then report success for data that is gone.
+pub trait Disk: Debug + Send + Sync + 'static {
+    /// Names of all files.
+    fn list(&self) -> Result<Vec<String>, DiskError>;
+
+    /// Open a file, creating an empty one where there is none.
+    ///
+    /// `ahead_bytes`: a hint that this file is appended to under durable commits and that its space should be
+    /// zeroed physically this far ahead of its logical end, and its logical length kept apart from its physical
+    /// one; 0: an ordinary file.
+    fn open(&self, name: &str, ahead_bytes: u64) -> Result<Box<dyn StorageBackend>, DiskError>;
+
+    /// Does the file exist?
+    fn exists(&self, name: &str) -> Result<bool, DiskError>;
+
+    /// Give a file another name, replacing what was there.
+    fn rename(&self, from: &str, to: &str) -> Result<(), DiskError>;
+
+    /// Remove a file. It is no error when there is none.
+    fn remove(&self, name: &str) -> Result<(), DiskError>;
+
+    /// Make creations, renames and removals durable.
+    fn sync_folder(&self) -> Result<(), DiskError>;
+
+    /// Bytes that can still be written.
+    fn free_bytes(&self) -> Result<u64, DiskError>;
+}
+
+/// A disk shared by log and tree.
+pub type SharedDisk = Arc<dyn Disk>;

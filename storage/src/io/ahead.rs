@@ -1,0 +1,297 @@
+//! A file over zeroed space: what the log's segments stand on.
+//!
+//! When a sync has to allocate blocks, the file system commits its journal too; over blocks that were allocated and
+//! written before, it writes just the data. So a thread of the folder zeroes space ahead of what is written
+//! ([`AheadFile::zero_next`]), and since redb doubles a file's length in one step, its length is only a mark:
+//!
+//! ```text
+//!  0        4 KiB     8 KiB                        8 KiB + length
+//!  ┌─────────┬─────────┬──────────────────────────────┬──────────────────┐
+//!  │ mark A  │ mark B  │ redb's bytes                 │ zeroed ahead     │
+//!  └─────────┴─────────┴──────────────────────────────┴──────────────────┘
+//! ```
+//! The mark is written to A and B in turn, by the sync after it changed and within that sync, so a torn one leaves the one before.
+//! A file with no mark at all was never synced and is empty.
+
+use super::plain::failed_before;
+use parking_lot::{Condvar, Mutex};
+use redb::StorageBackend;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Tells the file.
+const MAGIC: [u8; 8] = *b"WARRENZ1";
+/// Version of this layout.
+const FORMAT: u32 = 1;
+/// One mark, with all the page it has to itself.
+const MARK_PAGE_BYTES: u64 = 4096;
+/// Where redb's bytes begin.
+pub(super) const HEADER_BYTES: u64 = 2 * MARK_PAGE_BYTES;
+/// Magic, format, sequence, length, CRC-32 of these.
+const MARK_BYTES: usize = 8 + 4 + 8 + 8 + 4;
+/// The unit of zeroing: a write into a piece that is being zeroed waits for it.
+pub(super) const PIECE_BYTES: u64 = 256 << 10;
+
+/// What is known of a piece of the file (the header not counted).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Piece {
+    /// Never touched: allocating it is up to the next write.
+    Raw,
+    /// The thread is writing zeros to it.
+    Zeroing,
+    /// Has its blocks.
+    Ready,
+}
+
+#[derive(Debug)]
+struct State {
+    /// As redb has it.
+    len: u64,
+    /// Of the mark on the disk.
+    sequence: u64,
+    /// Does `len` differ from it?
+    mark_pending: bool,
+    /// Below this, bytes may differ from zero.
+    dirty_end: u64,
+    pieces: Vec<Piece>,
+}
+
+/// See the module. Shared between redb and the thread that zeroes.
+#[derive(Debug)]
+pub(super) struct AheadFile {
+    file: File,
+    ahead_bytes: u64,
+    state: Mutex<State>,
+    zeroed: Condvar,
+    failed: AtomicBool,
+}
+
+fn encode_mark(sequence: u64, len: u64) -> [u8; MARK_BYTES] {
+    let mut mark = [0; MARK_BYTES];
+    mark[..8].copy_from_slice(&MAGIC);
+    mark[8..12].copy_from_slice(&FORMAT.to_le_bytes());
+    mark[12..20].copy_from_slice(&sequence.to_le_bytes());
+    mark[20..28].copy_from_slice(&len.to_le_bytes());
+    let crc = crc32fast::hash(&mark[..28]);
+    mark[28..].copy_from_slice(&crc.to_le_bytes());
+    mark
+}
+
+/// (sequence, length) of a mark; `Ok(None)`: there is none, or a torn one.
+fn decode_mark(mark: &[u8; MARK_BYTES]) -> io::Result<Option<(u64, u64)>> {
+    let word = |at: usize| u64::from_le_bytes(mark[at..at + 8].try_into().expect("8 bytes"));
+    let half = |at: usize| u32::from_le_bytes(mark[at..at + 4].try_into().expect("4 bytes"));
+    if mark[..8] != MAGIC || half(28) != crc32fast::hash(&mark[..28]) {
+        return Ok(None);
+    }
+    if half(8) != FORMAT {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the file has layout {}, and this version of Warren knows {FORMAT}", half(8)),
+        ));
+    }
+    Ok(Some((word(12), word(20))))
+}
+
+/// Reads as far as the file goes; what is behind its end is zeros.
+fn read_or_zeros(file: &File, mut offset: u64, mut out: &mut [u8]) -> io::Result<()> {
+    while !out.is_empty() {
+        match file.read_at(out, offset) {
+            Ok(0) => {
+                out.fill(0);
+                return Ok(());
+            }
+            Ok(n) => {
+                out = &mut out[n..];
+                offset += n as u64;
+            }
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+impl AheadFile {
+    pub(super) fn open(file: File, ahead_bytes: u64) -> io::Result<Arc<AheadFile>> {
+        let physical = file.metadata()?.len();
+        let mut latest = None;
+        for slot in 0..2 {
+            let mut mark = [0; MARK_BYTES];
+            read_or_zeros(&file, slot * MARK_PAGE_BYTES, &mut mark)?;
+            latest = latest.max(decode_mark(&mark)?);
+        }
+        let (sequence, len) = latest.unwrap_or((0, 0));
+        let ready = physical.saturating_sub(HEADER_BYTES) / PIECE_BYTES;
+        Ok(Arc::new(AheadFile {
+            file,
+            ahead_bytes,
+            state: Mutex::new(State {
+                len,
+                sequence,
+                mark_pending: latest.is_none(),
+                // Beyond the mark there may be remains all the same: see `folder` for why they do no harm.
+                dirty_end: len,
+                pieces: vec![Piece::Ready; ready as usize],
+            }),
+            zeroed: Condvar::new(),
+            failed: AtomicBool::new(false),
+        }))
+    }
+
+    /// Makes it an empty file that keeps its space: no mark, and no header of redb's.
+    pub(super) fn clear(file: &File) -> io::Result<()> {
+        file.write_all_at(&[0; HEADER_BYTES as usize + 4096], 0)
+    }
+
+    /// Is this such a file? For one that is not empty.
+    pub(super) fn is_one(file: &File) -> bool {
+        (0..2).any(|slot| {
+            let mut magic = [0; MAGIC.len()];
+            file.read_exact_at(&mut magic, slot * MARK_PAGE_BYTES).is_ok() && magic == MAGIC
+        })
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if self.failed.load(Ordering::Acquire) { Err(failed_before()) } else { Ok(()) }
+    }
+
+    /// Zeroes the next piece ahead, if one is due. `Ok(false)`: none is.
+    pub(super) fn zero_next(&self) -> io::Result<bool> {
+        self.check()?;
+        let piece = {
+            let mut state = self.state.lock();
+            let target = state.dirty_end.saturating_add(self.ahead_bytes).div_ceil(PIECE_BYTES) as usize;
+            if state.pieces.len() < target {
+                state.pieces.resize(target, Piece::Raw);
+            }
+            let Some(piece) = state.pieces[..target].iter().position(|p| *p == Piece::Raw) else {
+                return Ok(false);
+            };
+            state.pieces[piece] = Piece::Zeroing;
+            piece
+        };
+        let offset = HEADER_BYTES + piece as u64 * PIECE_BYTES;
+        // A file made of many small allocations would be in many extents.
+        let result =
+            rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), offset, PIECE_BYTES)
+                .or_else(|e| if e == rustix::io::Errno::OPNOTSUPP { Ok(()) } else { Err(e) })
+                .map_err(io::Error::from)
+                .and_then(|()| self.file.write_all_at(&[0; PIECE_BYTES as usize], offset));
+        self.state.lock().pieces[piece] = if result.is_ok() { Piece::Ready } else { Piece::Raw };
+        self.zeroed.notify_all();
+        result.map(|()| true)
+    }
+
+    /// Has the system write what was zeroed, so that no sync of the log has to.
+    pub(super) fn flush_zeros(&self) -> io::Result<()> {
+        self.check()?;
+        // A failure is told to one sync only, be it this one: then the log's must fail too.
+        self.file.sync_data().inspect_err(|_| self.failed.store(true, Ordering::Release))
+    }
+
+    /// Marks the pieces of a range as taken, and waits for the one that is being zeroed.
+    fn take_pieces(&self, state: &mut parking_lot::MutexGuard<'_, State>, offset: u64, end: u64) {
+        let range = (offset / PIECE_BYTES) as usize..end.div_ceil(PIECE_BYTES) as usize;
+        if state.pieces.len() < range.end {
+            state.pieces.resize(range.end, Piece::Raw);
+        }
+        for piece in range {
+            while state.pieces[piece] == Piece::Zeroing {
+                self.zeroed.wait(state);
+            }
+            state.pieces[piece] = Piece::Ready;
+        }
+    }
+}
+
+/// redb's hold on an [`AheadFile`].
+#[derive(Debug)]
+pub(super) struct AheadBackend {
+    pub file: Arc<AheadFile>,
+    /// Wakes the thread that zeroes.
+    pub wake: super::folder::Wake,
+    /// For its lock.
+    pub _folder: Arc<super::folder::Folder>,
+}
+
+fn beyond(offset: u64, len: usize, end: u64) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        format!("{len} bytes at {offset} reach beyond the end of the file at {end}"),
+    )
+}
+
+impl StorageBackend for AheadBackend {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.state.lock().len)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let len = self.file.state.lock().len;
+        if offset.saturating_add(out.len() as u64) > len {
+            return Err(beyond(offset, out.len(), len));
+        }
+        read_or_zeros(&self.file.file, HEADER_BYTES + offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let ahead = &self.file;
+        ahead.check()?;
+        let mut state = ahead.state.lock();
+        if len > state.len && state.dirty_end > state.len {
+            // What was cut off before, or lay in the file of old, comes back as zeros.
+            let (mut at, end) = (state.len, len.min(state.dirty_end));
+            ahead.take_pieces(&mut state, at, end);
+            while at < end {
+                let n = PIECE_BYTES.min(end - at);
+                ahead.file.write_all_at(&vec![0; n as usize], HEADER_BYTES + at)?;
+                at += n;
+            }
+        }
+        state.mark_pending |= len != state.len;
+        state.len = len;
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let ahead = &self.file;
+        ahead.check()?;
+        let result = (|| {
+            let mut state = ahead.state.lock();
+            if state.mark_pending {
+                let sequence = state.sequence + 1;
+                let mark = encode_mark(sequence, state.len);
+                ahead.file.write_all_at(&mark, sequence % 2 * MARK_PAGE_BYTES)?;
+                state.sequence = sequence;
+                state.mark_pending = false;
+            }
+            drop(state);
+            ahead.file.sync_data()
+        })();
+        result.inspect_err(|_| ahead.failed.store(true, Ordering::Release))
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let ahead = &self.file;
+        ahead.check()?;
+        let end = offset.saturating_add(data.len() as u64);
+        let grown = {
+            let mut state = ahead.state.lock();
+            if end > state.len {
+                return Err(beyond(offset, data.len(), state.len));
+            }
+            ahead.take_pieces(&mut state, offset, end);
+            let grown = end.div_ceil(PIECE_BYTES) > state.dirty_end.div_ceil(PIECE_BYTES);
+            state.dirty_end = state.dirty_end.max(end);
+            grown
+        };
+        if grown {
+            self.wake.wake(&self.file);
+        }
+        ahead.file.write_all_at(data, HEADER_BYTES + offset)
+    }
+}

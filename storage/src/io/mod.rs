@@ -1,0 +1,18 @@
+//! The daemon's disk: the only part of this crate that touches files, and the only one with a thread.
+//!
+//! `folder` is the folder with its lock; `ahead` a file that is appended to under durable commits, over space
+//! zeroed beforehand; `plain` an ordinary file whose large writes are spread out.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "behind the wall: this is where files and threads are"
+)]
+
+mod ahead;
+mod folder;
+mod plain;
+
+#[cfg(test)]
+mod tests;
+
+pub use folder::{FolderDisk, OpenError};

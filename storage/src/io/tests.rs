@@ -1,0 +1,204 @@
+//! The real folder, in a temporary one.
+
+use super::{FolderDisk, OpenError};
+use crate::disk::Disk;
+use crate::log::{Append, HardState, Log, LogError, LogOptions, LogRecord, RecordKind};
+use std::path::Path;
+use std::sync::Arc;
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+fn record(index: u64, len: usize) -> LogRecord {
+    let data = (0..len).map(|i| (i as u64 + index) as u8).collect::<Vec<_>>();
+    LogRecord { index, term: 1, kind: RecordKind::Normal, data: data.into() }
+}
+
+#[test]
+fn a_second_daemon_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = FolderDisk::open(dir.path()).unwrap();
+    let second = FolderDisk::open(dir.path());
+    assert!(matches!(second, Err(OpenError::InUse(_))), "{second:?}");
+    // A file that is open holds the folder, too; it ends with the last of them.
+    let file = first.open("a", 1).unwrap();
+    drop(first);
+    drop(file);
+    for _ in 0..1_000 {
+        if FolderDisk::open(dir.path()).is_ok() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("the lock was not released");
+}
+
+#[test]
+fn a_folder_is_made_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a/b");
+    let disk = FolderDisk::open(&path).unwrap();
+    assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    assert!(disk.free_bytes().unwrap() > 0);
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    assert!(matches!(FolderDisk::open(dir.path().join("file")), Err(OpenError::NotAFolder(_))));
+}
+
+#[test]
+fn a_file_over_zeroed_space_has_its_own_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FolderDisk::open(dir.path()).unwrap();
+    let file = disk.open("log", 1 << 20).unwrap();
+    assert_eq!(file.len().unwrap(), 0);
+    file.set_len(10_000_000).unwrap();
+    file.write(9_999_000, &[7; 1_000]).unwrap();
+    file.write(0, b"begin").unwrap();
+    assert!(file.write(9_999_001, &[7; 1_000]).is_err(), "beyond the end");
+    assert!(file.read(9_999_001, &mut [0; 1_000]).is_err(), "beyond the end");
+    file.sync_data().unwrap();
+    let read = |file: &dyn redb::StorageBackend, at, n| {
+        let mut bytes = vec![1; n];
+        file.read(at, &mut bytes).unwrap();
+        bytes
+    };
+    drop(file);
+    let file = disk.open("log", 1 << 20).unwrap();
+    assert_eq!(file.len().unwrap(), 10_000_000);
+    assert_eq!(read(&*file, 9_999_000, 1_000), [7; 1_000]);
+    assert_eq!(read(&*file, 0, 6), *b"begin\0");
+    // What was cut off is zeros when it comes back.
+    file.set_len(100).unwrap();
+    file.set_len(10_000_000).unwrap();
+    assert_eq!(read(&*file, 9_999_000, 1_000), [0; 1_000]);
+    // A length that was not synced is not there.
+    file.set_len(20_000_000).unwrap();
+    drop(file);
+    assert_eq!(disk.open("log", 1).unwrap().len().unwrap(), 10_000_000);
+}
+
+#[test]
+fn a_torn_mark_leaves_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FolderDisk::open(dir.path()).unwrap();
+    let file = disk.open("log", 1).unwrap();
+    for len in [1_000_000, 2_000_000, 3_000_000] {
+        file.set_len(len).unwrap();
+        file.sync_data().unwrap();
+    }
+    drop(file);
+    // The third mark is in the second place.
+    let path = dir.path().join("log");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[4096 + 20] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(disk.open("log", 1).unwrap().len().unwrap(), 2_000_000);
+}
+
+#[test]
+fn spares_are_hidden_and_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FolderDisk::open(dir.path()).unwrap();
+    let mut held = Vec::new();
+    for i in 0..20 {
+        let name = format!("log-{i}");
+        let file = disk.open(&name, 1 << 20).unwrap();
+        assert_eq!(file.len().unwrap(), 0, "{name} is new");
+        file.set_len(2 << 20).unwrap();
+        file.write(1 << 20, &[i; 5_000]).unwrap();
+        file.sync_data().unwrap();
+        // A removed file lives on until its reader is gone.
+        held.push((i, file));
+        if held.len() > 3 {
+            let (i, file) = held.remove(0);
+            if i % 2 == 0 {
+                drop(file);
+                disk.remove(&format!("log-{i}")).unwrap();
+            } else {
+                disk.remove(&format!("log-{i}")).unwrap();
+                let mut bytes = [0; 5_000];
+                file.read(1 << 20, &mut bytes).unwrap();
+                assert_eq!(bytes, [i; 5_000]);
+            }
+        }
+        assert!(disk.list().unwrap().iter().all(|n| n.starts_with("log-")));
+    }
+    disk.remove("log-0").unwrap();
+}
+
+/// What kill -9 leaves is what the system has of the files: a copy of the folder while the log is open.
+#[test]
+fn a_killed_log_recovers() {
+    let options = LogOptions { segment_bytes_max: 1 << 20, ahead_bytes: 1 << 20, ..LogOptions::default() };
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(Arc::new(FolderDisk::open(dir.path().join("0")).unwrap()), options).unwrap();
+    let mut next = 1;
+    for round in 0..6 {
+        for _ in 0..20 {
+            let records: Vec<_> =
+                (0..7).map(|i| record(next + i, 1 + (next + i) as usize * 97 % 9_000)).collect();
+            next += 7;
+            let hard_state = HardState { term: 1, vote: 1, commit: next - 8 };
+            log.append(Append { records: &records, hard_state: Some(hard_state) }).unwrap();
+        }
+        if round == 3 {
+            log.purge(next / 2).unwrap();
+        }
+        let to = dir.path().join(format!("{}", round + 1));
+        copy(&dir.path().join("0"), &to);
+        let (copied, recovered) = Log::open(Arc::new(FolderDisk::open(&to).unwrap()), options).unwrap();
+        assert_eq!(recovered.last_index, next - 1);
+        assert_eq!(recovered.hard_state.commit, next - 8);
+        assert_eq!(recovered.first_index, log.reader().first_index());
+        let mut index = recovered.first_index;
+        while index < next {
+            for read in copied.reader().read(index, next, 100_000).unwrap() {
+                assert_eq!(read, record(index, 1 + index as usize * 97 % 9_000));
+                index += 1;
+            }
+        }
+    }
+    assert!(log.segments() > 1 && log.reader().first_index() > 1);
+}
+
+#[test]
+fn readers_go_on_while_segments_change() {
+    let options = LogOptions { segment_bytes_max: 300_000, ahead_bytes: 1 << 20, cache_bytes: 20_000 };
+    let dir = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(Arc::new(FolderDisk::open(dir.path()).unwrap()), options).unwrap();
+    const LAST: u64 = 600;
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let reader = log.reader();
+            std::thread::spawn(move || {
+                let mut next = 1;
+                while next <= LAST {
+                    match reader.read(next, u64::MAX, 30_000) {
+                        Ok(records) => {
+                            for read in records {
+                                assert_eq!(read, record(next, 1 + next as usize * 97 % 9_000));
+                                next += 1;
+                            }
+                        }
+                        // It was too slow; it would be sent a snapshot.
+                        Err(LogError::Purged { first_index, .. }) => next = first_index,
+                        Err(e) => panic!("at {next}: {e:?}"),
+                    }
+                }
+            })
+        })
+        .collect();
+    for index in 1..=LAST {
+        log.append(Append { records: &[record(index, 1 + index as usize * 97 % 9_000)], hard_state: None })
+            .unwrap();
+        if index % 100 == 0 {
+            log.purge(index.saturating_sub(150)).unwrap();
+        }
+    }
+    readers.into_iter().for_each(|r| r.join().unwrap());
+}

@@ -1,0 +1,28 @@
+//! The transaction log: step ⑧ of the walk of a write (ARCHITECTURE.md). Many entries, one sync, and only then the
+//! acknowledgement.
+//!
+//! ```text
+//!  Log::append ─▶ newest segment (redb) ─▶ one durable commit ─▶ Ok: an acknowledgement may leave
+//!                   │ full: closed cleanly, the next one begun
+//!                   ▼
+//!  log-1  log-2  …  log-n      LogReader: from memory, else from the segment that holds the index
+//!    └─ purge: unlinked whole
+//! ```
+//!
+//! `tables` declares what is in a segment, `segment` is one file, `writer` holds the row of them together,
+//! `reader` reads beside it, `backend` wraps the disk's files.
+
+mod backend;
+mod error;
+mod reader;
+mod segment;
+mod tables;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::LogError;
+pub use reader::LogReader;
+pub use tables::{HardState, LogRecord, RecordKind};
+pub use writer::{Append, Forgotten, Log, LogOptions, Recovered};

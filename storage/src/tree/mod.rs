@@ -1,0 +1,34 @@
+//! The znode tree: what is applied, kept in redb as of a checkpoint and in memory since then.
+//!
+//! Steps ⑩ of the walk. [`Tree`] belongs to one thread, which applies what is committed; everybody else reads
+//! [`Snapshot`]s, which never change.
+//!
+//! ```text
+//!            apply ─▶ live overlay ──freeze──▶ frozen overlay ──Checkpoint::write──▶ tree.redb
+//!  node(path):         look here 1             then here 2        node cache 3       then here 4
+//! ```
+
+mod acls;
+mod apply;
+mod base;
+mod cache;
+mod checkpoint;
+mod digest;
+mod error;
+mod overlay;
+mod quota;
+mod sessions;
+mod snapshot;
+mod state;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod znode;
+
+pub use acls::{AclId, SharedAcl};
+pub use apply::{Applied, Change, ChangeKind, Outcome, Reply};
+pub use checkpoint::{Checkpoint, Written};
+pub use error::TreeError;
+pub use snapshot::{Digest, Snapshot};
+pub use state::{Position, Pressure, Refusals, Superseded, Tree, TreeOptions};
+pub use znode::Znode;

@@ -1,0 +1,5 @@
+module warren/tests/clients/go
+
+go 1.19
+
+require github.com/go-zookeeper/zk v1.0.4

@@ -1,0 +1,12 @@
+//! Everything that needs the world: real daemons as processes, and what is done to them.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this is io: processes, sockets, clocks"
+)]
+
+pub mod bench;
+pub mod crash;
+pub mod daemon;
+pub mod disk;
+pub mod rng;

@@ -1,0 +1,229 @@
+//! The checkers: what must hold, whatever the seed does.
+//!
+//! They see what consensus commits, what the service has after each step, and every packet that a client sends and
+//! reads. [`history`] applies the committed log to a tree of its own, which nothing ever happens to, and keeps a
+//! snapshot for every zxid; the properties are judged against it.
+//!
+//! | file | property | source | checks |
+//! |---|---|---|---|
+//! | [`history`] | same log prefix everywhere | DESIGN §6 | what a restarted server commits begins with all that was committed before |
+//! | [`durable`] | acknowledged is durable | DESIGN §1.2, §6 | after each recovery the server reaches the last committed entry again, and node by node the tree of it |
+//! | [`pointers`] | snapshot ≤ applied ≤ committed | DESIGN §6 | after every step of the service |
+//! | [`digests`] | equal zxid, equal digest | DESIGN §6 | position, zxid and digest after every step against the replayed log; at the end znode by znode, also against a naive model |
+//! | [`zxids`] | zxids only rise | DESIGN §6, reference §1.6 | of a server, across its restarts; in the headers that a client reads, across its connections |
+//! | [`once`] | each tag applied at most once | DESIGN §4, §6 | tags are applied without gap or repetition; no client's payload is written twice |
+//! | [`replies`] | replies in session order, and true | DESIGN §4 | xids in order; a write's reply is its outcome in the log; a read's reply is, byte by byte, the answer from the tree at its header's zxid |
+//! | [`linear`] | writes linearizable, reads at their place | DESIGN §4, §6 | a reply's zxid is above all that was acknowledged to anybody before its request was sent; a read sees exactly the writes of its session in front of it |
+//! | [`watches`] | events before replies, each once | DESIGN §3 ⑪, §4 | a model of every connection's watches: exactly the expected events, in order, before any reply at or behind their zxid, never before the reply that armed them |
+//! | [`ephemerals`] | ephemerals end with their session, and only then | DESIGN §6 | at a session's end all of them go under its zxid, none goes otherwise but by a delete; no session is expired that was heard within its timeout, none lives much longer |
+//! | [`sequences`] | sequence names unique and rising | DESIGN §6 | for each parent, over its whole life |
+//! | [`heal`] | serves again within a bound | DESIGN §6 | after the last fault every client gets a session, a write, a sync and a read |
+
+pub mod conversation;
+pub mod digests;
+pub mod durable;
+pub mod ephemerals;
+pub mod heal;
+pub mod history;
+pub mod linear;
+pub mod model;
+pub mod once;
+pub mod pointers;
+pub mod replies;
+pub mod sequences;
+pub mod watches;
+pub mod zxids;
+
+use conversation::{Conversation, Received};
+use history::{Fact, History};
+use std::collections::BTreeMap;
+use std::fmt;
+use warren_server::consensus::Committed;
+use warren_server::service::Service;
+use warren_storage::SessionId;
+use warren_transport::ReplyHeader;
+
+/// A property does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The file of the property.
+    pub property: &'static str,
+    /// What was seen.
+    pub what: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.property, self.what)
+    }
+}
+
+/// What a checker says.
+pub type Verdict = Result<(), Violation>;
+
+/// `Err` unless `holds`.
+fn hold(holds: bool, property: &'static str, what: impl FnOnce() -> String) -> Verdict {
+    if holds { Ok(()) } else { Err(Violation { property, what: what() }) }
+}
+
+/// A zxid as people read it.
+pub fn shown(zxid: i64) -> String {
+    if zxid < 0 { zxid.to_string() } else { format!("{}.{}", zxid >> 32, zxid & 0xffff_ffff) }
+}
+
+/// All of them.
+pub struct Checks {
+    /// The committed log, replayed.
+    pub history: History,
+    /// What each connection said and heard.
+    conversations: BTreeMap<u64, Conversation>,
+    durable: durable::Durable,
+    zxids: zxids::Zxids,
+    once: once::Once,
+    linear: linear::Linear,
+    /// When sessions were heard of.
+    pub ephemerals: ephemerals::Ephemerals,
+    sequences: sequences::Sequences,
+    model: model::Model,
+    /// Replies judged.
+    pub replies: u64,
+    /// Events judged.
+    pub events: u64,
+}
+
+impl Default for Checks {
+    fn default() -> Checks {
+        Checks::new()
+    }
+}
+
+impl Checks {
+    /// Nothing has happened yet.
+    pub fn new() -> Checks {
+        Checks {
+            history: History::new(),
+            conversations: BTreeMap::new(),
+            durable: durable::Durable::default(),
+            zxids: zxids::Zxids::default(),
+            once: once::Once::default(),
+            linear: linear::Linear::default(),
+            ephemerals: ephemerals::Ephemerals::default(),
+            sequences: sequences::Sequences::default(),
+            model: model::Model::new(),
+            replies: 0,
+            events: 0,
+        }
+    }
+
+    // ---- the server ----------------------------------------------------------------------------------------
+
+    /// A server was started on what a crash left.
+    pub fn on_started(&mut self, service: &Service, first_log_index: u64) -> Verdict {
+        self.durable.on_started(&self.history, service, first_log_index)?;
+        self.zxids.on_started();
+        self.ephemerals.on_started();
+        Ok(())
+    }
+
+    /// Consensus handed these to the service.
+    pub fn on_committed(&mut self, now_us: u64, entries: &[Committed]) -> Verdict {
+        for entry in entries {
+            for fact in self.history.on_committed(entry)? {
+                let Checks { history, once, ephemerals, sequences, model, .. } = self;
+                let fact: &Fact = &history.facts[fact];
+                once.on_applied(fact)?;
+                sequences.on_applied(fact)?;
+                model.on_applied(fact)?;
+                ephemerals.on_applied(now_us, fact, model)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The service took a step.
+    pub fn on_step(&mut self, now_us: u64, service: &Service, committed: u64) -> Verdict {
+        pointers::on_step(service, committed)?;
+        digests::on_step(&self.history, service)?;
+        self.zxids.on_step(service)?;
+        self.durable.on_step(&self.history, service)?;
+        self.ephemerals.on_step(now_us, service)
+    }
+
+    /// The service asks to expire this session.
+    pub fn on_expire(
+        &mut self,
+        now_us: u64,
+        session: SessionId,
+        generation: u32,
+        timeout_ms: i32,
+    ) -> Verdict {
+        if self.history.generation(session) != Some(generation) {
+            // It moved, or ended, and the service is about to learn of it: this will be dropped.
+            return Ok(());
+        }
+        self.ephemerals.on_expire(now_us, session, timeout_ms)
+    }
+
+    /// All is quiet: the tree is exactly what the log says.
+    pub fn on_quiet(&mut self, service: &Service) -> Verdict {
+        self.durable.on_quiet(&self.history, service)?;
+        digests::on_quiet(&self.history, &self.model, service)?;
+        for (connection, conversation) in &self.conversations {
+            heal::on_quiet(*connection, conversation)?;
+        }
+        Ok(())
+    }
+
+    // ---- clients -------------------------------------------------------------------------------------------
+
+    /// A client opened a connection.
+    pub fn on_connection(&mut self, connection: u64, client: usize, address: std::net::IpAddr) {
+        self.conversations.insert(connection, Conversation::new(client, address));
+    }
+
+    /// The server attached a session to it.
+    pub fn on_attached(&mut self, connection: u64, session: SessionId, generation: u32) {
+        if let Some(conversation) = self.conversations.get_mut(&connection) {
+            conversation.attached = Some((session, generation));
+        }
+    }
+
+    /// A client sent a request. `packet` is without its length.
+    pub fn on_sent(&mut self, connection: u64, packet: &[u8]) {
+        let acknowledged = self.linear.acknowledged();
+        if let Some(conversation) = self.conversations.get_mut(&connection) {
+            conversation.on_sent(packet, acknowledged);
+        }
+    }
+
+    /// A client read a packet behind the handshake.
+    pub fn on_received(&mut self, connection: u64, packet: &[u8]) -> Verdict {
+        let Some(conversation) = self.conversations.get_mut(&connection) else { return Ok(()) };
+        let history = &self.history;
+        match conversation.on_received(packet)? {
+            Received::Nothing => Ok(()),
+            Received::Pong(zxid) => watches::on_zxid(history, conversation, zxid),
+            Received::Event { zxid, kind, path } => {
+                self.events += 1;
+                watches::on_event(history, conversation, zxid, kind, &path)
+            }
+            Received::Reply { header, sent, body_at } => {
+                self.replies += 1;
+                let zxid = ReplyHeader { ..header }.zxid;
+                if zxid >= 0 {
+                    self.zxids.on_reply(conversation.client, zxid)?;
+                    watches::on_zxid(history, conversation, zxid)?;
+                }
+                let body = &packet[body_at..];
+                let seen = replies::on_reply(history, conversation, &sent, header, packet, body)?;
+                self.linear.on_reply(history, conversation, &sent, zxid)?;
+                watches::on_reply(history, conversation, &sent, header, seen)
+            }
+        }
+    }
+
+    /// The client gave the connection up, or lost it. What it watched, for a reconnect.
+    pub fn on_closed(&mut self, connection: u64) -> Option<watches::Kept> {
+        self.conversations.remove(&connection).map(|conversation| conversation.watches.kept())
+    }
+}

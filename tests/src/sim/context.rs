@@ -1,0 +1,192 @@
+//! What everything in a run shares: the clock, the queue of events, the dice, the network, the trace, the checkers.
+
+use super::check::{Checks, Violation};
+use super::wire::Wire;
+use super::{Dice, Planted, Setup, trace::Trace};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
+use std::fmt;
+use warren_server::moment::Moment;
+
+/// Something that is going to happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Event {
+    /// A step of the server with this life; nothing when it is dead.
+    Server(u32, Step),
+    /// Bytes of this connection arrive at the server.
+    ToServer(u64),
+    /// Bytes of this connection arrive at its client.
+    ToClient(u64),
+    /// A client acts.
+    Client(usize),
+    /// A client's timer for pings, of this connection.
+    Ping(usize, u64),
+    /// The daemon is started.
+    Start,
+    /// Something breaks.
+    Fault,
+    /// A full disk has space again.
+    Space,
+}
+
+/// A step of one of the server's threads; see the daemon's engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Step {
+    /// The consensus thread takes what is in its inbox.
+    Consensus,
+    /// Its timer, set for this moment (µs).
+    ConsensusTimer(u64),
+    /// The log thread takes its next job.
+    Log,
+    /// What it appended is reported durable.
+    Logged(u64),
+    /// The service thread takes the next event.
+    Service,
+    /// Its timer, set for this moment (µs).
+    ServiceTimer(u64),
+    /// It publishes what it applied.
+    Publish,
+    /// The checkpoint thread takes its next job.
+    Checkpoint,
+    /// What it wrote is reported.
+    Checkpointed,
+    /// A connection's task runs.
+    Connection(u64),
+    /// Submissions are delivered a second time.
+    Repeat,
+}
+
+/// Why a step does not end well.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// The server's process stops itself, for this reason.
+    Exit(String),
+    /// A property does not hold.
+    Violated(Violation),
+}
+
+impl From<Violation> for Halt {
+    fn from(violation: Violation) -> Halt {
+        Halt::Violated(violation)
+    }
+}
+
+impl Halt {
+    /// The process stops because of an error of its store.
+    pub(super) fn exit(what: &str, error: impl std::error::Error) -> Halt {
+        let mut text = format!("{what}: {error}");
+        let mut source = error.source();
+        while let Some(cause) = source {
+            text.push_str(&format!(": {cause}"));
+            source = cause.source();
+        }
+        Halt::Exit(text)
+    }
+}
+
+/// Where the simulated monotonic clock begins: a day in, as the daemon's.
+const START_US: u64 = 86_400_000_000;
+/// Where the wall clock begins, ms since 1970.
+const START_WALL_MS: i64 = 1_700_000_000_000;
+
+/// See the module's text.
+pub(super) struct Context {
+    /// Since the run began, µs.
+    pub(super) now_us: u64,
+    /// The wall clock's jumps, ms.
+    pub(super) wall_jump_ms: i64,
+    /// All randomness.
+    pub(super) dice: Dice,
+    /// The seed's circumstances.
+    pub(super) setup: Setup,
+    /// A fault of ours.
+    pub(super) planted: Option<Planted>,
+    /// What happened.
+    pub(super) trace: Trace,
+    /// What must hold.
+    pub(super) checks: Checks,
+    /// Connections' networks.
+    pub(super) wires: BTreeMap<u64, Wire>,
+    /// Connections opened so far.
+    pub(super) connections: u64,
+    queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
+    scheduled: u64,
+    /// Faults of the first phase are over: nothing is slow any more.
+    pub(super) healing: bool,
+}
+
+impl Context {
+    /// The beginning of a run.
+    pub(super) fn new(dice: Dice, setup: Setup, planted: Option<Planted>, trace: Trace) -> Context {
+        let mut checks = Checks::new();
+        checks.ephemerals.stall_us_max = setup.stall_us_max;
+        Context {
+            now_us: 0,
+            wall_jump_ms: 0,
+            dice,
+            setup,
+            planted,
+            trace,
+            checks,
+            wires: BTreeMap::new(),
+            connections: 0,
+            queue: BinaryHeap::new(),
+            scheduled: 0,
+            healing: false,
+        }
+    }
+
+    /// Now, as the server is told.
+    pub(super) fn now(&self) -> Moment {
+        let wall_ms = START_WALL_MS + (self.now_us / 1_000) as i64 + self.wall_jump_ms;
+        Moment { us: START_US + self.now_us, wall_ms }
+    }
+
+    /// A moment of the server's clock, in the run's.
+    pub(super) fn us_of(&self, moment: Moment) -> u64 {
+        moment.us.saturating_sub(START_US)
+    }
+
+    /// `event` happens at this time, or now if that is past.
+    pub(super) fn at(&mut self, us: u64, event: Event) {
+        self.scheduled += 1;
+        self.queue.push(Reverse((us.max(self.now_us), self.scheduled, event)));
+    }
+
+    /// `event` happens this much later.
+    pub(super) fn after(&mut self, us: u64, event: Event) {
+        self.at(self.now_us + us, event);
+    }
+
+    /// `event` happens soon: after a delay as threads and networks have it, now and then a long one.
+    pub(super) fn soon(&mut self, event: Event) {
+        let delay = self.delay();
+        self.after(delay, event);
+    }
+
+    /// A delay as threads and networks have it.
+    pub(super) fn delay(&mut self) -> u64 {
+        let Setup { delay_us_max, stalls_per_mille, stall_us_max, .. } = self.setup;
+        if !self.healing && stalls_per_mille > 0 && self.dice.chance(stalls_per_mille) {
+            return self.dice.below(stall_us_max);
+        }
+        if self.dice.chance(300) { 0 } else { self.dice.below(delay_us_max + 1) }
+    }
+
+    /// The next event; the clock goes on to it.
+    pub(super) fn next(&mut self) -> Option<Event> {
+        let Reverse((us, _, event)) = self.queue.pop()?;
+        self.now_us = us;
+        Some(event)
+    }
+
+    /// When the next event is.
+    pub(super) fn next_us(&self) -> Option<u64> {
+        self.queue.peek().map(|Reverse((us, ..))| *us)
+    }
+
+    /// A line of the trace.
+    pub(super) fn note(&mut self, who: &str, what: fmt::Arguments<'_>) {
+        self.trace.line(self.now_us, who, what);
+    }
+}

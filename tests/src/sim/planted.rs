@@ -1,0 +1,36 @@
+//! Faults of ours, planted so that the checkers prove themselves.
+
+/// What the simulator's driver does wrong on purpose. The server's code stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// Consensus is told that an append is durable before it was begun.
+    AcknowledgeBeforeSync,
+    /// A watch event leaves behind the reply that shows the new data.
+    WatchAfterReply,
+    /// A write that is delivered twice is applied twice.
+    SkipDedup,
+    /// The mark is lost that makes the service keep the tree before a write: a read in front of that write sees it.
+    LoseMark,
+    /// A restart forgets the last entry in front of what it replays, as from a checkpoint that lacks it.
+    SkipEntryOnRestart,
+    /// The service's clock runs ahead: sessions end whose clients were just heard.
+    ExpireEarly,
+    /// Now and then consensus is not told that an append is durable.
+    LoseReport,
+    /// Replies of one turn change places.
+    SwapReplies,
+}
+
+impl Planted {
+    /// Every one of them.
+    pub const ALL: [Planted; 8] = [
+        Planted::AcknowledgeBeforeSync,
+        Planted::WatchAfterReply,
+        Planted::SkipDedup,
+        Planted::LoseMark,
+        Planted::SkipEntryOnRestart,
+        Planted::ExpireEarly,
+        Planted::LoseReport,
+        Planted::SwapReplies,
+    ];
+}

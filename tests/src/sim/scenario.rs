@@ -1,0 +1,456 @@
+//! Classic cases as conversations: a text file gives the story, the simulator plays it without any chance, and what
+//! everybody was told stands below each step.
+//!
+//! Lines that begin with `>` are steps, lines that begin with `#` say why; all others are what happened and are
+//! written by [`play`]. No time passes but by `wait`, and nobody says anything unasked.
+//!
+//! ```text
+//! > alice connects [MS]                            a new session, with this timeout
+//! > alice reconnects                               her session again
+//! > alice takes bob                                bob's session, on a connection of hers
+//! > alice drops                                    her connection is lost
+//! > alice: create /a one; get /a watch; sync       pipelined in one packet; see `request`
+//! > hold log; > release log                        consensus, log, service, publish, checkpoint
+//! > power loss; > kill; > start; > wait 1500; > checkpoint
+//! ```
+
+use super::check::shown;
+use super::check::watches::Kept;
+use super::client::Ticket;
+use super::context::{Context, Event, Halt, Step};
+use super::server::{Server, address_of, deliver};
+use super::trace::Trace;
+use super::wire::Wire;
+use super::workload::Asked;
+use super::world::{arrive, cut};
+use super::{Dice, Setup};
+use bytes::BytesMut;
+use std::collections::{BTreeMap, VecDeque};
+use warren_storage::simdisk::SimDisk;
+use warren_storage::{Acl, CreateMode, Op};
+use warren_transport::reply::{OpResult, code};
+use warren_transport::request::{AddWatchMode, SetWatches, WatcherType};
+use warren_transport::{
+    Change, ConnectRequest, ConnectResponse, Opcode, ReplyHeader, Request, Response, WatcherEvent,
+    take_frame, xid,
+};
+
+/// Play a scenario; its text with what happened. `Err` for a step that means nothing.
+pub fn play(text: &str) -> Result<String, String> {
+    let mut stage = Stage::new();
+    let mut told = String::new();
+    for line in text.lines() {
+        if line.starts_with('#') || line.trim().is_empty() {
+            told.push_str(line);
+            told.push('\n');
+        } else if let Some(step) = line.strip_prefix('>') {
+            told.push_str(line);
+            told.push('\n');
+            stage.step(step.trim()).map_err(|e| format!("{line}: {e}"))?;
+            for line in stage.told.drain(..) {
+                told.push_str(&format!("    {line}\n"));
+            }
+        }
+    }
+    Ok(told)
+}
+
+/// Somebody on the stage.
+#[derive(Default)]
+struct Actor {
+    number: usize,
+    connection: Option<u64>,
+    greeted: bool,
+    ticket: Ticket,
+    timeout_ms: i32,
+    last_zxid: i64,
+    next_xid: i32,
+    input: BytesMut,
+    asked: VecDeque<(Opcode, String)>,
+    kept: Kept,
+}
+
+struct Stage {
+    ctx: Context,
+    disk: SimDisk,
+    server: Option<Server>,
+    lives: u32,
+    actors: BTreeMap<String, Actor>,
+    held: Vec<String>,
+    waiting: Vec<Event>,
+    told: Vec<String>,
+}
+
+/// The name of the thread that takes this step, for `hold`.
+fn thread_of(step: Step) -> &'static str {
+    match step {
+        Step::Consensus | Step::ConsensusTimer(_) | Step::Repeat => "consensus",
+        Step::Log | Step::Logged(_) => "log",
+        Step::Service | Step::ServiceTimer(_) => "service",
+        Step::Publish => "publish",
+        Step::Checkpoint | Step::Checkpointed => "checkpoint",
+        Step::Connection(_) => "connections",
+    }
+}
+
+impl Stage {
+    fn new() -> Stage {
+        let ctx = Context::new(Dice::new(0), Setup::still(), None, Trace::new(false));
+        let mut stage = Stage {
+            ctx,
+            disk: SimDisk::new(),
+            server: None,
+            lives: 0,
+            actors: BTreeMap::new(),
+            held: Vec::new(),
+            waiting: Vec::new(),
+            told: Vec::new(),
+        };
+        stage.start();
+        stage.settle(0);
+        stage
+    }
+
+    fn start(&mut self) {
+        self.lives += 1;
+        match Server::start(&mut self.ctx, self.disk.clone(), self.lives) {
+            Ok(server) => self.server = Some(server),
+            Err(halt) => self.told.push(format!("the server does not start: {halt:?}")),
+        }
+    }
+
+    fn crash(&mut self, power: bool) {
+        let next = if power { self.disk.after_crash(0) } else { self.disk.after_kill() };
+        let old = std::mem::replace(&mut self.disk, next);
+        old.lose_power();
+        if let Some(server) = self.server.take() {
+            server.die();
+        }
+        self.waiting.clear();
+        cut(&mut self.ctx);
+    }
+
+    /// Everything that is due within this time.
+    fn settle(&mut self, us: u64) {
+        let until = self.ctx.now_us + us;
+        while self.ctx.next_us().is_some_and(|at| at <= until) {
+            let Some(event) = self.ctx.next() else { break };
+            if let Err(halt) = self.happen(event) {
+                self.told.push(format!("!! {halt:?}"));
+            }
+        }
+        self.ctx.now_us = until;
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Halt> {
+        match event {
+            Event::Server(_, step) if self.held.iter().any(|name| name == thread_of(step)) => {
+                self.waiting.push(event);
+                Ok(())
+            }
+            Event::Server(life, step) => match &mut self.server {
+                Some(server) if server.life == life => server.step(&mut self.ctx, step),
+                _ => Ok(()),
+            },
+            Event::ToServer(id) => {
+                arrive(&mut self.ctx, id, true);
+                if let Some(server) = &mut self.server {
+                    server.wake_connection(&mut self.ctx, id);
+                }
+                Ok(())
+            }
+            Event::ToClient(id) => {
+                arrive(&mut self.ctx, id, false);
+                self.read(id)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn read(&mut self, id: u64) -> Result<(), Halt> {
+        let Stage { ctx, actors, told, .. } = self;
+        let Some((name, actor)) = actors.iter_mut().find(|(_, actor)| actor.connection == Some(id)) else {
+            return Ok(());
+        };
+        let Some(wire) = ctx.wires.get_mut(&id) else { return Ok(()) };
+        let bytes = wire.to_client.read();
+        let over = wire.to_client.is_over();
+        actor.input.extend_from_slice(&bytes);
+        while let Ok(Some(packet)) = take_frame(&mut actor.input, usize::MAX >> 1) {
+            if actor.greeted {
+                ctx.checks.on_received(id, &packet)?;
+            }
+            if let Some(what) = actor.hear(&packet) {
+                told.push(format!("{name} < {what}"));
+            }
+        }
+        if over {
+            told.push(format!("{name} is disconnected"));
+            actor.connection = None;
+            actor.keep(ctx.checks.on_closed(id));
+            ctx.wires.remove(&id);
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, step: &str) -> Result<(), String> {
+        if let Some((name, requests)) = step.split_once(": ") {
+            let actor = self.actors.get_mut(name).ok_or("nobody of that name")?;
+            let id = actor.connection.ok_or("no connection")?;
+            let mut bytes = Vec::new();
+            for request in requests.split(';') {
+                let start = bytes.len();
+                actor.ask(request.trim(), &mut bytes)?;
+                self.ctx.checks.on_sent(id, &bytes[start + 4..]);
+            }
+            if let Some(wire) = self.ctx.wires.get_mut(&id) {
+                wire.to_server.send(&bytes);
+                deliver(&mut self.ctx, id, true);
+            }
+            self.settle(0);
+            return Ok(());
+        }
+        let words: Vec<&str> = step.split_whitespace().collect();
+        match words.as_slice() {
+            ["hold", thread] => self.held.push((*thread).to_owned()),
+            ["release", thread] => {
+                self.held.retain(|name| name != thread);
+                for event in std::mem::take(&mut self.waiting) {
+                    self.ctx.after(0, event);
+                }
+            }
+            ["power", "loss"] => self.crash(true),
+            ["kill"] => self.crash(false),
+            ["start"] => self.start(),
+            ["checkpoint"] => {
+                if let Some(server) = &mut self.server {
+                    server.checkpoint_now(&mut self.ctx);
+                }
+            }
+            ["wait", ms] => {
+                let ms: u64 = ms.parse().map_err(|_| "wait takes ms")?;
+                self.settle(ms * 1_000);
+            }
+            [name, "connects", rest @ ..] => {
+                let number = self.actors.len();
+                let actor = self.actors.entry((*name).to_owned()).or_default();
+                *actor = Actor { number, next_xid: 1, timeout_ms: 4_000, ..Actor::default() };
+                if let [ms] = rest {
+                    actor.timeout_ms = ms.parse().map_err(|_| "connects takes ms")?;
+                }
+                self.connect(name, Ticket::default())?;
+            }
+            [name, "reconnects"] => {
+                let ticket = self.actors.get(*name).ok_or("nobody of that name")?.ticket.clone();
+                self.connect(name, ticket)?;
+            }
+            [name, "takes", other] => {
+                let ticket = self.actors.get(*other).ok_or("nobody of that name")?.ticket.clone();
+                let number = self.actors.len();
+                self.actors.entry((*name).to_owned()).or_insert(Actor {
+                    number,
+                    next_xid: 1,
+                    timeout_ms: 4_000,
+                    ..Actor::default()
+                });
+                self.connect(name, ticket)?;
+            }
+            [name, "drops"] => {
+                let actor = self.actors.get_mut(*name).ok_or("nobody of that name")?;
+                let id = actor.connection.take().ok_or("no connection")?;
+                actor.keep(self.ctx.checks.on_closed(id));
+                if let Some(wire) = self.ctx.wires.get_mut(&id) {
+                    wire.client_gone = true;
+                    wire.to_server.end();
+                    deliver(&mut self.ctx, id, true);
+                }
+            }
+            _ => return Err("no such step".into()),
+        }
+        self.settle(0);
+        Ok(())
+    }
+
+    fn connect(&mut self, name: &str, ticket: Ticket) -> Result<(), String> {
+        let actor = self.actors.get_mut(name).ok_or("nobody of that name")?;
+        let Some(server) = &mut self.server else {
+            self.told.push(format!("{name} finds no server"));
+            return Ok(());
+        };
+        self.ctx.connections += 1;
+        let id = self.ctx.connections;
+        self.ctx.wires.insert(id, Wire { client: actor.number, ..Wire::default() });
+        self.ctx.checks.on_connection(id, actor.number, address_of(actor.number));
+        server.accept(&mut self.ctx, id, actor.number);
+        actor.connection = Some(id);
+        actor.greeted = false;
+        actor.asked.clear();
+        actor.input.clear();
+        let mut bytes = Vec::new();
+        ConnectRequest {
+            protocol_version: 0,
+            last_zxid_seen: actor.last_zxid,
+            timeout_ms: actor.timeout_ms,
+            session: ticket.session,
+            password: &ticket.password,
+            read_only: Some(false),
+        }
+        .encode(&mut bytes);
+        if let Some(wire) = self.ctx.wires.get_mut(&id) {
+            wire.to_server.send(&bytes);
+        }
+        deliver(&mut self.ctx, id, true);
+        Ok(())
+    }
+}
+
+/// A request in words. A multi's operations are joined by `+`.
+fn request<'a>(text: &'a str, acl: &'a [Acl]) -> Result<Request<'a>, String> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if text.contains(" + ") {
+        let changes = text.split(" + ").map(|op| match request(op.trim(), acl)? {
+            Request::Change(change) => Ok(change),
+            other => Err(format!("{other:?} is no operation of a multi")),
+        });
+        return Ok(Request::Multi(changes.collect::<Result<_, String>>()?));
+    }
+    let watch = words.last() == Some(&"watch");
+    let create = |path, data: &'a str, mode, ttl| {
+        let acl = acl.iter().map(Acl::as_ref).collect();
+        let op = Op::Create { path, data: Some(data.as_bytes()), acl, mode, ttl };
+        let plain = !matches!(mode, CreateMode::Container | CreateMode::Ttl);
+        let change = Change::new(op);
+        Request::Change(if plain { Change { opcode: Opcode::Create, ..change } } else { change })
+    };
+    Ok(match words.as_slice() {
+        ["create", path, data] => create(path, data, CreateMode::Persistent, 0),
+        ["ephemeral", path, data] => create(path, data, CreateMode::Ephemeral, 0),
+        ["sequential", path, data] => create(path, data, CreateMode::PersistentSequential, 0),
+        ["container", path, data] => create(path, data, CreateMode::Container, 0),
+        ["ttl", path, data, ms] => {
+            create(path, data, CreateMode::Ttl, ms.parse().map_err(|_| "a TTL in ms")?)
+        }
+        ["set", path, data] => {
+            Request::Change(Change::new(Op::SetData { path, data: Some(data.as_bytes()), version: -1 }))
+        }
+        ["delete", path] => Request::Change(Change::new(Op::Delete { path, version: -1 })),
+        ["check", path, version] => {
+            let version = version.parse().map_err(|_| "a version")?;
+            Request::Change(Change::new(Op::Check { path, version }))
+        }
+        ["get", path, ..] => Request::GetData { path, watch },
+        ["exists", path, ..] => Request::Exists { path, watch },
+        ["children", path, ..] => Request::GetChildren { path, watch },
+        ["watch", path] => Request::AddWatch { path, mode: AddWatchMode::Persistent },
+        ["watch-below", path] => Request::AddWatch { path, mode: AddWatchMode::PersistentRecursive },
+        ["unwatch", path] => Request::RemoveWatches { path, watcher: WatcherType::Any },
+        ["sync"] => Request::Sync { path: "/" },
+        ["ping"] => Request::Ping,
+        ["close"] => Request::CloseSession,
+        _ => return Err(format!("{text:?} is no request")),
+    })
+}
+
+impl Actor {
+    fn keep(&mut self, kept: Option<Kept>) {
+        if let Some(kept) = kept {
+            self.kept = kept;
+        }
+    }
+
+    fn ask(&mut self, text: &str, out: &mut Vec<u8>) -> Result<(), String> {
+        if text == "garbage" {
+            // A setData whose path is longer than the packet.
+            self.asked.push_back((Opcode::SetData, text.to_owned()));
+            Asked::Raw(Opcode::SetData.wire(), vec![0, 0, 0, 9, b'/']).encode(self.next_xid, out);
+            self.next_xid += 1;
+            return Ok(());
+        }
+        let acl = Acl::open();
+        let kept = std::mem::take(&mut self.kept);
+        fn strs(list: &[String]) -> Vec<&str> {
+            list.iter().map(String::as_str).collect()
+        }
+        let request = if text == "rewatch" {
+            Request::SetWatches(SetWatches {
+                relative_zxid: self.last_zxid,
+                data: strs(&kept.data),
+                exist: strs(&kept.exist),
+                child: strs(&kept.child),
+                persistent: Some((strs(&kept.persistent), strs(&kept.recursive))),
+            })
+        } else {
+            request(text, &acl)?
+        };
+        let xid = match request.opcode() {
+            Opcode::Ping => xid::PING,
+            Opcode::SetWatches2 => xid::SET_WATCHES,
+            _ => {
+                self.next_xid += 1;
+                self.next_xid - 1
+            }
+        };
+        if xid != xid::PING {
+            self.asked.push_back((request.opcode(), text.to_owned()));
+        }
+        request.encode(xid, out);
+        Ok(())
+    }
+
+    /// What a packet says, in words.
+    fn hear(&mut self, packet: &[u8]) -> Option<String> {
+        if !self.greeted {
+            let response = ConnectResponse::decode(packet).ok()?;
+            if response.is_expired() {
+                return Some("the session is expired".into());
+            }
+            self.greeted = true;
+            let again = response.session == self.ticket.session;
+            self.ticket = Ticket { session: response.session, password: response.password };
+            return Some(format!(
+                "a session{}, {} ms",
+                if again { " again" } else { "" },
+                response.timeout_ms
+            ));
+        }
+        let (header, body) = ReplyHeader::decode(packet).ok()?;
+        let zxid = shown(header.zxid);
+        match header.xid {
+            xid::NOTIFICATION => {
+                let event = WatcherEvent::decode(body).ok()?;
+                return Some(format!("event {:?} {} at {zxid}", event.kind, event.path));
+            }
+            xid::PING => return Some(format!("pong at {zxid}")),
+            _ => {}
+        }
+        self.last_zxid = self.last_zxid.max(header.zxid);
+        let (opcode, text) = self.asked.pop_front()?;
+        let answer = match (header.err, Response::decode(opcode, body)) {
+            (0, Ok(response)) => words_of(&response),
+            (0, Err(e)) => format!("malformed: {e}"),
+            (err, _) => code(err).map_or(err.to_string(), |code| format!("refused: {code}")),
+        };
+        Some(format!("{text} at {zxid}: {answer}"))
+    }
+}
+
+fn words_of(response: &Response<'_>) -> String {
+    let data = |data: &Option<&[u8]>| String::from_utf8_lossy(data.unwrap_or_default()).into_owned();
+    match response {
+        Response::Empty | Response::Number(_) => "ok".into(),
+        Response::Path(path) | Response::PathAndStat(path, _) => (*path).to_owned(),
+        Response::Stat(stat) => format!("version {}", stat.version),
+        Response::Data(bytes, stat) => format!("{:?} version {}", data(bytes), stat.version),
+        Response::Children(names) => format!("{names:?}"),
+        Response::Multi(results) => {
+            let words = results.iter().map(|result| match result {
+                OpResult::Create { path } | OpResult::Create2 { path, .. } => (*path).to_owned(),
+                OpResult::SetData { stat } => format!("version {}", stat.version),
+                OpResult::Error { err } => code(*err).map_or(err.to_string(), |code| code.to_string()),
+                _ => "ok".into(),
+            });
+            words.collect::<Vec<_>>().join(" + ")
+        }
+        other => format!("{other:?}"),
+    }
+}

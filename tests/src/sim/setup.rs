@@ -1,0 +1,102 @@
+//! What differs from seed to seed beside the order of events: how many clients, which faults, how small the limits.
+
+use super::Dice;
+
+/// A seed's circumstances. Faults are drawn once for a whole run, so that some runs have many of one kind and some
+/// none at all.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Clients.
+    pub clients: u64,
+    /// Requests of all clients together, before the healing phase.
+    pub requests: u64,
+    /// Requests that one client sends at once, at most.
+    pub pipeline_max: u64,
+    /// Between two turns of a client on average, µs.
+    pub think_us: u64,
+    /// A thread's next step comes within this, usually. µs.
+    pub delay_us_max: u64,
+    /// In a thousand steps, so many are stalls.
+    pub stalls_per_mille: u64,
+    /// A stall takes at most this long, µs.
+    pub stall_us_max: u64,
+    /// The tree's memory budget; small, so that there are checkpoints.
+    pub tree_bytes: u64,
+    /// A segment of the log.
+    pub segment_bytes: u64,
+    /// Records that stay in memory.
+    pub log_cache_bytes: usize,
+    /// See [`warren_server::connection::Limits`].
+    pub outstanding_per_connection_max: usize,
+    /// A checkpoint at least this often, ms.
+    pub checkpoint_interval_ms: u64,
+    /// Bytes that a client does not read before the server cannot send more.
+    pub window_bytes: usize,
+    /// Between two faults on average, µs; 0: none.
+    pub fault_every_us: u64,
+    /// Weights of faults: power loss, kill, power loss at an operation, IO error at an operation, full disk, growth
+    /// refused, wall clock jumps, a checkpoint out of turn.
+    pub faults: [u64; 8],
+    /// In a thousand client turns, so many are a disconnect, silence, a slow reader, a goodbye, a theft of another
+    /// client's session.
+    pub client_faults: [u64; 5],
+    /// In a thousand batches of writes, so many are delivered twice.
+    pub repeats_per_mille: u64,
+}
+
+impl Setup {
+    /// The circumstances of a seed.
+    pub fn draw(dice: &mut Dice) -> Setup {
+        let some = |dice: &mut Dice, max: u64| if dice.chance(500) { dice.below(max + 1) } else { 0 };
+        let mut faults = [0; 8];
+        for weight in &mut faults {
+            *weight = some(dice, 4);
+        }
+        let mut client_faults = [0; 5];
+        for (each, max) in client_faults.iter_mut().zip([60, 30, 30, 10, 20]) {
+            *each = some(dice, max);
+        }
+        Setup {
+            clients: dice.between(2, 7),
+            requests: dice.between(200, 600),
+            pipeline_max: *dice.pick(&[1, 4, 12, 30]),
+            think_us: *dice.pick(&[3_000, 30_000, 200_000]),
+            delay_us_max: *dice.pick(&[20, 300, 3_000]),
+            stalls_per_mille: some(dice, 20),
+            stall_us_max: *dice.pick(&[20_000, 500_000, 2_000_000]),
+            tree_bytes: *dice.pick(&[64 << 10, 256 << 10, 16 << 20]),
+            segment_bytes: *dice.pick(&[8 << 10, 32 << 10, 1 << 20]),
+            log_cache_bytes: *dice.pick(&[0, 4 << 10, 1 << 20]),
+            outstanding_per_connection_max: *dice.pick(&[1, 5, 1_000]),
+            checkpoint_interval_ms: *dice.pick(&[300, 2_000, 60_000]),
+            window_bytes: *dice.pick(&[200, 4 << 10, 256 << 10]),
+            fault_every_us: *dice.pick(&[0, 400_000, 1_500_000, 4_000_000]),
+            faults,
+            client_faults,
+            repeats_per_mille: some(dice, 200),
+        }
+    }
+
+    /// Nothing by chance: for scenarios.
+    pub fn still() -> Setup {
+        Setup {
+            clients: 0,
+            requests: 0,
+            pipeline_max: 1,
+            think_us: 1_000,
+            delay_us_max: 0,
+            stalls_per_mille: 0,
+            stall_us_max: 0,
+            tree_bytes: 16 << 20,
+            segment_bytes: 1 << 20,
+            log_cache_bytes: 1 << 20,
+            outstanding_per_connection_max: 1_000,
+            checkpoint_interval_ms: 60_000,
+            window_bytes: 1 << 20,
+            fault_every_us: 0,
+            faults: [0; 8],
+            client_faults: [0; 5],
+            repeats_per_mille: 0,
+        }
+    }
+}

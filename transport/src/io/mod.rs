@@ -1,0 +1,3 @@
+//! Where this crate touches sockets and clocks; everything else in it is pure.
+
+pub mod blocking;
