@@ -9,6 +9,7 @@
 //! - [`frame`]: where a packet begins and ends, and the four-letter words that come instead of one.
 //! - [`request`]: the handshake and every request, from bytes and to bytes.
 //! - [`reply`]: the handshake's answer, every reply and every watch event, to bytes and from bytes.
+//! - [`peer`]: what servers say to each other.
 //! - [`client`]: the client's end of the protocol, without sockets; [`io::blocking`] puts it on one.
 
 pub mod client;
@@ -16,6 +17,7 @@ pub mod frame;
 pub mod io;
 pub mod jute;
 pub mod opcode;
+pub mod peer;
 pub mod reply;
 pub mod request;
 

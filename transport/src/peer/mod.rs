@@ -1,0 +1,190 @@
+//! What servers of an ensemble say to each other, over links that know both ends (`io::links`).
+//!
+//! These are our own messages in our own bounded encoding; only their types stand here. Two machines speak them:
+//! consensus ([`RaftMessage`], [`Forward`], [`ForwardAck`]) and service ([`Touches`], [`TouchesAck`]).
+//! A message may be lost, when a link breaks or a queue is full, and may arrive twice; who sends one that matters
+//! sends it again until it is acknowledged.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use warren_storage::SessionId;
+
+/// The id of a server in its ensemble, 1 to 255 (ZooKeeper's `myid`).
+pub type ServerId = u8;
+
+/// One message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeerMessage {
+    /// Elections, heartbeats, appends and their answers.
+    Raft(RaftMessage),
+    /// Requests for the leader.
+    Forward(Forward),
+    /// How far the leader has them.
+    ForwardAck(ForwardAck),
+    /// Sessions that were heard of.
+    Touches(Touches),
+    /// The leader has them.
+    TouchesAck(TouchesAck),
+}
+
+/// Kinds of [`RaftMessage`], named as in the `raft` crate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "the raft crate's own names")]
+pub enum RaftKind {
+    Append,
+    AppendResponse,
+    RequestVote,
+    RequestVoteResponse,
+    RequestPreVote,
+    RequestPreVoteResponse,
+    Heartbeat,
+    HeartbeatResponse,
+    Snapshot,
+    TimeoutNow,
+    ReadIndex,
+    ReadIndexResponse,
+    TransferLeader,
+}
+
+/// A message of the `raft` crate, with the fields that it uses (Raft paper, figure 2 and sections 6 to 8).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RaftMessage {
+    /// What it is.
+    pub kind: RaftKind,
+    /// raft's id of the receiver: server id and disk incarnation.
+    pub to: u64,
+    /// raft's id of the sender.
+    pub from: u64,
+    /// The sender's term; 0 for local kinds.
+    pub term: u64,
+    /// Term of the entry before the first.
+    pub log_term: u64,
+    /// Index of the entry before the first, or what the kind says.
+    pub index: u64,
+    /// The sender's commit index.
+    pub commit: u64,
+    /// Term of that entry.
+    pub commit_term: u64,
+    /// The receiver asks for a snapshot up to here.
+    pub request_snapshot: u64,
+    /// No.
+    pub reject: bool,
+    /// Where the logs may agree.
+    pub reject_hint: u64,
+    /// The candidate's priority.
+    pub priority: i64,
+    /// A read index' name, or why a vote is asked for.
+    pub context: Bytes,
+    /// New entries, in order.
+    pub entries: Vec<PeerEntry>,
+    /// With [`RaftKind::Snapshot`].
+    pub snapshot: Option<SnapshotHead>,
+}
+
+/// An entry of the log on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerEntry {
+    /// Its index.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// Does it change raft's configuration?
+    pub conf_change: bool,
+    /// An encoded [`warren_storage::Entry`], a configuration change, or nothing.
+    pub data: Bytes,
+}
+
+/// What a snapshot holds; its rows travel on a stream of their own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotHead {
+    /// Everything up to this entry.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// raft's configuration there, in the consensus' own encoding.
+    pub conf_state: Bytes,
+}
+
+/// Requests that a server has for the leader, by the order in which it must see them: go-back-N for each origin.
+///
+/// An origin numbers its requests from 1 in each of its runs. It sends them in order, each once to the leader of a
+/// term; what is not acknowledged in time, or is behind a gap, it sends again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    /// The term of the leader that is meant; a server that does not lead in it drops the message.
+    pub term: u64,
+    /// The origin's run.
+    pub incarnation: u64,
+    /// The number of the first request here.
+    pub first: u64,
+    /// The lowest number that is not known to be committed: where the leader begins, when it has heard nothing of this run
+    /// in this term.
+    pub begin: u64,
+    /// The requests, numbered on.
+    pub requests: Vec<Forwarded>,
+}
+
+/// One request for the leader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Forwarded {
+    /// An encoded [`warren_storage::Logged`].
+    Command(Bytes),
+    /// A new session, whose id and password the leader makes.
+    OpenSession {
+        /// Negotiated, ms.
+        timeout_ms: i32,
+        /// Counts such requests of the origin's run.
+        request: u64,
+    },
+}
+
+/// The leader proposed all requests of the origin's run up to this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForwardAck {
+    /// The term it leads in.
+    pub term: u64,
+    /// The origin's run.
+    pub incarnation: u64,
+    /// The last number proposed; one less than [`Forward::begin`] when there is none.
+    pub upto: u64,
+}
+
+/// Sessions whose clients a server heard of since its last report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Touches {
+    /// Counts the reports of a run; comes back in the answer.
+    pub number: u64,
+    /// Which; none at all is a report, too: the answer says that the leader is there.
+    pub sessions: Vec<SessionId>,
+}
+
+/// The leader counts these sessions as heard of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TouchesAck {
+    /// From [`Touches::number`].
+    pub number: u64,
+}
+
+/// The purposes of a link's streams, the most urgent first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Lane {
+    /// Elections and heartbeats: small, and late is as bad as lost.
+    Consensus,
+    /// Entries of the log and their answers.
+    Append,
+    /// Requests for the leader, touches, and their answers.
+    Request,
+}
+
+impl PeerMessage {
+    /// Which stream it takes. Messages of one lane arrive in order.
+    pub fn lane(&self) -> Lane {
+        match self {
+            PeerMessage::Raft(message) => match message.kind {
+                RaftKind::Append | RaftKind::AppendResponse | RaftKind::Snapshot => Lane::Append,
+                _ => Lane::Consensus,
+            },
+            _ => Lane::Request,
+        }
+    }
+}
