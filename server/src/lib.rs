@@ -11,6 +11,7 @@ pub mod consensus;
 pub mod entropy;
 pub mod expiry;
 pub mod flags;
+pub mod founding;
 pub mod identity;
 pub mod io;
 pub mod listings;

@@ -238,6 +238,13 @@ pub enum Entry<'a> {
         /// The leader's wall clock, ms since 1970.
         time_ms: i64,
     },
+    /// A server took part for the first time, with this store. Takes no zxid; the first one recorded for an id stays.
+    Introduce {
+        /// Its id.
+        server: u8,
+        /// See [`crate::Tree::store_id`].
+        store_id: u64,
+    },
     /// Many commands, one zxid each, in order.
     Batch {
         /// The leader's wall clock, ms since 1970; every command of the batch happens at this time.

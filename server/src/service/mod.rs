@@ -416,6 +416,7 @@ impl Service {
                     self.epoch_asked = false;
                     self.has_epoch = self.leading;
                 }
+                Entry::Introduce { server, store_id } => self.tree.introduce(server, store_id),
                 Entry::Batch { time_ms, rules, commands } => {
                     for command in commands {
                         let logged = Logged::decode(command).unwrap_or_else(|e| {

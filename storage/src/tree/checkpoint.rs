@@ -21,6 +21,7 @@ use redb::{
     Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition, TableError,
     WriteTransaction,
 };
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -32,6 +33,7 @@ pub(super) struct Head {
     pub(super) counters: Counters,
     pub(super) acl_next: AclId,
     pub(super) conf_state: Vec<u8>,
+    pub(super) members: BTreeMap<u8, u64>,
 }
 
 /// A checkpoint to be written, on whatever thread. Dropping it unwritten leaves the tree without further
@@ -216,6 +218,7 @@ pub(super) fn open(disk: &SharedDisk, options: TreeOptions) -> Result<Tree, Tree
         },
         sessions,
         conf_state: head.conf_state,
+        members: head.members,
         store_id: head.store_id,
         position: head.position,
         checkpointed: head.position,
@@ -291,6 +294,7 @@ fn create(db: &Database, store_id: u64) -> Result<(), TreeError> {
         counters,
         acl_next: AclId(read_only.0 + 1),
         conf_state: Vec::new(),
+        members: BTreeMap::new(),
     };
     write_head(&write, &head)?;
     write.commit().doing("create tree.redb")

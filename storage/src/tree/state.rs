@@ -13,6 +13,7 @@ use crate::disk::SharedDisk;
 use crate::{SessionId, SessionRow, Zxid};
 use foldhash::fast::FixedState;
 use redb::Database;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How a tree is opened.
@@ -126,6 +127,8 @@ pub struct Tree {
     pub(super) working: Working,
     pub(super) sessions: Sessions,
     pub(super) conf_state: Vec<u8>,
+    /// Servers that took part, and with which store.
+    pub(super) members: BTreeMap<u8, u64>,
     pub(super) store_id: u64,
     pub(super) position: Position,
     /// Position of the last installed checkpoint.
@@ -170,6 +173,17 @@ impl Tree {
     /// Part of the next checkpoint.
     pub fn set_conf_state(&mut self, conf_state: Vec<u8>) {
         self.conf_state = conf_state;
+    }
+
+    /// The store with which a server took part first; a later one is that of a server which lost its data.
+    pub fn recorded_store(&self, server: u8) -> Option<u64> {
+        self.members.get(&server).copied()
+    }
+
+    /// An `Introduce` entry: the first store recorded for a server stays.
+    pub fn introduce(&mut self, server: u8, store_id: u64) {
+        assert!(!self.failed, "a tree is not used after an error");
+        self.members.entry(server).or_insert(store_id);
     }
 
     /// The last zxid given to a write.
@@ -286,6 +300,7 @@ impl Tree {
                 counters: self.working.counters,
                 acl_next: self.working.acls.next(),
                 conf_state: self.conf_state.clone(),
+                members: self.members.clone(),
             },
         })
     }

@@ -25,6 +25,10 @@ pub enum PeerMessage {
     Touches(Touches),
     /// The leader has them.
     TouchesAck(TouchesAck),
+    /// May a server with an empty store take part?
+    Ask(Ask),
+    /// What the asked one knows of it.
+    Answer(Answer),
 }
 
 /// Kinds of [`RaftMessage`], named as in the `raft` crate.
@@ -163,6 +167,24 @@ pub struct Touches {
 pub struct TouchesAck {
     /// From [`Touches::number`].
     pub number: u64,
+}
+
+/// A server whose store holds nothing asks before it votes: has it lost its data, or is it new?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ask {
+    /// Names the asker's store, since it was created.
+    pub store_id: u64,
+}
+
+/// What a server knows of one that asks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// Nothing of anything: this server's store is empty, too.
+    Empty,
+    /// It has history, and not all of its log is applied: it may learn more.
+    Undecided,
+    /// It has history, all of it applied; this is the store that was recorded for the asker's id, if any was.
+    Recorded(Option<u64>),
 }
 
 /// The purposes of a link's streams, the most urgent first.

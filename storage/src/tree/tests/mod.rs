@@ -75,6 +75,11 @@ impl Told {
         }
     }
 
+    /// What is checkpointed, as the next start finds it.
+    pub(super) fn reopen(&mut self) {
+        self.tree = Tree::open(self.disk.shared(), options(1 << 20)).unwrap();
+    }
+
     pub(super) fn children(&self, path: &str) -> Vec<String> {
         let mut children = Vec::new();
         self.tree

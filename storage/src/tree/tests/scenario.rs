@@ -423,3 +423,18 @@ fn another_format_is_refused() {
     let error = Tree::open(disk.shared(), options(1 << 20)).err().unwrap();
     assert!(matches!(error, TreeError::Format { found: 99, known: 1 }), "{error}");
 }
+
+/// A server that lost its data comes with another store: the one recorded first stays, through checkpoints too.
+#[test]
+fn the_first_store_of_a_server_stays_recorded() {
+    let mut told = Told::fresh();
+    assert_eq!(told.tree.recorded_store(2), None);
+    told.tree.introduce(2, 77);
+    told.tree.introduce(2, 78);
+    told.tree.introduce(3, 79);
+    told.tree.advance(told.tree.position().index + 1, 1);
+    told.checkpoint();
+    told.reopen();
+    assert_eq!(told.tree.recorded_store(2), Some(77));
+    assert_eq!(told.tree.recorded_store(3), Some(79));
+}
