@@ -1,7 +1,7 @@
 //! Every key of `warren.toml`, declared once: its section, type, default, unit and meaning. The structs, the
 //! reference that operators read ([`documented`]) and the known keys ([`KEYS`]) are made from this table.
 
-use super::{Address, ConfigError, Listen};
+use super::{Address, ConfigError, Ensemble, Listen, ensemble};
 use crate::words::Word;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -35,11 +35,14 @@ macro_rules! settings {
         pub struct Config {
             $( $(#[doc = $top_doc])+ #[doc = concat!("\n\nUnit: ", $top_unit, ".")] pub $top: $top_type, )+
             $( $(#[doc = $section_doc])+ pub $section: $struct, )+
+            /// The other servers; `None`: this one stands alone.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub ensemble: Option<Ensemble>,
         }
 
         impl Default for Config {
             fn default() -> Config {
-                Config { $( $top: $top_default, )+ $( $section: $struct::default(), )+ }
+                Config { $( $top: $top_default, )+ $( $section: $struct::default(), )+ ensemble: None }
             }
         }
 
@@ -269,7 +272,7 @@ impl Config {
                 return Err(OutOfBounds { key: "four_letter_words.whitelist", reason });
             }
         }
-        Ok(())
+        self.ensemble.as_ref().map_or(Ok(()), Ensemble::validate)
     }
 
     /// What of it bears on results, and so travels in the log.
@@ -310,6 +313,7 @@ pub fn documented() -> String {
             None => text.push_str(&format!("# {meaning} ({unit}; unset by default)\n# {key} = \n")),
         }
     }
+    text.push_str(&ensemble::documented());
     text
 }
 

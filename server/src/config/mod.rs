@@ -2,6 +2,7 @@
 //! from nothing, with the command line's flags over all of them. Files are read by who calls this.
 
 mod address;
+mod ensemble;
 mod keys;
 mod nearest;
 mod properties;
@@ -9,6 +10,7 @@ mod warren_toml;
 mod zoo_cfg;
 
 pub use address::{Address, AddressError, Listen};
+pub use ensemble::{ENSEMBLE_KEYS, Ensemble, EnsembleServer, Role, SERVERS_MAX};
 pub use keys::{Client, Config, FourLetterWords, KEYS, Key, Limits, Metrics, Security, Sessions, Storage};
 pub use keys::{SuperDigest, Znodes, documented};
 

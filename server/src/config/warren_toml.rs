@@ -1,7 +1,7 @@
 //! Reads `warren.toml`. A key that nobody knows is an error, for a misspelt limit is no limit.
 
 use super::nearest::nearest;
-use super::{Config, ConfigError, KEYS, Loaded, Overrides};
+use super::{Config, ConfigError, ENSEMBLE_KEYS, Ensemble, KEYS, Loaded, Overrides, Warning};
 use toml::de::{DeTable, DeValue};
 
 pub(super) fn load(text: &str, flags: &Overrides) -> Result<Loaded, ConfigError> {
@@ -15,12 +15,19 @@ pub(super) fn load(text: &str, flags: &Overrides) -> Result<Loaded, ConfigError>
         known(key, *line)?;
     }
     let mut config: Config = toml::from_str(text).map_err(syntax)?;
+    let line_of_key = |name: &str| written.iter().find(|(key, _)| key == name).map(|(_, line)| *line);
+    let own = config.ensemble.as_ref().and_then(|e| e.servers.iter().find(|s| s.id == e.server_id));
+    if let (Some(own), None) = (own, line_of_key("client.addr")) {
+        config.client.addr = own.client_addr.clone();
+    }
     config.lay_over(flags);
     config.validate().map_err(|bad| {
-        let line = written.iter().find(|(key, _)| key == bad.key).map(|(_, line)| *line);
+        let line = line_of_key(bad.key);
         bad.at_line(line)
     })?;
-    Ok(Loaded { config, warnings: Vec::new() })
+    let line = line_of_key("ensemble.server_id").unwrap_or(1);
+    let odd = config.ensemble.as_ref().map_or(Vec::new(), Ensemble::oddities);
+    Ok(Loaded { config, warnings: odd.into_iter().map(|text| Warning { line, text }).collect() })
 }
 
 fn line_of(text: &str, offset: usize) -> usize {
@@ -33,6 +40,10 @@ fn keys_written(text: &str, table: &DeTable<'_>) -> Vec<(String, usize)> {
     for (section, value) in table {
         let line = line_of(text, section.span().start);
         let name = section.get_ref().as_ref();
+        if let ("ensemble", DeValue::Table(keys)) = (name, value.get_ref()) {
+            ensemble_keys_written(text, keys, &mut written);
+            continue;
+        }
         let known_section =
             KEYS.iter().any(|key| key.name.split_once('.').is_some_and(|(within, _)| within == name));
         match value.get_ref() {
@@ -46,15 +57,29 @@ fn keys_written(text: &str, table: &DeTable<'_>) -> Vec<(String, usize)> {
     written
 }
 
+/// The same for `[ensemble]`, whose servers are tables in a list.
+fn ensemble_keys_written(text: &str, keys: &DeTable<'_>, written: &mut Vec<(String, usize)>) {
+    for (key, value) in keys {
+        match (key.get_ref().as_ref(), value.get_ref()) {
+            ("server", DeValue::Array(servers)) => {
+                for server in servers {
+                    let DeValue::Table(keys) = server.get_ref() else { continue };
+                    written.extend(keys.keys().map(|key| {
+                        (format!("ensemble.server.{}", key.get_ref()), line_of(text, key.span().start))
+                    }));
+                }
+            }
+            (name, _) => written.push((format!("ensemble.{name}"), line_of(text, key.span().start))),
+        }
+    }
+}
+
 fn known(key: &str, line: usize) -> Result<(), ConfigError> {
-    let sections = KEYS.iter().filter_map(|key| key.name.split_once('.')).map(|(section, _)| section);
-    let names = || KEYS.iter().map(|known| known.name);
+    let keys = || KEYS.iter().chain(ENSEMBLE_KEYS);
+    let sections = keys().filter_map(|key| key.name.split_once('.')).map(|(section, _)| section);
+    let names = || keys().map(|known| known.name).chain(["ensemble.server"]);
     if names().any(|name| name == key) || sections.clone().any(|section| section == key) {
         return Ok(()); // A section's name with a plain value: serde says what is wrong with it.
-    }
-    if key == "ensemble" {
-        let reason = "this version serves standalone: an ensemble cannot be configured yet".to_owned();
-        return Err(ConfigError::Refused { line, key: key.to_owned(), reason });
     }
     let (_, last) = key.rsplit_once('.').unwrap_or(("", key));
     let misplaced = names().find(|name| name.rsplit_once('.').is_some_and(|(_, bare)| bare == last));
@@ -107,7 +132,7 @@ mod tests {
             ("[colours]\nred = 1", "line 1: unknown key `colours`"),
             (
                 "[ensemble]\nservers = []",
-                "line 1: ensemble: this version serves standalone: an ensemble cannot be configured yet",
+                "line 2: unknown key `ensemble.servers`; did you mean `ensemble.server`?",
             ),
             ("\n[limits]\nmemory_mb = 1", "line 3: limits.memory_mb: 1 is not between 16 and 1048576 MiB"),
             (

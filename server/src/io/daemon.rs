@@ -56,6 +56,11 @@ pub enum StartError {
         /// The data folder.
         folder: String,
     },
+    /// The configuration asks for more than one server.
+    #[error(
+        "this version serves standalone: the section [ensemble] cannot be served yet; remove it to serve alone"
+    )]
+    Ensemble,
     /// The store's folder cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -125,6 +130,9 @@ pub fn run(config: Config) -> Result<(), StartError> {
 }
 
 async fn serve(config: Config) -> Result<(), StartError> {
+    if config.ensemble.is_some() {
+        return Err(StartError::Ensemble);
+    }
     let clock = Clock::start();
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|source| StartError::System { what: "signals", source })?;
