@@ -1,5 +1,9 @@
-//! What an operator touches. The command `warren` will live here; so far there is the manual, of which what can be made
-//! from the code is made from it, so that neither says what the other does not.
+//! What an operator touches: the command `warren`, and the manual, of which what can be made from the code is made from
+//! it, so that neither says what the other does not.
+
+pub mod cli;
+pub mod io;
+pub mod status;
 
 /// `manual/configuration.md`: every key of `warren.toml`.
 pub fn configuration() -> String {

@@ -4,6 +4,7 @@
 //! make a server, each told events with the time and asked for actions: [`consensus`] and [`service`]; a third,
 //! [`connection`], stands for each client. Sockets, clocks, threads and randomness live in [`io`] alone.
 
+pub mod admin;
 pub mod answer;
 pub mod config;
 pub mod connection;

@@ -4,7 +4,7 @@ use super::clients::{self, Clients};
 use super::engine::{Engine, Parts};
 use super::facts::Registry;
 use super::space::Space;
-use super::{Clock, SystemEntropy, prometheus};
+use super::{Clock, SystemEntropy, admin, prometheus};
 use crate::config::{Address, Config, Listen};
 use crate::connection::Limits;
 use crate::consensus::{self, Consensus};
@@ -161,6 +161,18 @@ async fn serve(config: Config) -> Result<(), StartError> {
             format!("http://{at}/metrics")
         }
     };
+    let socket = match admin::serve(registry.clone(), &config.data_dir) {
+        Ok(socket) => Some(socket),
+        // Clients matter more. A path of more than 107 bytes is the usual cause.
+        Err(e) => {
+            let path = config.data_dir.join(crate::admin::SOCKET);
+            tracing::warn!(
+                "the command `warren` cannot reach this server: {} cannot be listened on: {e}",
+                path.display()
+            );
+            None
+        }
+    };
     let (stop, stopping) = watch::channel(false);
     let clients = Arc::new(Clients {
         clock,
@@ -211,6 +223,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let _ = tokio::task::spawn_blocking(move || engine.stop()).await;
+    drop(socket);
     tracing::info!("stopped; everything is in a checkpoint");
     Ok(())
 }

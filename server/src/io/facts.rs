@@ -2,7 +2,8 @@
 
 use super::Clock;
 use super::engine::Engine;
-use crate::config::Config;
+use crate::admin::{Request, Response, Status};
+use crate::config::{Address, Config};
 use crate::connection::{Connection, Facts};
 use crate::moment::Moment;
 use crate::room::Room;
@@ -157,6 +158,45 @@ impl Registry {
             zxid: snapshot.zxid().wire(),
             znodes: snapshot.node_count(),
             proposal_bytes: None,
+        }
+    }
+
+    /// What an operator asked for by the command line.
+    pub(super) async fn administer(&self, request: Request) -> Response {
+        match request {
+            Request::Status => Response::Status(Box::new(self.status())),
+            Request::TransferLeader { .. } => {
+                Response::Refused("this server stands alone: there is nobody to hand over to".to_owned())
+            }
+        }
+    }
+
+    fn status(&self) -> Status {
+        let snapshot = self.room.snapshot();
+        let metrics = &self.room.metrics;
+        let (tree, log) = store_bytes(&self.store);
+        let addr = &self.config.client.addr;
+        Status {
+            version: crate::version::full(),
+            server_id: 1,
+            ensemble: String::new(),
+            role: Mode::Standalone.name().to_owned(),
+            leader: Some(1),
+            serving: self.room.is_serving(),
+            epoch: snapshot.zxid().epoch(),
+            zxid: format!("{:#x}", snapshot.zxid().wire()),
+            uptime_s: self.clock.now().since(self.started).as_secs(),
+            client_addr: Address::new(addr.host.clone(), self.port.load(Ordering::Relaxed)).to_string(),
+            connections: self.len() as u64,
+            sessions: metrics.global_sessions.value().max(0) as u64,
+            znodes: snapshot.node_count(),
+            data_bytes: snapshot.data_bytes(),
+            watches: self.room.watches.len() as u64,
+            outstanding: metrics.outstanding_requests.value().max(0) as u64,
+            store_bytes: tree + log,
+            growth_refused: self.room.is_growth_refused(),
+            memory_bytes: resident_bytes().max(0) as u64,
+            members: Vec::new(),
         }
     }
 

@@ -9,6 +9,7 @@
 //! ```
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the world is touched")]
 
+mod admin;
 mod clients;
 mod clock;
 pub mod daemon;

@@ -1,0 +1,99 @@
+//! The command line of `warren`, declared once.
+
+use clap::{Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use warren_server::admin::SOCKET;
+
+/// How a command ended, for scripts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// All is done, and well.
+    Done = 0,
+    /// Refused, or something is not as it should be.
+    Degraded = 1,
+    /// Nobody answered.
+    Unreachable = 2,
+    /// The command line makes no sense.
+    Usage = 64,
+}
+
+/// Operate Warren servers
+///
+/// Exit status: 0 done, 1 refused or degraded, 2 unreachable, 64 wrong usage.
+#[derive(Debug, Parser)]
+#[command(name = "warren", version = warren_server::version::VERSION)]
+pub struct Cli {
+    /// The data folder of the server on this machine
+    #[arg(long, global = true, value_name = "DIR", default_value = "./warren-data")]
+    pub data_dir: PathBuf,
+
+    /// The server's administration socket, if not DATA_DIR/admin.sock
+    #[arg(long, global = true, value_name = "PATH")]
+    pub admin: Option<PathBuf>,
+
+    /// How to print
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
+    pub output: Output,
+
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How to print.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For scripts.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// How the server is, in one screen
+    Status,
+    /// The ensemble's leader
+    #[command(subcommand)]
+    Leader(Leader),
+}
+
+/// What to do with the leader.
+#[derive(Debug, Subcommand)]
+pub enum Leader {
+    /// Hand leadership over; ask the leader itself
+    Transfer {
+        /// To this server; without it, to the one that is furthest
+        #[arg(long, value_name = "ID")]
+        to: Option<u8>,
+    },
+}
+
+impl Cli {
+    /// Where the server is asked.
+    pub fn socket(&self) -> PathBuf {
+        self.admin.clone().unwrap_or_else(|| self.data_dir.join(SOCKET))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_declaration_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_socket_is_in_the_data_folder_unless_said_otherwise() {
+        let cli = Cli::try_parse_from(["warren", "status", "--data-dir", "/d", "-o", "json"]).unwrap();
+        assert_eq!((cli.socket(), cli.output), (PathBuf::from("/d/admin.sock"), Output::Json));
+        let cli =
+            Cli::try_parse_from(["warren", "--admin", "/s", "leader", "transfer", "--to", "2"]).unwrap();
+        assert_eq!(cli.socket(), PathBuf::from("/s"));
+        assert!(Cli::try_parse_from(["warren", "leader", "transfer", "--to", "300"]).is_err());
+    }
+}

@@ -1,0 +1,44 @@
+//! The administration socket, from the asking end.
+
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use warren_server::admin::{self, Request, Response};
+
+/// A hand-over takes an election at most.
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+
+/// An answer at most, bytes: a status of all the servers that an ensemble can have is far below.
+const ANSWER_BYTES_MAX: u64 = 1 << 20;
+
+/// Nobody answered.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum AskError {
+    #[error("no server answers at {}: {source}; is it running, and is this its data folder (--data-dir)?", path.display())]
+    Connect { path: PathBuf, source: io::Error },
+    #[error("the server at {} did not answer: {source}", path.display())]
+    Talk { path: PathBuf, source: io::Error },
+    #[error("the server at {} gave an answer that this version does not know: {source}", path.display())]
+    Answer { path: PathBuf, source: serde_json::Error },
+}
+
+/// Ask, and wait for the answer.
+pub(super) fn ask(socket: &Path, request: &Request) -> Result<Response, AskError> {
+    let path = || socket.to_path_buf();
+    let stream = UnixStream::connect(socket).map_err(|source| AskError::Connect { path: path(), source })?;
+    let line = talk(&stream, request).map_err(|source| AskError::Talk { path: path(), source })?;
+    serde_json::from_str(&line).map_err(|source| AskError::Answer { path: path(), source })
+}
+
+fn talk(mut stream: &UnixStream, request: &Request) -> io::Result<String> {
+    stream.set_read_timeout(Some(ANSWER_WITHIN))?;
+    stream.set_write_timeout(Some(ANSWER_WITHIN))?;
+    stream.write_all(admin::line(request).as_bytes())?;
+    let mut line = String::new();
+    BufReader::new(stream.take(ANSWER_BYTES_MAX)).read_line(&mut line)?;
+    match line.ends_with('\n') {
+        true => Ok(line),
+        false => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
+}

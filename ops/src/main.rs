@@ -1,0 +1,16 @@
+//! `warren`: the operator's command.
+
+use clap::Parser as _;
+use std::process::ExitCode;
+use warren_ops::cli::{Cli, Exit};
+
+fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => ExitCode::from(warren_ops::io::run(cli) as u8),
+        Err(e) => {
+            let _ = e.print();
+            // Help and version are no errors.
+            ExitCode::from(if e.use_stderr() { Exit::Usage } else { Exit::Done } as u8)
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What an operator's command line asks of a running server, over `DATA_DIR/admin.sock`: one JSON object a line, and
+//! one in answer. Who may open the socket may ask; its permissions are the guard.
+
+use serde::{Deserialize, Serialize};
+
+/// Name of the socket in the data folder.
+pub const SOCKET: &str = "admin.sock";
+
+/// A line at most, bytes. A longer one ends the connection.
+pub const LINE_BYTES_MAX: usize = 64 << 10;
+
+/// Connections at a time; one more is closed at once.
+pub const CONNECTIONS_MAX: usize = 32;
+
+/// What may be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    /// How is this server, and what does it see of the others?
+    Status,
+    /// Hand leadership over.
+    TransferLeader {
+        /// To whom; nobody named: to the one that is furthest.
+        to: Option<u8>,
+    },
+}
+
+/// What is answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Response {
+    /// To [`Request::Status`].
+    Status(Box<Status>),
+    /// It is done; in words.
+    Done(String),
+    /// It is not done; why, and what to do.
+    Refused(String),
+}
+
+/// A server, as it sees itself.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// As the four-letter words tell it.
+    pub version: String,
+    /// Its id; 1 when it stands alone.
+    pub server_id: u8,
+    /// Of its ensemble; empty when it stands alone.
+    pub ensemble: String,
+    /// standalone, leader, follower or looking.
+    pub role: String,
+    /// Who leads, as far as it knows.
+    pub leader: Option<u8>,
+    /// Does it serve clients?
+    pub serving: bool,
+    /// The leader's epoch.
+    pub epoch: u32,
+    /// The last applied, as `0x…`.
+    pub zxid: String,
+    /// Since it started, s.
+    pub uptime_s: u64,
+    /// Where clients connect.
+    pub client_addr: String,
+    /// Open connections.
+    pub connections: u64,
+    /// Open sessions of the whole ensemble.
+    pub sessions: u64,
+    /// Znodes, as ZooKeeper counts them.
+    pub znodes: u64,
+    /// Of paths and data, bytes.
+    pub data_bytes: u64,
+    /// Watches on this server.
+    pub watches: u64,
+    /// Requests without an answer yet.
+    pub outstanding: u64,
+    /// Files of tree and log, bytes.
+    pub store_bytes: u64,
+    /// Is the disk below its reserve, so that growth is refused?
+    pub growth_refused: bool,
+    /// Resident memory, bytes.
+    pub memory_bytes: u64,
+    /// The servers of the ensemble, this one among them; none when it stands alone.
+    pub members: Vec<Member>,
+}
+
+/// A server of the ensemble, as another one sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its id.
+    pub id: u8,
+    /// Where the others find it.
+    pub peer_addr: String,
+    /// Where clients find it.
+    pub client_addr: String,
+    /// Is the link to it up? True for oneself.
+    pub linked: bool,
+    /// Why not, when it is not.
+    pub why: String,
+    /// Entries that it is behind the leader; only the leader knows.
+    pub lag: Option<u64>,
+}
+
+impl Status {
+    /// What is not as it should be, for people and for exit codes; empty when all is well.
+    pub fn complaints(&self) -> Vec<String> {
+        let mut complaints = Vec::new();
+        if !self.serving {
+            complaints.push("this server does not serve clients".to_owned());
+        }
+        if self.growth_refused {
+            complaints.push(
+                "the disk is below its reserve, and writes that grow data are refused: make room on it"
+                    .to_owned(),
+            );
+        }
+        for member in self.members.iter().filter(|m| !m.linked) {
+            complaints.push(format!("server {} is not linked: {}", member.id, member.why));
+        }
+        complaints
+    }
+}
+
+/// A request from its line.
+pub fn parse(line: &str) -> Result<Request, String> {
+    serde_json::from_str(line).map_err(|e| format!("this is no request that this server knows: {e}"))
+}
+
+/// A line, with its end.
+pub fn line(value: &impl Serialize) -> String {
+    let mut text = serde_json::to_string(value).expect("plain values are JSON");
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_read_back() {
+        for request in [Request::Status, Request::TransferLeader { to: Some(2) }] {
+            assert_eq!(parse(line(&request).trim_end()), Ok(request));
+        }
+        assert!(parse("{}").unwrap_err().contains("no request"));
+        assert!(parse("\"status\"x").is_err());
+        let response = Response::Status(Box::new(Status { server_id: 3, ..Status::default() }));
+        assert_eq!(serde_json::from_str::<Response>(&line(&response)).unwrap(), response);
+    }
+
+    #[test]
+    fn what_is_wrong_is_complained_about() {
+        let well = Status { serving: true, ..Status::default() };
+        assert!(well.complaints().is_empty());
+        let gone = Member { id: 2, why: "refused".into(), ..Member::default() };
+        let bad = Status { growth_refused: true, members: vec![gone], ..Status::default() };
+        assert_eq!(bad.complaints().len(), 3);
+    }
+}
