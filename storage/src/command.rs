@@ -229,6 +229,25 @@ impl Default for Rules {
     }
 }
 
+/// Whose requests a batch carries, so that a server knows which of those it forwarded are in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// The server that took them from its clients.
+    pub server: u8,
+    /// Its run; 0 for what the leader's own timers ask, which nobody numbers.
+    pub incarnation: u64,
+    /// The number of the last of them. Those of a batch follow each other, so the first has the number
+    /// `last + 1` less the number of commands.
+    pub last: u64,
+}
+
+impl Origin {
+    /// Of what the leader's own timers ask.
+    pub const fn timers(server: u8) -> Origin {
+        Origin { server, incarnation: 0, last: 0 }
+    }
+}
+
 /// One entry of the replicated log: what raft carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry<'a> {
@@ -238,15 +257,10 @@ pub enum Entry<'a> {
         /// The leader's wall clock, ms since 1970.
         time_ms: i64,
     },
-    /// A server took part for the first time, with this store. Takes no zxid; the first one recorded for an id stays.
-    Introduce {
-        /// Its id.
-        server: u8,
-        /// See [`crate::Tree::store_id`].
-        store_id: u64,
-    },
-    /// Many commands, one zxid each, in order.
+    /// Many commands of one origin, one zxid each, in order.
     Batch {
+        /// Whose they are; first, for [`Entry::origin`].
+        origin: Origin,
         /// The leader's wall clock, ms since 1970; every command of the batch happens at this time.
         time_ms: i64,
         /// The leader's settings.
@@ -254,6 +268,13 @@ pub enum Entry<'a> {
         /// Each a [`Logged`], encoded by [`Logged::encode`].
         #[serde(borrow)]
         commands: Vec<&'a [u8]>,
+    },
+    /// A server took part for the first time, with this store. Takes no zxid; the first one recorded for an id stays.
+    Introduce {
+        /// Its id.
+        server: u8,
+        /// See [`crate::Tree::store_id`].
+        store_id: u64,
     },
 }
 
@@ -284,6 +305,27 @@ impl<'a> Entry<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Entry<'a>, EntryError> {
         postcard::from_bytes(bytes).map_err(EntryError)
     }
+
+    /// The origin of an encoded batch, without a look at its commands; `None` when it is no batch.
+    pub fn origin(bytes: &[u8]) -> Result<Option<Origin>, EntryError> {
+        match postcard::take_from_bytes(bytes).map_err(EntryError)?.0 {
+            EntryHead::NewEpoch { .. } | EntryHead::Introduce => Ok(None),
+            EntryHead::Batch { origin } => Ok(Some(origin)),
+        }
+    }
+}
+
+/// How an [`Entry`] begins.
+#[derive(Deserialize)]
+enum EntryHead {
+    NewEpoch {
+        #[serde(rename = "time_ms")]
+        _time_ms: i64,
+    },
+    Batch {
+        origin: Origin,
+    },
+    Introduce,
 }
 
 #[cfg(test)]
@@ -301,9 +343,16 @@ mod tests {
             command: Command::Multi(vec![op, Op::SetData { path: "/a", data: None, version: 0 }]),
         };
         let one = logged.encode();
-        let entry = Entry::Batch { time_ms: 7, rules: Rules::default(), commands: vec![&one, &one] };
+        let origin = Origin { server: 3, incarnation: u64::MAX, last: 300 };
+        let entry = Entry::Batch { origin, time_ms: 7, rules: Rules::default(), commands: vec![&one, &one] };
         let bytes = entry.encode();
         assert_eq!(Entry::decode(&bytes).unwrap(), entry);
+        assert_eq!(Entry::origin(&bytes).unwrap(), Some(origin));
+        for other in [Entry::NewEpoch { time_ms: -1 }, Entry::Introduce { server: 3, store_id: u64::MAX }] {
+            assert_eq!(Entry::decode(&other.encode()).unwrap(), other);
+            assert_eq!(Entry::origin(&other.encode()).unwrap(), None);
+        }
+        assert!(Entry::origin(&bytes[..5]).is_err());
         assert_eq!(Logged::decode(&one).unwrap(), logged);
         assert!(Logged::decode(&one[..one.len() - 1]).is_err());
     }
