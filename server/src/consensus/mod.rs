@@ -82,6 +82,8 @@ pub struct Consensus {
     append_last: VecDeque<(u64, u64)>,
     committed: u64,
     leading: bool,
+    /// See [`Consensus::is_alone`].
+    lone: bool,
     syncs: Vec<u64>,
     read: Option<ReadIndex>,
     reads: u64,
@@ -137,6 +139,7 @@ impl Consensus {
             append_last: VecDeque::new(),
             committed: start.checkpoint.index,
             leading: false,
+            lone,
             syncs: Vec::new(),
             read: None,
             reads: 0,
@@ -179,6 +182,11 @@ impl Consensus {
     /// Is this server the leader?
     pub fn is_leading(&self) -> bool {
         self.leading
+    }
+
+    /// Is this server the only voter? Then nobody waits for what it says while it does something else.
+    pub fn is_alone(&self) -> bool {
+        self.lone
     }
 
     /// A late wake-up counts one tick, whatever the clock says: a process that was stopped must not start an

@@ -7,6 +7,7 @@ use crate::consensus::{self, Consensus, Submission};
 use crate::metrics::Metrics;
 use crate::room::Room;
 use crate::service::{self, Service};
+use parking_lot::Mutex;
 use std::fmt::Display;
 use std::sync::Arc;
 use std::thread;
@@ -15,6 +16,10 @@ use warren_storage::log::{Append, Forgotten, HardState, Log, LogRecord};
 use warren_storage::tree::{Checkpoint, Superseded};
 
 /// What the log thread does, in order.
+///
+/// Where the server is its ensemble's only voter, the consensus thread appends for itself what is little and finds
+/// nothing in front of it ([`OWN_APPEND_BYTES_MAX`]): a write that comes alone is spared two changes of threads. With
+/// several voters it never does, for others wait for what it has to say while the disk syncs.
 enum LogJob {
     Append { number: u64, records: Vec<LogRecord>, hard_state: Option<HardState> },
     Purge(u64),
@@ -36,6 +41,7 @@ pub(super) struct Engine {
     consensus: Arc<Inbox<consensus::Event>>,
     service: Arc<Inbox<ToService>>,
     log: Arc<Inbox<LogJob>>,
+    keeper: Arc<Keeper>,
 }
 
 enum ToService {
@@ -61,15 +67,24 @@ impl Engine {
     /// Start the threads.
     pub(super) fn start(parts: Parts) -> std::io::Result<Engine> {
         let Parts { clock, consensus, service, log, room, metrics, space } = parts;
-        let engine = Engine { consensus: Inbox::new(), service: Inbox::new(), log: Inbox::new() };
+        let keeper = Keeper {
+            state: Mutex::new(Kept { log: Some(log), logged_bytes: 0, asked: false }),
+            metrics: metrics.clone(),
+            space: space.clone(),
+        };
+        let engine = Engine {
+            consensus: Inbox::new(),
+            service: Inbox::new(),
+            log: Inbox::new(),
+            keeper: Arc::new(keeper),
+        };
         let chores = Inbox::new();
         spawn("warren-log", {
-            let (engine, chores, metrics) = (engine.clone(), chores.clone(), metrics.clone());
-            let space = space.clone();
-            move || run_log(&clock, log, &engine, &chores, &metrics, &space)
+            let (engine, chores) = (engine.clone(), chores.clone());
+            move || run_log(&clock, &engine, &chores)
         })?;
         spawn("warren-checkpoint", {
-            let (engine, chores, metrics) = (engine.clone(), chores.clone(), metrics.clone());
+            let (engine, chores) = (engine.clone(), chores.clone());
             move || run_chores(&clock, &chores, &engine, &metrics, &space)
         })?;
         spawn("warren-service", {
@@ -137,9 +152,15 @@ fn say_and_stop(what: &str, why: &dyn Display) -> ! {
     std::process::exit(74)
 }
 
+/// What the consensus thread appends itself is no larger. More than that is worth a thread that takes the next
+/// requests meanwhile.
+const OWN_APPEND_BYTES_MAX: usize = 16 << 10;
+
 fn run_consensus(clock: &Clock, mut consensus: Consensus, engine: &Engine, room: &Room) {
     let mut events = Vec::new();
     let mut submissions: Vec<Submission> = Vec::new();
+    // The last append that the log thread was given and has not reported.
+    let mut with_log: Option<u64> = None;
     loop {
         engine.consensus.take(clock, Some(consensus.poll_timeout()), &mut events);
         let now = clock.now();
@@ -149,6 +170,10 @@ fn run_consensus(clock: &Clock, mut consensus: Consensus, engine: &Engine, room:
                 consensus::Event::Submit(more) => submissions.extend(more),
                 consensus::Event::RefuseGrowth(refuse) => {
                     room.set_growth_refused(refuse);
+                    handle(&mut consensus, now, event);
+                }
+                consensus::Event::Persisted(number) => {
+                    with_log = with_log.filter(|last| *last > number);
                     handle(&mut consensus, now, event);
                 }
                 event => handle(&mut consensus, now, event),
@@ -162,7 +187,14 @@ fn run_consensus(clock: &Clock, mut consensus: Consensus, engine: &Engine, room:
             match action {
                 consensus::Action::Append { number, records, hard_state } => {
                     room.metrics.proposal_count.add(records.len() as u64);
-                    engine.log.push(LogJob::Append { number, records, hard_state });
+                    let bytes: usize = records.iter().map(|record| record.data.len()).sum();
+                    let own = consensus.is_alone() && with_log.is_none() && bytes <= OWN_APPEND_BYTES_MAX;
+                    if own && engine.keeper.append_at_once(clock, engine, &records, hard_state) {
+                        handle(&mut consensus, clock.now(), consensus::Event::Persisted(number));
+                    } else {
+                        with_log = Some(number);
+                        engine.log.push(LogJob::Append { number, records, hard_state });
+                    }
                 }
                 consensus::Action::Commit(entries) => {
                     room.metrics.commit_count.add(entries.len() as u64);
@@ -200,21 +232,83 @@ const LOGGED_BYTES_MAX_FULL: u64 = 4 << 20;
 /// How long it waits for the purge that frees space. Then it goes on, and asks again.
 const PURGE_WAIT_MAX: Duration = Duration::from_secs(1);
 
-fn run_log(
-    clock: &Clock,
-    log: Log,
-    engine: &Engine,
-    chores: &Inbox<Chore>,
-    metrics: &Metrics,
-    space: &Space,
-) {
-    let mut log = Some(log);
+/// The log, and what is known of how much went into it. Whoever appends holds the lock.
+struct Keeper {
+    state: Mutex<Kept>,
+    metrics: Arc<Metrics>,
+    space: Arc<Space>,
+}
+
+struct Kept {
+    /// `None` once it is closed.
+    log: Option<Log>,
+    /// Since the last purge.
+    logged_bytes: u64,
+    /// Was a checkpoint asked for since?
+    asked: bool,
+}
+
+impl Keeper {
+    /// False when the log is in other hands or the disk is below its reserve; then it is the log thread's to do.
+    fn append_at_once(
+        &self,
+        clock: &Clock,
+        engine: &Engine,
+        records: &[LogRecord],
+        hard_state: Option<HardState>,
+    ) -> bool {
+        if self.space.is_refusing() {
+            return false;
+        }
+        let Some(mut kept) = self.state.try_lock() else { return false };
+        self.append(&mut kept, clock, engine, records, hard_state)
+    }
+
+    /// False when the log is closed.
+    fn append(
+        &self,
+        kept: &mut Kept,
+        clock: &Clock,
+        engine: &Engine,
+        records: &[LogRecord],
+        hard_state: Option<HardState>,
+    ) -> bool {
+        let Some(log) = kept.log.as_mut() else { return false };
+        let start = clock.now();
+        if let Err(e) = log.append(Append { records, hard_state }) {
+            stop_for("the log cannot be written", &e);
+        }
+        self.metrics.fsynctime.record(clock.now() - start);
+        self.metrics.sync_processor_batch_size.record(records.len() as u64);
+        let bytes = records.iter().map(|record| record.data.len() as u64).sum::<u64>();
+        kept.logged_bytes += bytes;
+        self.space.wrote(bytes, engine);
+        let most = if self.space.is_refusing() { LOGGED_BYTES_MAX_FULL } else { LOGGED_BYTES_MAX };
+        if kept.logged_bytes > most && !kept.asked {
+            kept.asked = true;
+            engine.service.push(ToService::Event(service::Event::CheckpointNow));
+        }
+        true
+    }
+
+    /// Below the reserve, and so much logged that the purge which was asked for must come first?
+    fn must_wait_for_purge(&self) -> bool {
+        let kept = &mut *self.state.lock();
+        let must = kept.asked && kept.logged_bytes > 2 * LOGGED_BYTES_MAX_FULL && self.space.is_refusing();
+        if must {
+            kept.asked = false;
+        }
+        must
+    }
+}
+
+fn run_log(clock: &Clock, engine: &Engine, chores: &Inbox<Chore>) {
+    let keeper = &engine.keeper;
     let mut jobs = Vec::new();
-    let (mut logged_bytes, mut asked) = (0, false);
     loop {
         engine.log.take(clock, None, &mut jobs);
         // Below the reserve the log waits for the purge that was asked for, and takes it first.
-        if asked && logged_bytes > 2 * LOGGED_BYTES_MAX_FULL && space.is_refusing() {
+        if keeper.must_wait_for_purge() {
             let until = clock.now() + PURGE_WAIT_MAX;
             while jobs.iter().all(|job| matches!(job, LogJob::Append { .. }))
                 && !until.since(clock.now()).is_zero()
@@ -222,11 +316,9 @@ fn run_log(
                 engine.log.take(clock, Some(until), &mut jobs);
             }
             jobs.sort_by_key(|job| !matches!(job, LogJob::Purge(_)));
-            asked = false;
         }
         let mut waiting = jobs.drain(..).peekable();
         while let Some(job) = waiting.next() {
-            let Some(open) = log.as_mut() else { continue };
             match job {
                 LogJob::Append { mut number, mut records, mut hard_state } => {
                     // What waited for the last sync shares the next one.
@@ -243,32 +335,23 @@ fn run_log(
                         hard_state = later.or(hard_state);
                         number = n;
                     }
-                    let start = clock.now();
-                    if let Err(e) = open.append(Append { records: &records, hard_state }) {
-                        stop_for("the log cannot be written", &e);
-                    }
-                    metrics.fsynctime.record(clock.now() - start);
-                    metrics.sync_processor_batch_size.record(records.len() as u64);
-                    engine.consensus.push(consensus::Event::Persisted(number));
-                    let bytes = records.iter().map(|record| record.data.len() as u64).sum::<u64>();
-                    logged_bytes += bytes;
-                    space.wrote(bytes, engine);
-                    let most = if space.is_refusing() { LOGGED_BYTES_MAX_FULL } else { LOGGED_BYTES_MAX };
-                    if logged_bytes > most && !asked {
-                        asked = true;
-                        engine.service.push(ToService::Event(service::Event::CheckpointNow));
+                    if keeper.append(&mut keeper.state.lock(), clock, engine, &records, hard_state) {
+                        engine.consensus.push(consensus::Event::Persisted(number));
                     }
                 }
                 LogJob::Purge(index) => {
-                    (logged_bytes, asked) = (0, false);
-                    match open.forget(index) {
-                        Ok(forgotten) if forgotten.is_empty() => {}
-                        Ok(forgotten) => chores.push(Chore::Remove(forgotten)),
-                        Err(e) => stop_for("the log cannot be purged", &e),
+                    let kept = &mut *keeper.state.lock();
+                    (kept.logged_bytes, kept.asked) = (0, false);
+                    match kept.log.as_mut().map(|log| log.forget(index)) {
+                        Some(Ok(forgotten)) if !forgotten.is_empty() => {
+                            chores.push(Chore::Remove(forgotten));
+                        }
+                        None | Some(Ok(_)) => {}
+                        Some(Err(e)) => stop_for("the log cannot be purged", &e),
                     }
                 }
                 LogJob::Close(done) => {
-                    if let Some(Err(e)) = log.take().map(Log::close) {
+                    if let Some(Err(e)) = keeper.state.lock().log.take().map(Log::close) {
                         tracing::warn!("the log was not closed cleanly: {e}");
                     }
                     let _ = done.send(());
@@ -322,7 +405,8 @@ fn run_service(
                 service::Action::Submit(submissions) => {
                     engine.consensus.push(consensus::Event::Submit(submissions));
                 }
-                service::Action::Applied(index) => engine.consensus.push(consensus::Event::Applied(index)),
+                // Nothing that anybody waits for comes of it.
+                service::Action::Applied(index) => engine.consensus.leave(consensus::Event::Applied(index)),
                 service::Action::Checkpoint(checkpoint) => chores.push(Chore::Write(checkpoint)),
                 service::Action::Superseded(old) => chores.push(Chore::Drop(old)),
                 service::Action::Purge(index) => engine.log.push(LogJob::Purge(index)),

@@ -38,6 +38,12 @@ impl<E> Inbox<E> {
         }
     }
 
+    /// Put in something that can wait until the reader is woken by other things, or looks by itself. It is still
+    /// read in order.
+    pub(super) fn leave(&self, event: E) {
+        self.state.lock().events.push(event);
+    }
+
     /// Everything that is there, in order; waits until there is something or `until` has come.
     pub(super) fn take(&self, clock: &Clock, until: Option<Moment>, into: &mut Vec<E>) {
         let mut state = self.state.lock();
