@@ -107,6 +107,9 @@ impl Server {
     /// Start on what is on the disk, as the daemon does.
     pub(super) fn start(ctx: &mut Context, disk: SimDisk, life: u32) -> Result<Server, Halt> {
         let shared: SharedDisk = Arc::new(disk.clone());
+        if shared.mend().map_err(|e| Halt::exit("mend what a failed sync left", e))? {
+            ctx.note("server", format_args!("wrote everything once more: a sync had failed"));
+        }
         let options = TreeOptions {
             memory_bytes: ctx.setup.tree_bytes,
             hash_seed: ctx.dice.roll(),
