@@ -147,10 +147,14 @@ pub enum Command<'a> {
         /// Counts the requests of that run; the answer is matched by it.
         request: u64,
     },
-    /// A session attaches to a server: its generation rises by one, its sequence restarts.
+    /// A session attaches to a server: its generation rises by one, its sequence restarts. Nothing happens when the
+    /// generation is no longer this one: the request was applied before, or is a late copy that must not take the
+    /// session away from who has it now.
     MoveSession {
         /// Which session.
         session: SessionId,
+        /// As the server that asks knew it.
+        generation: u32,
         /// The password that the client showed was checked against this.
         password: [u8; 16],
         /// The server that asked.
