@@ -233,6 +233,25 @@ impl Default for Rules {
     }
 }
 
+/// Whose requests a batch carries, so that a server knows which of those it forwarded are in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// The server that took them from its clients.
+    pub server: u8,
+    /// Its run; 0 for what the leader's own timers ask, which nobody numbers.
+    pub incarnation: u64,
+    /// The number of the last of them. Those of a batch follow each other, so the first has the number
+    /// `last + 1` less the number of commands.
+    pub last: u64,
+}
+
+impl Origin {
+    /// Of what the leader's own timers ask.
+    pub const fn timers(server: u8) -> Origin {
+        Origin { server, incarnation: 0, last: 0 }
+    }
+}
+
 /// One entry of the replicated log: what raft carries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Entry<'a> {
@@ -242,8 +261,10 @@ pub enum Entry<'a> {
         /// The leader's wall clock, ms since 1970.
         time_ms: i64,
     },
-    /// Many commands, one zxid each, in order.
+    /// Many commands of one origin, one zxid each, in order.
     Batch {
+        /// Whose they are; first, for [`Entry::origin`].
+        origin: Origin,
         /// The leader's wall clock, ms since 1970; every command of the batch happens at this time.
         time_ms: i64,
         /// The leader's settings.
@@ -281,6 +302,26 @@ impl<'a> Entry<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Entry<'a>, EntryError> {
         postcard::from_bytes(bytes).map_err(EntryError)
     }
+
+    /// The origin of an encoded batch, without a look at its commands; `None` when it is no batch.
+    pub fn origin(bytes: &[u8]) -> Result<Option<Origin>, EntryError> {
+        match postcard::take_from_bytes(bytes).map_err(EntryError)?.0 {
+            EntryHead::NewEpoch { .. } => Ok(None),
+            EntryHead::Batch { origin } => Ok(Some(origin)),
+        }
+    }
+}
+
+/// How an [`Entry`] begins.
+#[derive(Deserialize)]
+enum EntryHead {
+    NewEpoch {
+        #[serde(rename = "time_ms")]
+        _time_ms: i64,
+    },
+    Batch {
+        origin: Origin,
+    },
 }
 
 #[cfg(test)]
@@ -298,9 +339,13 @@ mod tests {
             command: Command::Multi(vec![op, Op::SetData { path: "/a", data: None, version: 0 }]),
         };
         let one = logged.encode();
-        let entry = Entry::Batch { time_ms: 7, rules: Rules::default(), commands: vec![&one, &one] };
+        let origin = Origin { server: 3, incarnation: u64::MAX, last: 300 };
+        let entry = Entry::Batch { origin, time_ms: 7, rules: Rules::default(), commands: vec![&one, &one] };
         let bytes = entry.encode();
         assert_eq!(Entry::decode(&bytes).unwrap(), entry);
+        assert_eq!(Entry::origin(&bytes).unwrap(), Some(origin));
+        assert_eq!(Entry::origin(&Entry::NewEpoch { time_ms: -1 }.encode()).unwrap(), None);
+        assert!(Entry::origin(&bytes[..5]).is_err());
         assert_eq!(Logged::decode(&one).unwrap(), logged);
         assert!(Logged::decode(&one[..one.len() - 1]).is_err());
     }

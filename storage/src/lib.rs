@@ -20,7 +20,7 @@ pub mod zxid;
 
 pub use acl::{Acl, AclRef, Id, IdRef, perms};
 pub use code::Code;
-pub use command::{Command, CreateMode, Entry, Logged, Op, Rules, Tag};
+pub use command::{Command, CreateMode, Entry, Logged, Op, Origin, Rules, Tag};
 pub use disk::{Disk, DiskError, SharedDisk};
 pub use path::{PathError, ZPath};
 pub use session::{SessionId, SessionRow};

@@ -1,7 +1,7 @@
 //! A server in one thread, on a disk in memory, spoken to in packets.
 
 use super::{Connection, Effects, Ending, Limits};
-use crate::consensus::{self, Consensus, Submission};
+use crate::consensus::{self, Consensus, Submission, Timers};
 use crate::entropy::Entropy;
 use crate::identity::{Authentication, digest_of};
 use crate::mailbox::Mailbox;
@@ -51,16 +51,18 @@ impl Server {
         let mut tree = Tree::open(disk.clone(), options).unwrap();
         let (log, recovered) = Log::open(disk, LogOptions::default()).unwrap();
         let id = consensus::raft_id(1, 1);
-        tree.set_conf_state(consensus::found(id));
+        tree.set_conf_state(consensus::found(&[id]));
         let now = Moment { us: 1_000_000_000, wall_ms: 1_700_000_000_000 };
         let start = consensus::Start {
             id,
             server_id: 1,
+            incarnation: 7,
             reader: log.reader(),
             hard_state: recovered.hard_state,
             checkpoint: tree.position(),
             conf_state: tree.conf_state().to_vec(),
             rules: Rules::default(),
+            timers: Timers::default(),
             entropy: Box::new(Counting(0)),
         };
         let consensus = Consensus::new(now, start).unwrap();
@@ -112,6 +114,8 @@ impl Server {
                         self.serve(service::Event::ReadAt { index, tokens }, &mut work);
                     }
                     consensus::Action::Lead(leads) => self.serve(service::Event::Lead(leads), &mut work),
+                    consensus::Action::Leader { .. } => {}
+                    other => panic!("an ensemble of one asks for {other:?}"),
                 }
             }
             if work.is_empty() {

@@ -5,14 +5,15 @@
 //! one log entry, and hands out what is to be persisted and what is committed. It does no IO: the driver calls
 //! [`Consensus::handle`] with an event and the time, and drains [`Consensus::poll_action`].
 
+mod interface;
 mod stamp;
 #[cfg(test)]
 mod tests;
 mod view;
 
-use crate::entropy::Entropy;
+pub use interface::{Action, Committed, Event, Facts, Follower, Measure, Role, Start, Submission, Timers};
+
 use crate::moment::Moment;
-use bytes::Bytes;
 use protobuf::Message as _;
 use raft::eraftpb::{ConfState, EntryType};
 use raft::{RawNode, StateRole};
@@ -20,9 +21,9 @@ use stamp::Stamp;
 use std::collections::VecDeque;
 use std::time::Duration;
 use view::LogView;
-use warren_storage::log::{self, LogReader, LogRecord};
+use warren_storage::log;
 use warren_storage::tree::Position;
-use warren_storage::{Entry, Rules};
+use warren_storage::{Entry, Origin};
 
 /// Appends handed out and not yet reported durable, at most. Two: while one is synced the next one waits behind
 /// it, and what arrives meanwhile gathers into a third.
@@ -46,102 +47,10 @@ pub fn raft_id(server_id: u8, incarnation: u32) -> u64 {
     (server_id as u64) << 32 | incarnation as u64
 }
 
-/// Something that wants to be in the log, or behind it.
-#[derive(Debug)]
-pub enum Submission {
-    /// A write of a session, encoded by [`warren_storage::Logged::encode`] where it was received.
-    Command(Vec<u8>),
-    /// A new session; id and password are stamped here.
-    OpenSession {
-        /// Negotiated, ms.
-        timeout_ms: i32,
-        /// The server that asks.
-        owner: u8,
-        /// Its run.
-        incarnation: u64,
-        /// Counts the requests of that run.
-        request: u64,
-    },
-    /// Tell me when everything that is committed now is applied (ZooKeeper's `sync`). The token comes back in
-    /// [`Action::ReadAt`].
-    Sync(u64),
-    /// The zxid's counter runs high: begin a new epoch.
-    NewEpoch,
-}
-
-/// What consensus is told.
-#[derive(Debug)]
-pub enum Event {
-    /// Work from clients or from the service, in order.
-    Submit(Vec<Submission>),
-    /// The append with this number, and all before it, is durable.
-    Persisted(u64),
-    /// Entries up to this index are applied.
-    Applied(u64),
-    /// The disk is below its reserve, or above it again.
-    RefuseGrowth(bool),
-    /// Only time has passed.
-    Tick,
-}
-
-/// A committed entry.
-#[derive(Debug, Clone)]
-pub struct Committed {
-    /// Its position.
-    pub position: Position,
-    /// An encoded [`Entry`]; empty for what raft itself put there.
-    pub data: Bytes,
-}
-
-/// What consensus asks for.
-#[derive(Debug)]
-pub enum Action {
-    /// Make this durable, in one step and in order, and tell [`Event::Persisted`].
-    Append {
-        /// Comes back.
-        number: u64,
-        /// New entries; an index that is already there replaces it and all behind it.
-        records: Vec<LogRecord>,
-        /// New term, vote and commit.
-        hard_state: Option<log::HardState>,
-    },
-    /// Apply these, in order.
-    Commit(Vec<Committed>),
-    /// Everything up to the index must be applied before the tokens' requests are answered.
-    ReadAt {
-        /// Log index.
-        index: u64,
-        /// From [`Submission::Sync`].
-        tokens: Vec<u64>,
-    },
-    /// Leadership was won or lost.
-    Lead(bool),
-}
-
-/// How to begin.
-pub struct Start {
-    /// See [`raft_id`].
-    pub id: u64,
-    /// The server id, for new session ids.
-    pub server_id: u8,
-    /// Reads the log while it is appended to.
-    pub reader: LogReader,
-    /// Term, vote and commit as last persisted.
-    pub hard_state: log::HardState,
-    /// What the tree's checkpoint holds.
-    pub checkpoint: Position,
-    /// raft's configuration from the checkpoint, or [`found`]'s.
-    pub conf_state: Vec<u8>,
-    /// Settings that bear on results.
-    pub rules: Rules,
-    /// For session ids and passwords.
-    pub entropy: Box<dyn Entropy>,
-}
-
-/// The configuration of a new ensemble that consists of one server.
-pub fn found(id: u64) -> Vec<u8> {
+/// The configuration of a new ensemble of these voters, each by its [`raft_id`].
+pub fn found(voters: &[u64]) -> Vec<u8> {
     let mut conf = ConfState::default();
-    conf.voters.push(id);
+    conf.voters.extend_from_slice(voters);
     conf.write_to_bytes().expect("a configuration encodes")
 }
 
@@ -160,6 +69,9 @@ pub enum ConsensusError {
 pub struct Consensus {
     node: RawNode<LogView>,
     stamp: Stamp,
+    server_id: u8,
+    incarnation: u64,
+    numbered: u64,
     waiting: VecDeque<Submission>,
     /// Numbers of appends handed out and not yet durable.
     appends: VecDeque<u64>,
@@ -215,6 +127,9 @@ impl Consensus {
         let mut consensus = Consensus {
             node: RawNode::new(&config, view, &logger)?,
             stamp: Stamp::new(now, start.server_id, start.rules, start.entropy),
+            server_id: start.server_id,
+            incarnation: start.incarnation,
+            numbered: 0,
             waiting: VecDeque::new(),
             appends: VecDeque::new(),
             covered: None,
@@ -245,9 +160,9 @@ impl Consensus {
             Event::Persisted(number) => self.on_persisted(number),
             Event::Applied(index) => self.node.advance_apply_to(index),
             Event::RefuseGrowth(refuse) => self.stamp.refuse_growth(refuse),
-            Event::Tick => {}
+            Event::Tick => self.on_time(now),
+            other => unreachable!("an ensemble of one is told {other:?}"),
         }
-        self.on_time(now);
         self.drive(now)
     }
 
@@ -329,7 +244,7 @@ impl Consensus {
             let mut bytes = 0;
             while let Some(next) = self.waiting.front() {
                 let size = match next {
-                    Submission::Command(encoded) => encoded.len(),
+                    Submission::Command(encoded) | Submission::LeaderOnly(encoded) => encoded.len(),
                     Submission::OpenSession { .. } => 64,
                     Submission::Sync(_) | Submission::NewEpoch => break,
                 };
@@ -340,14 +255,18 @@ impl Consensus {
                 }
                 bytes += size;
                 match self.waiting.pop_front() {
-                    Some(Submission::Command(encoded)) => commands.push(encoded),
+                    Some(Submission::Command(encoded) | Submission::LeaderOnly(encoded)) => {
+                        commands.push(encoded)
+                    }
                     Some(Submission::OpenSession { timeout_ms, owner, incarnation, request }) => {
                         commands.push(self.stamp.open_session(timeout_ms, owner, incarnation, request))
                     }
                     _ => unreachable!("looked at above"),
                 }
             }
+            self.numbered += commands.len() as u64;
             let entry = Entry::Batch {
+                origin: Origin { server: self.server_id, incarnation: self.incarnation, last: self.numbered },
                 time_ms: now.wall_ms,
                 rules: self.stamp.rules(),
                 commands: commands.iter().map(Vec::as_slice).collect(),
@@ -432,13 +351,19 @@ impl Consensus {
                         EntryType::EntryNormal,
                         "membership is fixed with one server"
                     );
-                    Committed { position: Position { index: e.index, term: e.term }, data: e.data }
+                    Committed {
+                        position: Position { index: e.index, term: e.term },
+                        data: e.data,
+                        conf_state: None,
+                    }
                 })
                 .collect();
             self.actions.push_back(Action::Commit(commit));
         }
         if leads != self.leading {
             self.leading = leads;
+            let leader = leads.then_some(self.server_id);
+            self.actions.push_back(Action::Leader { term: self.node.raft.term, leader });
             self.actions.push_back(Action::Lead(leads));
             if leads {
                 // The first entry of a leader: nothing that it takes is applied before its epoch begins.

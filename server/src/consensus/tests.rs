@@ -1,6 +1,6 @@
 //! The rules of driving the raft crate that matter with one voter, each told as an incident.
 
-use super::{Action, Consensus, Event, Start, Submission, found, raft_id};
+use super::{Action, Consensus, Event, Start, Submission, Timers, found, raft_id};
 use crate::entropy::Entropy;
 use crate::moment::Moment;
 use std::sync::Arc;
@@ -25,11 +25,13 @@ fn open(disk: &SharedDisk, checkpoint: Position) -> (Consensus, Log) {
     let start = Start {
         id: raft_id(1, 1),
         server_id: 1,
+        incarnation: 7,
         reader: log.reader(),
         hard_state: recovered.hard_state,
         checkpoint,
-        conf_state: found(raft_id(1, 1)),
+        conf_state: found(&[raft_id(1, 1)]),
         rules: Rules::default(),
+        timers: Timers::default(),
         entropy: Box::new(Zeros),
     };
     (Consensus::new(START, start).unwrap(), log)
@@ -63,6 +65,7 @@ fn drain(consensus: &mut Consensus) -> Asked {
             })),
             Action::ReadAt { index, tokens } => asked.read_at.push((index, tokens)),
             Action::Lead(leads) => asked.leads = Some(leads),
+            other => assert!(matches!(other, Action::Leader { .. }), "a lone voter asks for {other:?}"),
         }
     }
     asked

@@ -7,7 +7,7 @@ use super::space::Space;
 use super::{Clock, SystemEntropy, prometheus};
 use crate::config::{Address, Config, Listen};
 use crate::connection::Limits;
-use crate::consensus::{self, Consensus};
+use crate::consensus::{self, Consensus, Timers};
 use crate::entropy::Entropy as _;
 use crate::identity::Authentication;
 use crate::metrics::Metrics;
@@ -248,27 +248,31 @@ fn open(
     }
     let id = consensus::raft_id(SERVER_ID, INCARNATION);
     if tree.conf_state().is_empty() {
-        tree.set_conf_state(consensus::found(id));
+        tree.set_conf_state(consensus::found(&[id]));
     }
     metrics.dbinittime.record(clock.now() - start);
     metrics.startup_txns_loaded.record(recovered.last_index.saturating_sub(tree.position().index));
+    // Never 0, which stands for no run.
+    let incarnation = entropy.next_u64().max(1);
     let consensus = Consensus::new(
         clock.now(),
         consensus::Start {
             id,
             server_id: SERVER_ID,
+            incarnation,
             reader: log.reader(),
             hard_state: recovered.hard_state,
             checkpoint: tree.position(),
             conf_state: tree.conf_state().to_vec(),
             rules: config.rules(),
+            timers: Timers::default(),
             entropy: Box::new(SystemEntropy),
         },
     )?;
     let room = Arc::new(Room::new(entropy.next_u64(), metrics.clone()));
     let options = ServiceOptions {
         server_id: SERVER_ID,
-        incarnation: entropy.next_u64(),
+        incarnation,
         tick_ms: u64::from(config.sessions.tick_ms),
         sessions_max: config.limits.sessions_max as usize,
         sweep_interval: Duration::from_millis(config.znodes.container_check_ms.into()),

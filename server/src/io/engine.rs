@@ -154,11 +154,10 @@ fn run_consensus(clock: &Clock, mut consensus: Consensus, engine: &Engine, room:
                 event => handle(&mut consensus, now, event),
             }
         }
-        let last = match submissions.is_empty() {
-            true => consensus::Event::Tick,
-            false => consensus::Event::Submit(std::mem::take(&mut submissions)),
-        };
-        handle(&mut consensus, now, last);
+        if !submissions.is_empty() {
+            handle(&mut consensus, now, consensus::Event::Submit(std::mem::take(&mut submissions)));
+        }
+        handle(&mut consensus, now, consensus::Event::Tick);
         while let Some(action) = consensus.poll_action() {
             match action {
                 consensus::Action::Append { number, records, hard_state } => {
@@ -179,6 +178,8 @@ fn run_consensus(clock: &Clock, mut consensus: Consensus, engine: &Engine, room:
                     }
                     engine.service.push(ToService::Event(service::Event::Lead(leads)));
                 }
+                consensus::Action::Leader { term, leader } => tracing::debug!(term, leader, "leader"),
+                other => unreachable!("an ensemble of one asks for {other:?}"),
             }
         }
     }

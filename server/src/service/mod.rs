@@ -377,7 +377,7 @@ impl Service {
             );
             self.expiring.insert(session, generation);
             let command = Command::Expire { session, generation };
-            self.submit(Submission::Command(Logged { tag: None, ids: Vec::new(), command }.encode()));
+            self.submit(Submission::LeaderOnly(Logged { tag: None, ids: Vec::new(), command }.encode()));
         }
     }
 
@@ -416,7 +416,7 @@ impl Service {
                     self.epoch_asked = false;
                     self.has_epoch = self.leading;
                 }
-                Entry::Batch { time_ms, rules, commands } => {
+                Entry::Batch { time_ms, rules, commands, .. } => {
                     for command in commands {
                         let logged = Logged::decode(command).unwrap_or_else(|e| {
                             panic!("a command of {:?} cannot be read: {e}", committed.position)

@@ -90,7 +90,7 @@ impl Sweeper {
             };
             budget -= 1;
             let command = Command::Sweep { path, czxid: node.czxid, pzxid: node.pzxid, kind };
-            found.push(Submission::Command(Logged { tag: None, ids: Vec::new(), command }.encode()));
+            found.push(Submission::LeaderOnly(Logged { tag: None, ids: Vec::new(), command }.encode()));
             true
         })?;
         self.budget = budget;

@@ -14,7 +14,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use warren_server::connection::{Connection, Effects, Limits, REPLY_BYTES_WAITING_MAX};
-use warren_server::consensus::{self, Consensus, Submission};
+use warren_server::consensus::{self, Consensus, Submission, Timers};
 use warren_server::entropy::Entropy as _;
 use warren_server::identity::Authentication;
 use warren_server::mailbox::Mailbox;
@@ -121,7 +121,7 @@ impl Server {
         let (log, recovered) = Log::open(shared, options).map_err(|e| Halt::exit("open the log", e))?;
         let id = consensus::raft_id(SERVER_ID, 1);
         if tree.conf_state().is_empty() {
-            tree.set_conf_state(consensus::found(id));
+            tree.set_conf_state(consensus::found(&[id]));
         }
         let checkpoint = tree.position();
         ctx.note(
@@ -132,21 +132,26 @@ impl Server {
             ),
         );
         let now = ctx.now();
+        let entropy = Box::new(ctx.dice.fork());
+        let room = Arc::new(Room::new(ctx.dice.next_u64(), Arc::new(Metrics::default())));
+        // Never 0, which stands for no run.
+        let incarnation = ctx.dice.roll().max(1);
         let start = consensus::Start {
             id,
             server_id: SERVER_ID,
+            incarnation,
             reader: log.reader(),
             hard_state: recovered.hard_state,
             checkpoint,
             conf_state: tree.conf_state().to_vec(),
             rules: Rules::default(),
-            entropy: Box::new(ctx.dice.fork()),
+            timers: Timers::default(),
+            entropy,
         };
         let consensus = Consensus::new(now, start).map_err(|e| Halt::exit("consensus cannot begin", e))?;
-        let room = Arc::new(Room::new(ctx.dice.next_u64(), Arc::new(Metrics::default())));
         let options = ServiceOptions {
             server_id: SERVER_ID,
-            incarnation: ctx.dice.roll(),
+            incarnation,
             tick_ms: TICK_MS,
             sessions_max: 1_000,
             sweep_interval: Duration::from_millis(500),
@@ -309,11 +314,10 @@ impl Server {
                 event => self.tell_consensus(now, event)?,
             }
         }
-        let last = match submissions.is_empty() {
-            true => consensus::Event::Tick,
-            false => consensus::Event::Submit(submissions),
-        };
-        self.tell_consensus(now, last)?;
+        if !submissions.is_empty() {
+            self.tell_consensus(now, consensus::Event::Submit(submissions))?;
+        }
+        self.tell_consensus(now, consensus::Event::Tick)?;
         while let Some(action) = self.consensus.poll_action() {
             match action {
                 consensus::Action::Append { number, records, hard_state } => {
@@ -348,6 +352,8 @@ impl Server {
                     self.service_in.push_back(service::Event::Lead(leads));
                     self.wake(ctx, Step::Service);
                 }
+                consensus::Action::Leader { .. } => {}
+                other => unreachable!("an ensemble of one asks for {other:?}"),
             }
         }
         let due = ctx.us_of(self.consensus.poll_timeout()).max(ctx.now_us + TIMER_US_MIN);
@@ -499,7 +505,7 @@ impl Server {
     }
 
     fn look_for_expiry(&self, ctx: &mut Context, submission: &Submission) -> Result<(), Halt> {
-        let Submission::Command(bytes) = submission else { return Ok(()) };
+        let Submission::LeaderOnly(bytes) = submission else { return Ok(()) };
         let logged = Logged::decode(bytes).map_err(|e| Halt::exit("a command does not decode", e))?;
         if let Command::Expire { session, generation } = logged.command {
             ctx.note("server", format_args!("session {session:#x} ran out"));

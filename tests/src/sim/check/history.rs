@@ -137,7 +137,7 @@ impl History {
         }
         let decoded = Entry::decode(&entry.data)
             .map_err(|e| Violation { property: PROPERTY, what: format!("entry {index}: {e}") })?;
-        let Entry::Batch { time_ms, rules, commands } = decoded else {
+        let Entry::Batch { time_ms, rules, commands, .. } = decoded else {
             self.tree.begin_epoch();
             return Ok(());
         };
