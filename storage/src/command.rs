@@ -168,13 +168,15 @@ pub enum Command<'a> {
     },
     /// The client closes its session. Carries a tag like any other write.
     CloseSession,
-    /// The leader found the session silent for longer than its timeout. Nothing happens when the generation is
-    /// no longer this one.
+    /// The leader found the session silent for longer than its timeout. Nothing happens when the generation or the
+    /// epoch is no longer this one: what a leader heard of a session says nothing once another has begun.
     Expire {
         /// Which session.
         session: SessionId,
         /// As the leader knew it.
         generation: u32,
+        /// The leader's own.
+        epoch: u32,
     },
     /// The leader's timer found a container or TTL node to delete; rechecked when applied.
     Sweep {

@@ -67,7 +67,6 @@ impl Server {
         };
         let consensus = Consensus::new(now, start).unwrap();
         let room = Arc::new(Room::new(1, Arc::new(Metrics::default())));
-        room.set_serving(true);
         let options = ServiceOptions {
             server_id: 1,
             incarnation: 7,
@@ -113,8 +112,10 @@ impl Server {
                     consensus::Action::ReadAt { index, tokens } => {
                         self.serve(service::Event::ReadAt { index, tokens }, &mut work);
                     }
-                    consensus::Action::Lead(leads) => self.serve(service::Event::Lead(leads), &mut work),
-                    consensus::Action::Leader { .. } => {}
+                    consensus::Action::Lead(_) => {}
+                    consensus::Action::Leader { term, leader } => {
+                        self.serve(service::Event::Leader { term, leader }, &mut work);
+                    }
                     other => panic!("an ensemble of one asks for {other:?}"),
                 }
             }
@@ -130,6 +131,7 @@ impl Server {
         while let Some(action) = self.service.poll_action() {
             match action {
                 service::Action::Submit(submissions) => work.push_back(consensus::Event::Submit(submissions)),
+                service::Action::Send { .. } => panic!("an ensemble of one has nobody to write to"),
                 service::Action::Applied(index) => work.push_back(consensus::Event::Applied(index)),
                 service::Action::Checkpoint(checkpoint) => {
                     let written = checkpoint.write().unwrap();

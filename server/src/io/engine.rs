@@ -73,8 +73,8 @@ impl Engine {
             move || run_chores(&clock, &chores, &engine, &metrics, &space)
         })?;
         spawn("warren-service", {
-            let (engine, chores, room) = (engine.clone(), chores, room.clone());
-            move || run_service(&clock, service, &engine, &chores, &room)
+            let engine = engine.clone();
+            move || run_service(&clock, service, &engine, &chores)
         })?;
         spawn("warren-consensus", {
             let engine = engine.clone();
@@ -171,14 +171,10 @@ fn run_consensus(clock: &Clock, mut consensus: Consensus, engine: &Engine, room:
                 consensus::Action::ReadAt { index, tokens } => {
                     engine.service.push(ToService::Event(service::Event::ReadAt { index, tokens }));
                 }
-                consensus::Action::Lead(leads) => {
-                    tracing::debug!(leads, "leadership");
-                    if !leads {
-                        room.set_serving(false);
-                    }
-                    engine.service.push(ToService::Event(service::Event::Lead(leads)));
+                consensus::Action::Lead(leads) => tracing::debug!(leads, "leadership"),
+                consensus::Action::Leader { term, leader } => {
+                    engine.service.push(ToService::Event(service::Event::Leader { term, leader }));
                 }
-                consensus::Action::Leader { term, leader } => tracing::debug!(term, leader, "leader"),
                 other => unreachable!("an ensemble of one asks for {other:?}"),
             }
         }
@@ -278,16 +274,9 @@ fn run_log(
     }
 }
 
-fn run_service(
-    clock: &Clock,
-    mut service: Service,
-    engine: &Engine,
-    chores: &Arc<Inbox<Chore>>,
-    room: &Room,
-) {
+fn run_service(clock: &Clock, mut service: Service, engine: &Engine, chores: &Arc<Inbox<Chore>>) {
     let mut events = Vec::new();
     let mut settles: Vec<std::sync::mpsc::Sender<()>> = Vec::new();
-    let mut leads = false;
     loop {
         engine.service.take(clock, service.poll_timeout(), &mut events);
         let now = clock.now();
@@ -298,9 +287,6 @@ fn run_service(
                 ToService::Look(look) => look(&service),
                 ToService::Event(event) => {
                     nothing = false;
-                    if let service::Event::Lead(l) = event {
-                        leads = l;
-                    }
                     if let Err(e) = service.handle(now, event) {
                         stop_for("the tree cannot be read or written", &e);
                     }
@@ -314,14 +300,12 @@ fn run_service(
             }
             service.publish();
         }
-        if leads && !room.is_stopping() && service.has_epoch() {
-            room.set_serving(true);
-        }
         while let Some(action) = service.poll_action() {
             match action {
                 service::Action::Submit(submissions) => {
                     engine.consensus.push(consensus::Event::Submit(submissions));
                 }
+                service::Action::Send { .. } => unreachable!("an ensemble of one has nobody to write to"),
                 service::Action::Applied(index) => engine.consensus.push(consensus::Event::Applied(index)),
                 service::Action::Checkpoint(checkpoint) => chores.push(Chore::Write(checkpoint)),
                 service::Action::Superseded(old) => chores.push(Chore::Drop(old)),

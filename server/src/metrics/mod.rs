@@ -154,6 +154,7 @@ metrics! {
         connection_rejected Count "Connections closed at once because of client.connections_max or connections_per_address_max."
         connection_drop_count Count "Connections closed by the server or lost, for any reason but the client's closing of its session."
         sessionless_connections_expired Count "Connections closed because no session was asked for in time."
+        warren_sessions_cut_off_total Count "Connections closed because this server had no contact with a leader for two thirds of their session's timeout, or 10 s: check the links between the servers."
         stale_sessions_expired Count "Sessions ended because their client was silent for longer than their timeout."
         auth_failed_count Count "Failed attempts to authenticate."
         large_requests_rejected Count "Connections closed because of a request above limits.packet_bytes_max."

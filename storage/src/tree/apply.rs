@@ -187,8 +187,9 @@ impl Tree {
             }
         }
         let called_for = match &logged.command {
-            Command::Expire { session, generation } => {
-                self.sessions.get(*session).is_some_and(|row| row.generation == *generation)
+            Command::Expire { session, generation, epoch } => {
+                self.zxid().epoch() == *epoch
+                    && self.sessions.get(*session).is_some_and(|row| row.generation == *generation)
             }
             // What is wrong with the session itself is said below.
             Command::MoveSession { session, generation, password, .. } => self

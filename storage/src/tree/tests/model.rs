@@ -230,8 +230,9 @@ impl Model {
         let session = logged.tag.map(|tag| tag.session);
         let mut seen = Vec::new();
         match &logged.command {
-            Command::Expire { session, generation }
-                if self.sessions.get(session).is_none_or(|row| row.generation != *generation) =>
+            Command::Expire { session, generation, epoch }
+                if *epoch != 0
+                    || self.sessions.get(session).is_none_or(|row| row.generation != *generation) =>
             {
                 return dropped;
             }
@@ -562,7 +563,9 @@ fn logged<'a>(model: &Model, session: Option<usize>, skew: i8, what: &'a What) -
                     request: 1,
                     timeout_ms: 8,
                 },
-                What::Expire(at, generation) => Command::Expire { session: SESSIONS[at], generation },
+                What::Expire(at, generation) => {
+                    Command::Expire { session: SESSIONS[at], generation, epoch: u32::from(generation == 2) }
+                }
                 What::Sweep(at, container) => {
                     let path = PATHS[at];
                     let (czxid, pzxid) =
