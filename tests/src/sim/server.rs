@@ -90,7 +90,6 @@ pub(super) struct Server {
     service_timer: u64,
     /// Handled, and not yet published.
     unpublished: bool,
-    leads: bool,
     checkpoint_jobs: VecDeque<CheckpointJob>,
     written: VecDeque<Written>,
     clients: BTreeMap<u64, Client>,
@@ -192,7 +191,6 @@ impl Server {
             service_in: VecDeque::new(),
             service_timer: u64::MAX,
             unpublished: false,
-            leads: false,
             checkpoint_jobs: VecDeque::new(),
             written: VecDeque::new(),
             clients: BTreeMap::new(),
@@ -347,15 +345,11 @@ impl Server {
                     self.service_in.push_back(service::Event::ReadAt { index, tokens });
                     self.wake(ctx, Step::Service);
                 }
-                consensus::Action::Lead(leads) => {
-                    ctx.note("server", format_args!("leads: {leads}"));
-                    if !leads {
-                        self.room.set_serving(false);
-                    }
-                    self.service_in.push_back(service::Event::Lead(leads));
+                consensus::Action::Lead(leads) => ctx.note("server", format_args!("leads: {leads}")),
+                consensus::Action::Leader { term, leader } => {
+                    self.service_in.push_back(service::Event::Leader { term, leader });
                     self.wake(ctx, Step::Service);
                 }
-                consensus::Action::Leader { .. } => {}
                 other => unreachable!("an ensemble of one asks for {other:?}"),
             }
         }
@@ -457,11 +451,8 @@ impl Server {
     /// One event, or a look at the clock.
     fn serve(&mut self, ctx: &mut Context) -> Result<(), Halt> {
         let event = self.service_in.pop_front().unwrap_or(service::Event::Tick);
-        if let service::Event::Lead(leads) = event {
-            self.leads = leads;
-            if leads {
-                ctx.checks.ephemerals.on_leads(ctx.now_us);
-            }
+        if matches!(event, service::Event::Leader { leader: Some(SERVER_ID), .. }) {
+            ctx.checks.ephemerals.on_leads(ctx.now_us);
         }
         let mut now = ctx.now();
         if ctx.planted == Some(Planted::ExpireEarly) {
@@ -478,6 +469,7 @@ impl Server {
                     self.consensus_in.push(consensus::Event::Submit(submissions));
                     self.wake(ctx, Step::Consensus);
                 }
+                service::Action::Send { .. } => unreachable!("an ensemble of one has nobody to write to"),
                 service::Action::Applied(index) => {
                     ctx.note(
                         "server",
@@ -510,7 +502,7 @@ impl Server {
     fn look_for_expiry(&self, ctx: &mut Context, submission: &Submission) -> Result<(), Halt> {
         let Submission::LeaderOnly(bytes) = submission else { return Ok(()) };
         let logged = Logged::decode(bytes).map_err(|e| Halt::exit("a command does not decode", e))?;
-        if let Command::Expire { session, generation } = logged.command {
+        if let Command::Expire { session, generation, .. } = logged.command {
             ctx.note("server", format_args!("session {session:#x} ran out"));
             let timeout_ms = self.service.tree().session(session).map_or(0, |row| row.timeout_ms);
             ctx.checks.on_expire(ctx.now_us, session, generation, timeout_ms)?;
@@ -521,9 +513,6 @@ impl Server {
     fn on_publish(&mut self, ctx: &mut Context) -> Result<(), Halt> {
         self.service.publish();
         self.unpublished = false;
-        if self.leads && !self.room.is_stopping() && self.service.has_epoch() {
-            self.room.set_serving(true);
-        }
         if !self.service_in.is_empty() {
             self.wake(ctx, Step::Service);
         }
