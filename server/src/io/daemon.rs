@@ -24,10 +24,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use warren_storage::SharedDisk;
 use warren_storage::io::{FolderDisk, OpenError};
-use warren_storage::log::{Log, LogError, LogOptions};
-use warren_storage::tree::{Tree, TreeError, TreeOptions};
+use warren_storage::log::LogOptions;
+use warren_storage::tree::TreeOptions;
+use warren_storage::{RecoverError, Recovered, SharedDisk, recover};
 
 /// The only server of an ensemble of one.
 const SERVER_ID: u8 = 1;
@@ -59,34 +59,13 @@ pub enum StartError {
     /// The store's folder cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The tree cannot be opened.
-    #[error("the znode tree in {folder} cannot be opened")]
-    Tree {
+    /// Tree and log cannot be opened, or do not belong together.
+    #[error("the store in {folder} cannot be opened")]
+    Store {
         /// The store's folder.
         folder: String,
         /// Why.
-        source: Box<TreeError>,
-    },
-    /// The log cannot be opened.
-    #[error("the log in {folder} cannot be opened")]
-    Log {
-        /// The store's folder.
-        folder: String,
-        /// Why.
-        source: Box<LogError>,
-    },
-    /// Log and tree do not belong together.
-    #[error(
-        "the log in {folder} begins at {first}, and the tree ends at {tree}: what lies between is missing. \
-         Restore the folder as a whole from a backup"
-    )]
-    Gap {
-        /// The store's folder.
-        folder: String,
-        /// First index in the log.
-        first: u64,
-        /// Last index in the tree.
-        tree: u64,
+        source: Box<RecoverError>,
     },
     /// Consensus cannot begin.
     #[error(transparent)]
@@ -233,19 +212,14 @@ fn open(
         hash_seed: entropy.next_u64(),
         store_id: entropy.next_u64(),
     };
-    let mut tree = Tree::open(disk.clone(), options)
-        .map_err(|source| StartError::Tree { folder: folder.clone(), source: Box::new(source) })?;
     let log_options = LogOptions {
         // What redb needs beside the records.
         segment_bytes_max: (u64::from(config.storage.segment_mb) << 20) / 2,
         cache_bytes: (memory / LOG_CACHE_SHARE) as usize,
         ..LogOptions::default()
     };
-    let (log, recovered) = Log::open(disk.clone(), log_options)
-        .map_err(|source| StartError::Log { folder: folder.clone(), source: Box::new(source) })?;
-    if recovered.first_index > tree.position().index + 1 {
-        return Err(StartError::Gap { folder, first: recovered.first_index, tree: tree.position().index });
-    }
+    let Recovered { mut tree, log, found: recovered, .. } = recover(disk.clone(), options, log_options)
+        .map_err(|source| StartError::Store { folder, source: Box::new(source) })?;
     let id = consensus::raft_id(SERVER_ID, INCARNATION);
     if tree.conf_state().is_empty() {
         tree.set_conf_state(consensus::found(id));
