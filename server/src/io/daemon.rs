@@ -2,13 +2,15 @@
 
 use super::clients::{self, Clients};
 use super::engine::{Engine, Parts};
+use super::ensemble::{Ensemble, Handler};
 use super::facts::Registry;
 use super::space::Space;
 use super::{Clock, SystemEntropy, admin, prometheus};
-use crate::config::{Address, Config, Listen};
+use crate::config::{self, Address, Config, Listen};
 use crate::connection::Limits;
 use crate::consensus::{self, Consensus, Timers};
 use crate::entropy::Entropy as _;
+use crate::founding::Verdict;
 use crate::identity::Authentication;
 use crate::metrics::Metrics;
 use crate::room::Room;
@@ -25,12 +27,15 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use warren_storage::io::{FolderDisk, OpenError};
-use warren_storage::log::{Log, LogError, LogOptions};
-use warren_storage::tree::{Tree, TreeError, TreeOptions};
-use warren_storage::{DiskError, SharedDisk};
+use warren_storage::log::{self, Log, LogOptions};
+use warren_storage::tree::{Tree, TreeOptions};
+use warren_storage::{DiskError, RecoverError, Recovered, SharedDisk, recover};
+use warren_transport::io::links::{LinkError, LinkTimers, Links, LinksConfig, PeerAddr, TlsFiles};
 
 /// The only server of an ensemble of one.
 const SERVER_ID: u8 = 1;
+/// Threads that carry the links to the other servers.
+const LINK_THREADS: usize = 2;
 /// Which of its disks: the first.
 const INCARNATION: u32 = 1;
 /// Share of the memory budget that the log's tail in memory may take.
@@ -56,11 +61,23 @@ pub enum StartError {
         /// The data folder.
         folder: String,
     },
-    /// The configuration asks for more than one server.
+    /// The links to the other servers.
+    #[error("the links to the other servers cannot be had; `warren certs` makes certificates")]
+    Links(#[from] LinkError),
+    /// This server took part before, with another store.
     #[error(
-        "this version serves standalone: the section [ensemble] cannot be served yet; remove it to serve alone"
+        "server {server} took part in this ensemble with another store ({recorded:016x}) than the one in {folder}: its \
+         data were lost or exchanged. It must not vote again as if nothing had happened. Bring its own data back, or \
+         give the ensemble a server with a new id in its place"
     )]
-    Ensemble,
+    Wiped {
+        /// This server's id.
+        server: u8,
+        /// The store that the ensemble knows.
+        recorded: u64,
+        /// The store's folder.
+        folder: String,
+    },
     /// The store's folder cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -74,34 +91,13 @@ pub enum StartError {
         /// Why.
         source: DiskError,
     },
-    /// The tree cannot be opened.
-    #[error("the znode tree in {folder} cannot be opened")]
-    Tree {
+    /// Tree and log cannot be opened, or do not belong together.
+    #[error("the store in {folder} cannot be opened")]
+    Store {
         /// The store's folder.
         folder: String,
         /// Why.
-        source: Box<TreeError>,
-    },
-    /// The log cannot be opened.
-    #[error("the log in {folder} cannot be opened")]
-    Log {
-        /// The store's folder.
-        folder: String,
-        /// Why.
-        source: Box<LogError>,
-    },
-    /// Log and tree do not belong together.
-    #[error(
-        "the log in {folder} begins at {first}, and the tree ends at {tree}: what lies between is missing. \
-         Restore the folder as a whole from a backup"
-    )]
-    Gap {
-        /// The store's folder.
-        folder: String,
-        /// First index in the log.
-        first: u64,
-        /// Last index in the tree.
-        tree: u64,
+        source: Box<RecoverError>,
     },
     /// Consensus cannot begin.
     #[error(transparent)]
@@ -140,9 +136,6 @@ pub fn run(config: Config) -> Result<(), StartError> {
 }
 
 async fn serve(config: Config) -> Result<(), StartError> {
-    if config.ensemble.is_some() {
-        return Err(StartError::Ensemble);
-    }
     let clock = Clock::start();
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|source| StartError::System { what: "signals", source })?;
@@ -156,10 +149,39 @@ async fn serve(config: Config) -> Result<(), StartError> {
 
     let metrics = Arc::new(Metrics::default());
     let began = clock.now();
-    let (engine, room, space) = open(&clock, &config, &store, &metrics)?;
+    let opened = open(&clock, &config, &store, &metrics)?;
+    let ensemble = match &config.ensemble {
+        None => None,
+        Some(settings) => {
+            let ensemble = join(settings, &config, &opened, &metrics).await?;
+            if opened.is_empty() {
+                let verdict = tokio::select! {
+                    verdict = ensemble.may_take_part() => verdict,
+                    _ = terminate.recv() => return Ok(()),
+                    _ = interrupt.recv() => return Ok(()),
+                };
+                if let Verdict::Wiped { recorded, .. } = verdict {
+                    return Err(opened.wiped(settings, recorded));
+                }
+            }
+            Some(ensemble)
+        }
+    };
+    let reader = opened.log.reader();
+    let (engine, room, space) = start(&clock, &config, opened, &metrics, ensemble.clone())?;
+    if let Some(ensemble) = &ensemble {
+        ensemble.introduce(&engine);
+        ensemble.attach_engine(engine.clone(), reader);
+    }
     space.look(&engine);
-    let registry =
-        Arc::new(Registry::new(clock, room.clone(), config.clone(), store.clone(), engine.clone()));
+    let registry = Arc::new(Registry::new(
+        clock,
+        room.clone(),
+        config.clone(),
+        store.clone(),
+        engine.clone(),
+        ensemble.clone(),
+    ));
     let bound = listener.local_addr().ok();
     registry.port.store(bound.map_or(config.client.addr.port, |a| a.port()), Ordering::Relaxed);
     let metrics_at = match &config.metrics.addr {
@@ -196,15 +218,27 @@ async fn serve(config: Config) -> Result<(), StartError> {
         next: AtomicU64::new(0),
         stop: stopping,
     });
-    while !room.is_serving() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    metrics.startup_txns_load_time.record(clock.now() - began);
     let at = bound.map_or_else(|| config.client.addr.to_string(), |a| a.to_string());
-    tracing::info!(
+    let said = format!(
         "serving ZooKeeper clients on {at}, data in {}, metrics {metrics_at}",
         config.data_dir.display()
     );
+    let served = {
+        let (room, metrics) = (room.clone(), metrics.clone());
+        async move {
+            while !room.is_serving() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            metrics.startup_txns_load_time.record(clock.now() - began);
+            tracing::info!("{said}");
+        }
+    };
+    match &ensemble {
+        // Alone, it takes a moment, and whoever connects should not be turned away for it.
+        None => served.await,
+        // An ensemble may take any time to have a quorum; words are answered meanwhile.
+        Some(_) => drop(tokio::spawn(served)),
+    }
     let accepting = tokio::spawn(clients::serve(clients, listener));
     let watching = tokio::spawn({
         let engine = engine.clone();
@@ -223,6 +257,9 @@ async fn serve(config: Config) -> Result<(), StartError> {
         _ = interrupt.recv() => "SIGINT",
     };
     tracing::info!("{name}: taking no more work, finishing what is in flight");
+    if ensemble.is_some() && engine.hand_over(None).await {
+        tracing::info!("leadership is handed over");
+    }
     room.stop();
     let _ = stop.send(true);
     let _ = accepting.await;
@@ -232,7 +269,13 @@ async fn serve(config: Config) -> Result<(), StartError> {
     while registry.len() > 0 && tokio::time::Instant::now() < patience {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let _ = tokio::task::spawn_blocking(move || engine.stop()).await;
+    let _ = tokio::task::spawn_blocking(move || {
+        if let Some(ensemble) = ensemble {
+            ensemble.stop();
+        }
+        engine.stop();
+    })
+    .await;
     drop(socket);
     tracing::info!("stopped; everything is in a checkpoint");
     Ok(())
@@ -247,63 +290,135 @@ fn store_folder(data_dir: &Path) -> Result<PathBuf, StartError> {
     Ok(store)
 }
 
-/// Open the store and start the threads on it.
-fn open(
-    clock: &Clock,
-    config: &Config,
-    store: &Path,
-    metrics: &Arc<Metrics>,
-) -> Result<(Engine, Arc<Room>, Arc<Space>), StartError> {
+/// The store, open.
+struct Opened {
+    tree: Tree,
+    tree_options: TreeOptions,
+    log: Log,
+    found: log::Recovered,
+    disk: SharedDisk,
+    folder: String,
+}
+
+impl Opened {
+    /// Was nothing ever written or promised with it?
+    fn is_empty(&self) -> bool {
+        self.tree.position().index == 0 && self.found.last_index == 0 && self.found.hard_state.term == 0
+    }
+
+    fn wiped(&self, settings: &config::Ensemble, recorded: u64) -> StartError {
+        StartError::Wiped { server: settings.server_id, recorded, folder: self.folder.clone() }
+    }
+}
+
+/// Open the store.
+fn open(clock: &Clock, config: &Config, store: &Path, metrics: &Arc<Metrics>) -> Result<Opened, StartError> {
     let start = clock.now();
     let folder = store.display().to_string();
     let mut entropy = SystemEntropy;
     let disk: SharedDisk = Arc::new(FolderDisk::open(store)?);
     let memory = u64::from(config.limits.memory_mb) << 20;
-    let options = TreeOptions {
+    let tree_options = TreeOptions {
         memory_bytes: memory - memory / LOG_CACHE_SHARE,
         hash_seed: entropy.next_u64(),
         store_id: entropy.next_u64(),
     };
     disk.mend().map_err(|source| StartError::Mend { folder: folder.clone(), source })?;
-    let mut tree = Tree::open(disk.clone(), options)
-        .map_err(|source| StartError::Tree { folder: folder.clone(), source: Box::new(source) })?;
     let log_options = LogOptions {
         // What redb needs beside the records.
         segment_bytes_max: (u64::from(config.storage.segment_mb) << 20) / 2,
         cache_bytes: (memory / LOG_CACHE_SHARE) as usize,
         ..LogOptions::default()
     };
-    let (log, recovered) = Log::open(disk.clone(), log_options)
-        .map_err(|source| StartError::Log { folder: folder.clone(), source: Box::new(source) })?;
-    if recovered.first_index > tree.position().index + 1 {
-        return Err(StartError::Gap { folder, first: recovered.first_index, tree: tree.position().index });
-    }
-    let id = consensus::raft_id(SERVER_ID, INCARNATION);
-    if tree.conf_state().is_empty() {
-        tree.set_conf_state(consensus::found(&[id]));
-    }
+    let Recovered { tree, log, found, .. } = recover(disk.clone(), tree_options, log_options)
+        .map_err(|source| StartError::Store { folder: folder.clone(), source: Box::new(source) })?;
     metrics.dbinittime.record(clock.now() - start);
-    metrics.startup_txns_loaded.record(recovered.last_index.saturating_sub(tree.position().index));
+    metrics.startup_txns_loaded.record(found.last_index.saturating_sub(tree.position().index));
+    Ok(Opened { tree, tree_options, log, found, disk, folder })
+}
+
+/// Link up with the other servers.
+async fn join(
+    settings: &config::Ensemble,
+    config: &Config,
+    opened: &Opened,
+    metrics: &Arc<Metrics>,
+) -> Result<Arc<Ensemble>, StartError> {
+    let own = opened.tree.recorded_store(settings.server_id);
+    if let Some(recorded) = own.filter(|recorded| *recorded != opened.tree.store_id()) {
+        return Err(opened.wiped(settings, recorded));
+    }
+    let addr = settings.listen();
+    let failed = |source| StartError::Listen { addr: addr.to_string(), what: "the other servers", source };
+    let links = LinksConfig {
+        ensemble: settings.name.clone(),
+        server_id: settings.server_id,
+        listen: resolve(addr).await.map_err(failed)?,
+        peers: settings
+            .others()
+            .map(|server| PeerAddr { id: server.id, addr: server.peer_addr.to_string() })
+            .collect(),
+        tls: TlsFiles::read(&settings.cert, &settings.ca).map_err(LinkError::from)?,
+        timers: LinkTimers::default(),
+        seed: SystemEntropy.next_u64(),
+        threads: LINK_THREADS,
+    };
+    let ensemble = Ensemble::new(
+        settings.clone(),
+        &opened.tree,
+        opened.tree_options,
+        opened.disk.clone(),
+        u64::from(config.storage.disk_reserve_mb) << 20,
+        metrics.clone(),
+    );
+    ensemble.attach_links(Links::start(links, Arc::new(Handler(ensemble.clone())))?);
+    Ok(ensemble)
+}
+
+/// Start the threads on the store.
+fn start(
+    clock: &Clock,
+    config: &Config,
+    opened: Opened,
+    metrics: &Arc<Metrics>,
+    ensemble: Option<Arc<Ensemble>>,
+) -> Result<(Engine, Arc<Room>, Arc<Space>), StartError> {
+    let Opened { mut tree, log, found, disk, .. } = opened;
+    let mut entropy = SystemEntropy;
+    let settings = config.ensemble.as_ref();
+    let server_id = settings.map_or(SERVER_ID, |settings| settings.server_id);
+    if tree.conf_state().is_empty() {
+        let mut voters = vec![consensus::raft_id(server_id, INCARNATION)];
+        if let Some(settings) = settings {
+            voters = settings.servers.iter().map(|s| consensus::raft_id(s.id, INCARNATION)).collect();
+        }
+        tree.set_conf_state(consensus::found(&voters));
+    }
     // Never 0, which stands for no run.
     let incarnation = entropy.next_u64().max(1);
+    let timers = settings.map_or(Timers::default(), |settings| Timers {
+        tick_ms: settings.tick_ms,
+        election_ticks: settings.election_ticks as u16,
+        ..Timers::default()
+    });
     let consensus = Consensus::new(
         clock.now(),
         consensus::Start {
-            id,
-            server_id: SERVER_ID,
+            id: consensus::raft_id(server_id, INCARNATION),
+            server_id,
             incarnation,
             reader: log.reader(),
-            hard_state: recovered.hard_state,
+            hard_state: found.hard_state,
             checkpoint: tree.position(),
             conf_state: tree.conf_state().to_vec(),
             rules: config.rules(),
-            timers: Timers::default(),
+            timers,
             entropy: Box::new(SystemEntropy),
         },
     )?;
     let room = Arc::new(Room::new(entropy.next_u64(), metrics.clone()));
     let options = ServiceOptions {
-        server_id: SERVER_ID,
+        server_id,
         incarnation,
         tick_ms: u64::from(config.sessions.tick_ms),
         sessions_max: config.limits.sessions_max as usize,
@@ -322,6 +437,7 @@ fn open(
         room: room.clone(),
         metrics: metrics.clone(),
         space: space.clone(),
+        ensemble,
     };
     let engine = Engine::start(parts).map_err(|source| StartError::System { what: "threads", source })?;
     Ok((engine, room, space))

@@ -25,11 +25,22 @@ use warren_transport::peer::{PeerMessage, RaftMessage, ServerId, SnapshotHead};
 /// nothing in front of it ([`OWN_APPEND_BYTES_MAX`]): a write that comes alone is spared two changes of threads. With
 /// several voters it never does, for others wait for what it has to say while the disk syncs.
 enum LogJob {
-    Append { number: u64, records: Vec<LogRecord>, hard_state: Option<HardState> },
+    Append {
+        number: u64,
+        records: Vec<LogRecord>,
+        hard_state: Option<HardState>,
+    },
     /// A checkpoint is durable.
-    Purge { checkpoint: Position, conf_state: Vec<u8> },
+    Purge {
+        checkpoint: Position,
+        conf_state: Vec<u8>,
+    },
     /// See [`consensus::Action::Install`].
-    Install { number: u64, head: SnapshotHead, hard_state: Option<HardState> },
+    Install {
+        number: u64,
+        head: SnapshotHead,
+        hard_state: Option<HardState>,
+    },
     Close(mpsc::Sender<()>),
 }
 
@@ -167,6 +178,20 @@ impl Engine {
         self.consensus.push(consensus::Event::Transfer { to });
     }
 
+    /// Hand leadership over and wait until that is done or has failed. True when this server led and no longer does.
+    pub(super) async fn hand_over(&self, to: Option<ServerId>) -> bool {
+        let leads = || self.facts().is_some_and(|facts| facts.role == Role::Leading);
+        if !leads() {
+            return false;
+        }
+        self.transfer(to);
+        let until = tokio::time::Instant::now() + HAND_OVER_WITHIN;
+        while leads() && tokio::time::Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        !leads()
+    }
+
     /// How consensus stood a moment ago; `None` where there is but one voter.
     pub(super) fn facts(&self) -> Option<Facts> {
         self.facts.lock().clone()
@@ -298,6 +323,8 @@ fn run_consensus(clock: &Clock, mut consensus: Consensus, engine: &Engine, room:
     }
 }
 
+/// A hand-over that takes longer has failed: nobody is near enough.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 /// Between two looks at how consensus stands.
 const SHOW_EVERY: Duration = Duration::from_millis(50);
 
@@ -425,7 +452,7 @@ fn run_log(clock: &Clock, engine: &Engine, chores: &Inbox<Chore>) {
             {
                 engine.log.take(clock, Some(until), &mut jobs);
             }
-            jobs.sort_by_key(|job| !matches!(job, LogJob::Purge(_)));
+            jobs.sort_by_key(|job| !matches!(job, LogJob::Purge { .. }));
         }
         let mut waiting = jobs.drain(..).peekable();
         while let Some(job) = waiting.next() {

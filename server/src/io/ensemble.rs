@@ -13,9 +13,7 @@ use std::time::Duration;
 use warren_storage::SharedDisk;
 use warren_storage::log::LogReader;
 use warren_storage::tree::{Exporter, Import, ImportError, Staged, Tree, TreeError, TreeOptions};
-use warren_transport::io::links::{
-    DownReason, LinkHandler, Links, Refusal, SnapshotError, SnapshotReceiver,
-};
+use warren_transport::io::links::{DownReason, LinkHandler, Links, Refusal, SnapshotError, SnapshotReceiver};
 use warren_transport::peer::{Answer, Ask, PeerMessage, RaftMessage, ServerId, SnapshotHead};
 
 /// Between two questions of a server whose store is empty.

@@ -2,9 +2,11 @@
 
 use super::Clock;
 use super::engine::Engine;
-use crate::admin::{Request, Response, Status};
+use super::ensemble::{Ensemble, LinkState};
+use crate::admin::{Member, Request, Response, Status};
 use crate::config::{Address, Config};
 use crate::connection::{Connection, Facts};
+use crate::consensus::Role;
 use crate::moment::Moment;
 use crate::room::Room;
 use crate::words::{
@@ -29,6 +31,7 @@ pub(super) struct Registry {
     clock: Clock,
     started: Moment,
     engine: Engine,
+    ensemble: Option<Arc<Ensemble>>,
     /// As bound; 0 before.
     pub(super) port: AtomicU16,
 }
@@ -100,6 +103,7 @@ impl Registry {
         config: Config,
         store: PathBuf,
         engine: Engine,
+        ensemble: Option<Arc<Ensemble>>,
     ) -> Registry {
         let whitelist = Whitelist::new(&config.four_letter_words.whitelist);
         let started = clock.now();
@@ -112,6 +116,7 @@ impl Registry {
             clock,
             started,
             engine,
+            ensemble,
             port: AtomicU16::new(0),
         }
     }
@@ -165,10 +170,60 @@ impl Registry {
     pub(super) async fn administer(&self, request: Request) -> Response {
         match request {
             Request::Status => Response::Status(Box::new(self.status())),
-            Request::TransferLeader { .. } => {
-                Response::Refused("this server stands alone: there is nobody to hand over to".to_owned())
-            }
+            Request::TransferLeader { to } => self.transfer(to).await,
         }
+    }
+
+    async fn transfer(&self, to: Option<u8>) -> Response {
+        let Some(facts) = self.engine.facts() else {
+            return Response::Refused("this server stands alone: there is nobody to hand over to".to_owned());
+        };
+        if facts.role != Role::Leading {
+            return Response::Refused(match facts.leader {
+                Some(leader) => format!("this server does not lead; ask server {leader}"),
+                None => "there is no leader at the moment; try again".to_owned(),
+            });
+        }
+        if let Some(id) = to.filter(|id| !facts.voters.contains(id)) {
+            return Response::Refused(format!("server {id} is no voter; the voters are {:?}", facts.voters));
+        }
+        if to.is_some() && to == facts.leader {
+            return Response::Done("this server leads already".to_owned());
+        }
+        match self.engine.hand_over(to).await {
+            true => Response::Done("leadership is handed over".to_owned()),
+            false => Response::Refused(
+                "leadership was not handed over: no follower is near enough, or the one named is not linked"
+                    .to_owned(),
+            ),
+        }
+    }
+
+    /// The servers of the ensemble, as this one sees them.
+    fn members(&self) -> Vec<Member> {
+        let Some(ensemble) = &self.ensemble else { return Vec::new() };
+        let facts = self.engine.facts();
+        let states = ensemble.states();
+        let lag = |id: u8| {
+            let facts = facts.as_ref()?;
+            let follower = facts.followers.iter().find(|f| f.server == id)?;
+            Some(facts.last_index.saturating_sub(follower.matched))
+        };
+        let member = |server: &crate::config::EnsembleServer| {
+            let why = match states.get(&server.id) {
+                Some(LinkState::Down(why)) => why.clone(),
+                _ => String::new(),
+            };
+            Member {
+                id: server.id,
+                peer_addr: server.peer_addr.to_string(),
+                client_addr: server.client_addr.to_string(),
+                linked: why.is_empty(),
+                why,
+                lag: lag(server.id),
+            }
+        };
+        ensemble.config.servers.iter().map(member).collect()
     }
 
     fn status(&self) -> Status {
@@ -176,12 +231,16 @@ impl Registry {
         let metrics = &self.room.metrics;
         let (tree, log) = store_bytes(&self.store);
         let addr = &self.config.client.addr;
+        let standing = self.room.standing();
         Status {
             version: crate::version::full(),
-            server_id: 1,
-            ensemble: String::new(),
-            role: Mode::Standalone.name().to_owned(),
-            leader: Some(1),
+            server_id: standing.server_id,
+            ensemble: self.ensemble.as_ref().map_or(String::new(), |e| e.config.name.clone()),
+            role: match (standing.mode, standing.leader) {
+                (Mode::Follower, None) => "looking".to_owned(),
+                (mode, _) => mode.name().to_owned(),
+            },
+            leader: standing.leader,
             serving: self.room.is_serving(),
             epoch: snapshot.zxid().epoch(),
             zxid: format!("{:#x}", snapshot.zxid().wire()),
@@ -196,7 +255,7 @@ impl Registry {
             store_bytes: tree + log,
             growth_refused: self.room.is_growth_refused(),
             memory_bytes: resident_bytes().max(0) as u64,
-            members: Vec::new(),
+            members: self.members(),
         }
     }
 

@@ -584,6 +584,7 @@ fn an_installed_tree_closes_all_connections_and_goes_on_from_there() {
     for entry in &ensemble.log {
         match Entry::decode(&entry.data).unwrap() {
             Entry::NewEpoch { .. } => tree.begin_epoch(),
+            Entry::Introduce { server, store_id } => tree.introduce(server, store_id),
             Entry::Batch { time_ms, rules, commands, .. } => {
                 for command in commands {
                     tree.apply(time_ms, &rules, &Logged::decode(command).unwrap()).unwrap();

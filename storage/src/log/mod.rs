@@ -22,7 +22,14 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+use crate::disk::{Disk, DiskError};
+
 pub use error::LogError;
 pub use reader::LogReader;
 pub use tables::{HardState, LogRecord, RecordKind};
 pub use writer::{Append, Forgotten, Log, LogOptions, Recovered};
+
+/// Does the folder hold a log?
+pub fn exists(disk: &dyn Disk) -> Result<bool, DiskError> {
+    Ok(disk.list()?.iter().any(|name| segment::parse_file_name(name).is_some()))
+}

@@ -135,7 +135,9 @@ impl Import {
             return Err(refused("the stream has ended".to_owned()));
         }
         let free_bytes = self.disk.free_bytes().map_err(TreeError::from)?;
-        if free_bytes < self.reserve_bytes.saturating_add(chunk.len() as u64) {
+        // What redb holds in memory is still to be written.
+        let due_bytes = (CACHE_BYTES + chunk.len()) as u64;
+        if free_bytes < self.reserve_bytes.saturating_add(due_bytes) {
             return Err(ImportError::NoSpace { free_bytes, reserve_bytes: self.reserve_bytes });
         }
         let (kind, body) = self.place.open(chunk).map_err(refused)?;

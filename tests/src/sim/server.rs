@@ -25,7 +25,7 @@ use warren_server::service::{self, Service, ServiceOptions};
 use warren_storage::log::{Append, HardState, Log, LogOptions, LogRecord};
 use warren_storage::simdisk::SimDisk;
 use warren_storage::tree::{Checkpoint, Superseded, Written};
-use warren_storage::{Command, Logged, Rules, SharedDisk, Tree, TreeOptions};
+use warren_storage::{Command, Logged, Recovered, Rules, SharedDisk, TreeOptions, recover};
 use warren_transport::{take_frame, xid};
 
 /// The only server of an ensemble of one.
@@ -114,13 +114,13 @@ impl Server {
             hash_seed: ctx.dice.roll(),
             store_id: ctx.dice.roll(),
         };
-        let mut tree = Tree::open(shared.clone(), options).map_err(|e| Halt::exit("open the tree", e))?;
-        let options = LogOptions {
+        let log_options = LogOptions {
             segment_bytes_max: ctx.setup.segment_bytes,
             ahead_bytes: 64 << 10,
             cache_bytes: ctx.setup.log_cache_bytes,
         };
-        let (log, recovered) = Log::open(shared, options).map_err(|e| Halt::exit("open the log", e))?;
+        let Recovered { mut tree, log, found: recovered, .. } =
+            recover(shared, options, log_options).map_err(|e| Halt::exit("open the store", e))?;
         let id = consensus::raft_id(SERVER_ID, 1);
         if tree.conf_state().is_empty() {
             tree.set_conf_state(consensus::found(&[id]));
