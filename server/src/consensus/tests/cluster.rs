@@ -476,10 +476,8 @@ impl Cluster {
     /// Every write is in the history at most once and in its order, and all of a run that never died are.
     pub(super) fn check_exactly_once(&self) {
         let mut next: BTreeMap<(ServerId, u64), (u64, u64)> = BTreeMap::new();
-        let mut expected = 1;
-        for (index, (_, data)) in &self.history {
+        for (expected, (index, (_, data))) in (1..).zip(&self.history) {
             assert_eq!(*index, expected, "the history has no holes");
-            expected += 1;
             if data.is_empty() {
                 continue;
             }
