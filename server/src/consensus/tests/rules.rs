@@ -232,6 +232,8 @@ fn rule_2_a_leader_sends_while_it_syncs() {
 #[test]
 fn rule_3_no_campaign_while_syncs_are_outstanding() {
     let mut one = One::new();
+    one.hear(2, message(RaftKind::Heartbeat, 2, 1));
+    one.persist();
     one.hear(2, append(1, 0, 1, 3));
     one.tick(100);
     assert!(one.take_sent(RaftKind::RequestPreVote).is_empty());
@@ -270,6 +272,24 @@ fn rule_8_a_proposal_that_raft_drops_stays_first_in_line() {
     }
     assert!(one.consensus.is_leading());
     assert_eq!(one.consensus.facts().last_index, before + 2);
+}
+
+/// The same when too much is proposed and not committed: what is beyond the bound waits, and is not lost.
+#[test]
+fn rule_8_what_is_not_committed_is_bounded() {
+    let mut one = One::new();
+    one.lead();
+    let before = one.consensus.facts().last_index;
+    for _ in 0..24 {
+        one.tell(Event::Submit(vec![Submission::LeaderOnly(vec![0; 4 << 20])]));
+        one.persist();
+    }
+    assert_eq!(one.consensus.facts().last_index, before + 15, "64 MiB");
+    for _ in 0..24 {
+        one.confirm();
+        one.persist();
+    }
+    assert_eq!((one.consensus.facts().last_index, one.committed), (before + 24, before + 24));
 }
 
 #[test]
@@ -338,6 +358,31 @@ fn rule_11_the_next_index_stays_above_what_a_follower_has() {
             assert_eq!(progress.matched, last);
         }
     }
+}
+
+/// The same once a snapshot was sent: raft begins behind it then, and an old answer would lead it back too far.
+#[test]
+fn rule_11_the_next_index_stays_above_what_a_follower_has_after_a_snapshot() {
+    let mut one = One::new();
+    one.lead();
+    let facts = one.consensus.facts();
+    let (term, matched) = (facts.term, facts.last_index);
+    for _ in 0..6 {
+        one.tell(Event::Submit(vec![Submission::LeaderOnly(vec![1])]));
+        one.persist();
+    }
+    let id = raft_id(3, 1);
+    one.consensus.node.raft.mut_prs().get_mut(id).unwrap().become_snapshot(matched + 4);
+    one.tell(Event::SnapshotSent { to: 3, ok: true });
+    let stale = RaftMessage {
+        index: matched + 4,
+        reject: true,
+        reject_hint: 0,
+        ..message(RaftKind::AppendResponse, 3, term)
+    };
+    one.hear(3, stale);
+    let progress = one.consensus.node.raft.prs().get(id).unwrap();
+    assert!(progress.next_idx > progress.matched && progress.matched == matched, "{progress:?}");
 }
 
 #[test]
