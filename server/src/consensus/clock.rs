@@ -20,6 +20,8 @@ pub(super) struct Election {
     /// What it was drawn for: a change of any of these begins the count anew.
     drawn_for: Option<(u64, StateRole, u64)>,
     ticks: usize,
+    /// Candidacies since there was a leader.
+    candidacies: u32,
     hand_over_again: Moment,
 }
 
@@ -113,13 +115,34 @@ impl Consensus {
     }
 
     /// raft rolls its own dice in every reset of its timer; ours, which the seed decides, come after it.
+    ///
+    /// Who has not won asks again sooner than raft would: an asking before the vote ([`StateRole::PreCandidate`]) changes
+    /// nothing anywhere and fails when a peer heard the dead leader a moment later; a first vote that was split is
+    /// soon repeated. A vote after that waits its full time: the disks or the network may be slower than we think.
     pub(super) fn draw_election_timeout(&mut self) {
         let raft = &mut self.node.raft;
         let now_for = (raft.term, raft.state, raft.leader_id);
-        if self.election.drawn_for != Some(now_for) {
+        let least = raft.election_timeout();
+        let asks_again = raft.state == StateRole::PreCandidate && raft.election_elapsed == 0;
+        if self.election.drawn_for != Some(now_for) || asks_again {
             self.election.drawn_for = Some(now_for);
-            let least = raft.election_timeout();
-            self.election.ticks = least + (self.entropy.next_u64() % least as u64) as usize;
+            let most = least as u64;
+            self.election.ticks = least + (self.entropy.next_u64() % most) as usize;
+            let wait = match raft.state {
+                StateRole::PreCandidate => Some(1 + self.entropy.next_u64() % (most / 2).max(1)),
+                StateRole::Candidate => {
+                    self.election.candidacies += 1;
+                    let soon = self.election.candidacies == 1;
+                    soon.then(|| most / 2 + 1 + self.entropy.next_u64() % (most / 2).max(1))
+                }
+                StateRole::Follower | StateRole::Leader => None,
+            };
+            if let Some(wait) = wait {
+                raft.election_elapsed = self.election.ticks.saturating_sub(wait as usize);
+            }
+            if raft.leader_id != 0 {
+                self.election.candidacies = 0;
+            }
         }
         raft.set_randomized_election_timeout(self.election.ticks);
     }

@@ -35,6 +35,7 @@ use read::Reads;
 use ready::Unsynced;
 use stamp::Stamp;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 use view::LogView;
 use warren_storage::log::LogError;
 use warren_storage::tree::Position;
@@ -163,6 +164,10 @@ impl Consensus {
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             ..raft::Config::default()
         };
+        // Servers that start together should not tick together.
+        let mut entropy = start.entropy;
+        let tick_us = start.timers.tick().as_micros() as u64;
+        let first_tick = Duration::from_micros(1 + entropy.next_u64() % tick_us.max(1));
         let view = LogView::new(start.reader, start.checkpoint, hard, conf)?;
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let mut consensus = Consensus {
@@ -170,7 +175,7 @@ impl Consensus {
             server_id: start.server_id,
             incarnation: start.incarnation,
             timers: start.timers,
-            entropy: start.entropy,
+            entropy,
             stamp: Stamp::new(now, start.server_id, start.rules),
             outbox: Outbox::new(start.incarnation),
             inbox: Inbox::default(),
@@ -187,7 +192,7 @@ impl Consensus {
             reads: Reads::new(start.server_id, start.incarnation),
             election: Election::default(),
             watch: Watch::new(now),
-            next_tick: now + start.timers.tick(),
+            next_tick: now + first_tick,
             refused: 0,
             actions: VecDeque::new(),
         };
