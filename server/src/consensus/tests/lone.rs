@@ -1,6 +1,6 @@
 //! The rules of driving the raft crate that matter with one voter, each told as an incident.
 
-use super::{Action, Consensus, Event, Start, Submission, Timers, found, raft_id};
+use super::super::{Action, Consensus, Event, Start, Submission, Timers, found, raft_id};
 use crate::entropy::Entropy;
 use crate::moment::Moment;
 use std::sync::Arc;

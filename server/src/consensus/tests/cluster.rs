@@ -1,0 +1,515 @@
+//! An ensemble in memory: messages are late, lost and doubled as the dice say; appends become durable late; a crash
+//! loses what did not. Everything committed anywhere is one history, and every look at it is checked.
+
+use super::super::{Action, Consensus, Event, Start, Submission, Timers, found, raft_id};
+use crate::entropy::Entropy;
+use crate::moment::Moment;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use warren_storage::log::{Append, HardState, Log, LogOptions, LogRecord};
+use warren_storage::simdisk::SimDisk;
+use warren_storage::tree::Position;
+use warren_storage::{Command, Entry, Logged, Rules, SharedDisk, Tag};
+use warren_transport::peer::{PeerMessage, RaftMessage, ServerId, SnapshotHead};
+
+/// Steps of the clock.
+const STEP: Duration = Duration::from_millis(1);
+
+/// Dice from a seed.
+#[derive(Clone)]
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Dice {
+        Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(super) fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11
+    }
+
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        self.roll() % n.max(1)
+    }
+
+    pub(super) fn chance(&mut self, per_mille: u64) -> bool {
+        self.below(1_000) < per_mille
+    }
+}
+
+impl Entropy for Dice {
+    fn fill(&mut self, out: &mut [u8]) {
+        out.iter_mut().for_each(|b| *b = self.roll() as u8);
+    }
+}
+
+/// How bad the world is.
+#[derive(Clone, Copy)]
+pub(super) struct Faults {
+    pub(super) drop_per_mille: u64,
+    pub(super) double_per_mille: u64,
+    pub(super) delay_us_max: u64,
+    pub(super) sync_us_max: u64,
+}
+
+pub(super) const CALM: Faults =
+    Faults { drop_per_mille: 0, double_per_mille: 0, delay_us_max: 500, sync_us_max: 1_000 };
+pub(super) const BAD: Faults =
+    Faults { drop_per_mille: 80, double_per_mille: 80, delay_us_max: 30_000, sync_us_max: 20_000 };
+
+enum Job {
+    Append { number: u64, records: Vec<LogRecord>, hard_state: Option<HardState> },
+    Install { number: u64, head: SnapshotHead, hard_state: Option<HardState> },
+}
+
+enum Flight {
+    Message(ServerId, ServerId, PeerMessage),
+    Snapshot(ServerId, ServerId, RaftMessage),
+    SnapshotSent(ServerId, ServerId, bool),
+}
+
+/// One run of a server.
+pub(super) struct Life {
+    pub(super) consensus: Consensus,
+    log: Log,
+    jobs: VecDeque<Job>,
+    /// The first of the jobs is durable then.
+    job_done: Option<Moment>,
+    pub(super) incarnation: u64,
+    pub(super) applied: u64,
+    /// Writes submitted in this run.
+    pub(super) written: u64,
+    /// Tokens of syncs, with the least index that each must see.
+    pub(super) syncs: BTreeMap<u64, u64>,
+    pub(super) synced: u64,
+    /// The run took a snapshot and gave up what was under way.
+    pub(super) gave_up: bool,
+    pub(super) leader: Option<ServerId>,
+}
+
+pub(super) struct Server {
+    pub(super) id: ServerId,
+    disk: SimDisk,
+    /// What the fake tree has on disk.
+    checkpoint: Position,
+    pub(super) life: Option<Life>,
+    pub(super) snapshots_taken: u64,
+}
+
+pub(super) struct Cluster {
+    pub(super) now: Moment,
+    pub(super) dice: Dice,
+    pub(super) faults: Faults,
+    pub(super) servers: Vec<Server>,
+    flights: BTreeMap<(u64, u64), Flight>,
+    flown: u64,
+    cut: BTreeSet<(ServerId, ServerId)>,
+    /// Everything committed, by index: term and data.
+    pub(super) history: BTreeMap<u64, (u64, Bytes)>,
+    leaders: BTreeMap<u64, ServerId>,
+    /// Runs that were ever begun: how much they wrote, and whether all of that must be in the history.
+    runs: BTreeMap<(ServerId, u64), (u64, bool)>,
+    /// What happened, for comparing two runs of one seed.
+    pub(super) trace: Vec<String>,
+    pub(super) tracing: bool,
+}
+
+impl Cluster {
+    pub(super) fn new(servers: u8, seed: u64) -> Cluster {
+        let mut cluster = Cluster {
+            now: Moment { us: 1_000_000, wall_ms: 1_700_000_000_000 },
+            dice: Dice::new(seed),
+            faults: CALM,
+            servers: Vec::new(),
+            flights: BTreeMap::new(),
+            flown: 0,
+            cut: BTreeSet::new(),
+            history: BTreeMap::new(),
+            leaders: BTreeMap::new(),
+            runs: BTreeMap::new(),
+            trace: Vec::new(),
+            tracing: false,
+        };
+        for id in 1..=servers {
+            let disk = SimDisk::new();
+            let server = Server { id, disk, checkpoint: Position::default(), life: None, snapshots_taken: 0 };
+            cluster.servers.push(server);
+        }
+        for id in 1..=servers {
+            cluster.start(id);
+        }
+        cluster
+    }
+
+    pub(super) fn at(&mut self, id: ServerId) -> &mut Server {
+        &mut self.servers[usize::from(id) - 1]
+    }
+
+    pub(super) fn life(&mut self, id: ServerId) -> &mut Life {
+        self.at(id).life.as_mut().expect("the server runs")
+    }
+
+    pub(super) fn ids(&self) -> Vec<ServerId> {
+        self.servers.iter().map(|s| s.id).collect()
+    }
+
+    pub(super) fn is_up(&self, id: ServerId) -> bool {
+        self.servers[usize::from(id) - 1].life.is_some()
+    }
+
+    /// Start a server on its disk.
+    pub(super) fn start(&mut self, id: ServerId) {
+        let voters: Vec<u64> = self.ids().into_iter().map(|id| raft_id(id, 1)).collect();
+        let incarnation = self.dice.roll() | 1;
+        let entropy = Dice::new(self.dice.roll());
+        let now = self.now;
+        let server = self.at(id);
+        let disk: SharedDisk = Arc::new(server.disk.clone());
+        let options = LogOptions { segment_bytes_max: 2_048, ahead_bytes: 4_096, cache_bytes: 1_024 };
+        let (mut log, mut recovered) = Log::open(disk, options).unwrap();
+        if recovered.last_index < server.checkpoint.index {
+            log.reset(server.checkpoint.index, server.checkpoint.term, None).unwrap();
+            recovered.hard_state = log.hard_state();
+        }
+        let start = Start {
+            id: raft_id(id, 1),
+            server_id: id,
+            incarnation,
+            reader: log.reader(),
+            hard_state: recovered.hard_state,
+            checkpoint: server.checkpoint,
+            conf_state: found(&voters),
+            rules: Rules::default(),
+            timers: Timers::default(),
+            entropy: Box::new(entropy),
+        };
+        let life = Life {
+            consensus: Consensus::new(now, start).unwrap(),
+            log,
+            jobs: VecDeque::new(),
+            job_done: None,
+            incarnation,
+            applied: server.checkpoint.index,
+            written: 0,
+            syncs: BTreeMap::new(),
+            synced: 0,
+            gave_up: false,
+            leader: None,
+        };
+        server.life = Some(life);
+        self.runs.insert((id, incarnation), (0, false));
+        self.drain(id);
+    }
+
+    /// The power goes: what was not synced is lost.
+    pub(super) fn crash(&mut self, id: ServerId) {
+        let seed = self.dice.roll();
+        let server = self.at(id);
+        let Some(life) = server.life.take() else { return };
+        server.disk.lose_power();
+        drop(life);
+        server.disk = server.disk.after_crash(seed);
+    }
+
+    pub(super) fn cut(&mut self, from: ServerId, to: ServerId) {
+        self.cut.insert((from, to));
+    }
+
+    pub(super) fn isolate(&mut self, id: ServerId) {
+        for other in self.ids() {
+            self.cut.insert((id, other));
+            self.cut.insert((other, id));
+        }
+    }
+
+    pub(super) fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    /// A server's clients write.
+    pub(super) fn write(&mut self, id: ServerId, count: u64) {
+        let mut submissions = Vec::new();
+        let life = self.life(id);
+        let incarnation = life.incarnation;
+        for _ in 0..count {
+            life.written += 1;
+            let tag = Tag { session: incarnation as i64, generation: u32::from(id), sequence: life.written };
+            let logged = Logged { tag: Some(tag), ids: Vec::new(), command: Command::CloseSession };
+            submissions.push(Submission::Command(logged.encode()));
+        }
+        let (written, gave_up) = (life.written, life.gave_up);
+        self.runs.insert((id, incarnation), (written, !gave_up));
+        self.tell(id, Event::Submit(submissions));
+    }
+
+    pub(super) fn sync(&mut self, id: ServerId) {
+        let committed = self.history.keys().next_back().copied().unwrap_or(0);
+        let life = self.life(id);
+        let token = life.synced + life.syncs.len() as u64 + 1;
+        life.syncs.insert(token, committed);
+        self.tell(id, Event::Submit(vec![Submission::Sync(token)]));
+    }
+
+    /// A server's tree makes a checkpoint of what it has applied, and its log is purged.
+    pub(super) fn checkpoint(&mut self, id: ServerId) {
+        let voters: Vec<u64> = self.ids().into_iter().map(|id| raft_id(id, 1)).collect();
+        let applied = self.life(id).applied;
+        // Not while a snapshot replaces the tree.
+        if applied == 0 || self.life(id).jobs.iter().any(|job| matches!(job, Job::Install { .. })) {
+            return;
+        }
+        let Some((term, _)) = self.history.get(&applied) else { return };
+        let position = Position { index: applied, term: *term };
+        let server = self.at(id);
+        if position.index <= server.checkpoint.index {
+            return;
+        }
+        server.checkpoint = position;
+        let life = server.life.as_mut().unwrap();
+        life.log.purge(position.index).unwrap();
+        let first_index = life.log.reader().first_index();
+        self.tell(id, Event::Checkpointed { position, conf_state: found(&voters), first_index });
+    }
+
+    pub(super) fn tell(&mut self, id: ServerId, event: Event) {
+        let now = self.now;
+        if self.tracing {
+            let line = format!("{} {id} told {event:?}", now.us);
+            self.trace.push(line);
+        }
+        self.life(id).consensus.handle(now, event).unwrap();
+        self.drain(id);
+    }
+
+    fn fly(&mut self, flight: Flight, after_us: u64) {
+        self.flown += 1;
+        self.flights.insert((self.now.us + 1 + after_us, self.flown), flight);
+    }
+
+    fn drain(&mut self, id: ServerId) {
+        while let Some(action) = self.life(id).consensus.poll_action() {
+            if self.tracing {
+                let line = format!("{} {id} asks {action:?}", self.now.us);
+                self.trace.push(line);
+            }
+            match action {
+                Action::Append { number, records, hard_state } => {
+                    self.life(id).jobs.push_back(Job::Append { number, records, hard_state });
+                }
+                Action::Install { number, head, hard_state } => {
+                    self.life(id).jobs.push_back(Job::Install { number, head, hard_state });
+                }
+                Action::Commit(entries) => {
+                    for entry in entries {
+                        let Position { index, term } = entry.position;
+                        let known = self.history.entry(index).or_insert((term, entry.data.clone()));
+                        assert_eq!(*known, (term, entry.data), "server {id} commits another entry {index}");
+                        let life = self.life(id);
+                        assert_eq!(index, life.applied + 1, "server {id} commits out of order");
+                        life.applied = index;
+                    }
+                    let applied = self.life(id).applied;
+                    let now = self.now;
+                    self.life(id).consensus.handle(now, Event::Applied(applied)).unwrap();
+                }
+                Action::ReadAt { index, tokens } => {
+                    for token in tokens {
+                        let least = self.life(id).syncs.remove(&token).expect("a token comes back once");
+                        assert!(index >= least, "server {id} reads at {index}, {least} was committed before");
+                        self.life(id).synced += 1;
+                    }
+                }
+                Action::Lead(leads) => {
+                    assert_eq!(self.life(id).consensus.is_leading(), leads);
+                    let term = self.life(id).consensus.facts().term;
+                    if leads {
+                        let leader = *self.leaders.entry(term).or_insert(id);
+                        assert_eq!(leader, id, "two leaders in term {term}");
+                    }
+                }
+                Action::Leader { leader, .. } => self.life(id).leader = leader,
+                Action::Send { to, message } => {
+                    let copies = 1 + u64::from(self.dice.chance(self.faults.double_per_mille));
+                    for _ in 0..copies {
+                        if !self.dice.chance(self.faults.drop_per_mille) {
+                            let after = self.dice.below(self.faults.delay_us_max);
+                            self.fly(Flight::Message(id, to, message.clone()), after);
+                        }
+                    }
+                }
+                Action::SendSnapshot { to, mut message } => {
+                    let newest = self.at(id).checkpoint;
+                    let head = message.snapshot.as_mut().expect("a snapshot has a head");
+                    assert!(newest.index >= head.index, "a head that is not in any checkpoint");
+                    (head.index, head.term) = (newest.index, newest.term);
+                    let ok = !self.dice.chance(self.faults.drop_per_mille);
+                    let after = self.dice.below(20 * self.faults.delay_us_max);
+                    if ok {
+                        self.fly(Flight::Snapshot(id, to, message), after);
+                    }
+                    self.fly(Flight::SnapshotSent(id, to, ok), after);
+                }
+            }
+        }
+    }
+
+    /// A millisecond passes.
+    fn step(&mut self) {
+        self.now = self.now + STEP;
+        while let Some(entry) = self.flights.first_entry() {
+            if entry.key().0 > self.now.us {
+                break;
+            }
+            match entry.remove() {
+                Flight::Message(from, to, message) => {
+                    if self.is_up(to) && !self.cut.contains(&(from, to)) {
+                        self.tell(to, Event::Peer { from, message });
+                    } else if self.is_up(from) && self.dice.chance(100) {
+                        self.tell(from, Event::Unreachable { server: to });
+                    }
+                }
+                Flight::Snapshot(from, to, message) => {
+                    if self.is_up(to) && !self.cut.contains(&(from, to)) {
+                        self.tell(to, Event::SnapshotReceived { from, message });
+                    }
+                }
+                Flight::SnapshotSent(from, to, ok) => {
+                    if self.is_up(from) {
+                        let ok = ok && self.is_up(to) && !self.cut.contains(&(from, to));
+                        self.tell(from, Event::SnapshotSent { to, ok });
+                    }
+                }
+            }
+        }
+        for id in self.ids() {
+            if self.is_up(id) {
+                self.work(id);
+                let now = self.now;
+                if self.life(id).consensus.poll_timeout().us <= now.us {
+                    self.tell(id, Event::Tick);
+                }
+            }
+        }
+    }
+
+    /// The log's thread: one job at a time.
+    fn work(&mut self, id: ServerId) {
+        let (now, after) = (self.now, self.dice.below(self.faults.sync_us_max));
+        let server = self.at(id);
+        let life = server.life.as_mut().unwrap();
+        match life.job_done {
+            None if !life.jobs.is_empty() => life.job_done = Some(now + Duration::from_micros(after)),
+            Some(done) if done.us <= now.us => {
+                life.job_done = None;
+                let event = match life.jobs.pop_front().expect("there is one under way") {
+                    Job::Append { number, records, hard_state } => {
+                        life.log.append(Append { records: &records, hard_state }).unwrap();
+                        Event::Persisted(number)
+                    }
+                    Job::Install { number, head, hard_state } => {
+                        server.checkpoint = Position { index: head.index, term: head.term };
+                        life.log.reset(head.index, head.term, hard_state).unwrap();
+                        (life.applied, life.gave_up) = (head.index, true);
+                        server.snapshots_taken += 1;
+                        let run = (id, life.incarnation);
+                        self.runs.get_mut(&run).unwrap().1 = false;
+                        Event::Installed { number }
+                    }
+                };
+                self.tell(id, event);
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn run_ms(&mut self, ms: u64) {
+        for _ in 0..ms {
+            self.step();
+        }
+    }
+
+    /// Until it is so, and how long that took, ms.
+    pub(super) fn run_until(&mut self, ms_max: u64, what: &str, is_so: impl Fn(&Cluster) -> bool) -> u64 {
+        for ms in 0..ms_max {
+            if is_so(self) {
+                return ms;
+            }
+            self.step();
+        }
+        let facts: Vec<_> =
+            self.servers.iter().map(|s| s.life.as_ref().map(|l| l.consensus.facts())).collect();
+        panic!("{what}: not within {ms_max} ms; {facts:#?}");
+    }
+
+    /// The leader of the highest term among those that run.
+    pub(super) fn leader(&self) -> Option<ServerId> {
+        let leads = |s: &&Server| s.life.as_ref().is_some_and(|l| l.consensus.is_leading());
+        self.servers
+            .iter()
+            .filter(leads)
+            .max_by_key(|s| s.life.as_ref().map(|l| l.consensus.facts().term))
+            .map(|s| s.id)
+    }
+
+    pub(super) fn elect(&mut self) -> ServerId {
+        self.run_until(3_000, "an election", |c| {
+            let up = || c.servers.iter().filter_map(|s| s.life.as_ref());
+            c.leader().is_some() && up().all(|l| l.leader == c.leader())
+        });
+        self.leader().unwrap()
+    }
+
+    /// Everything asked by those that run is committed and applied everywhere.
+    pub(super) fn is_settled(&self) -> bool {
+        let last = self.history.keys().next_back().copied().unwrap_or(0);
+        self.servers
+            .iter()
+            .filter_map(|s| s.life.as_ref())
+            .all(|life| life.consensus.facts().own == 0 && life.applied == last && life.syncs.is_empty())
+    }
+
+    /// Every write is in the history at most once and in its order, and all of a run that never died are.
+    pub(super) fn check_exactly_once(&self) {
+        let mut next: BTreeMap<(ServerId, u64), (u64, u64)> = BTreeMap::new();
+        for (expected, (index, (_, data))) in (1..).zip(&self.history) {
+            assert_eq!(*index, expected, "the history has no holes");
+            if data.is_empty() {
+                continue;
+            }
+            let Entry::Batch { origin, commands, .. } = Entry::decode(data).unwrap() else { continue };
+            let run = (origin.server, origin.incarnation);
+            let (number, sequence) = next.entry(run).or_insert((1, 1));
+            let first = origin.last + 1 - commands.len() as u64;
+            let (_, whole) = self.runs[&run];
+            if whole {
+                assert_eq!(first, *number, "run {run:?} at entry {index}");
+            } else {
+                assert!(first >= *number, "run {run:?} at entry {index}: {first} comes after {number}");
+            }
+            *number = origin.last + 1;
+            for command in commands {
+                let tag = Logged::decode(command).unwrap().tag.unwrap();
+                if whole {
+                    assert_eq!(tag.sequence, *sequence, "run {run:?}");
+                } else {
+                    assert!(tag.sequence >= *sequence, "run {run:?}: {} again", tag.sequence);
+                }
+                *sequence = tag.sequence + 1;
+            }
+        }
+        for server in &self.servers {
+            let Some(life) = &server.life else { continue };
+            let run = (server.id, life.incarnation);
+            let (written, whole) = self.runs[&run];
+            if whole {
+                let done = next.get(&run).map_or(0, |(_, sequence)| sequence - 1);
+                assert_eq!(done, written, "run {run:?} wrote {written}");
+            }
+        }
+    }
+}
