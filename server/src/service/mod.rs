@@ -8,18 +8,18 @@
 //!
 //! While there is no leader, connections and sessions stay and reads are answered; only writes wait.
 
+mod ensemble;
 mod sessions;
 mod sweep;
 #[cfg(test)]
 mod tests;
 mod touches;
 
-use crate::consensus::{self, Committed, Submission};
+use crate::consensus::{Committed, Submission};
 use crate::expiry::ExpiryQueue;
 use crate::mailbox::{Item, Mailbox};
 use crate::moment::Moment;
-use crate::room::{Room, Standing};
-use crate::words::Mode;
+use crate::room::Room;
 use sessions::{Attachment, Connect};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -85,7 +85,7 @@ pub enum Event {
         /// From [`Event::Sync`].
         tokens: Vec<u64>,
     },
-    /// The term or the leader changed ([`consensus::Action::Leader`]).
+    /// The term or the leader changed ([`crate::consensus::Action::Leader`]).
     Leader {
         /// raft's term.
         term: u64,
@@ -340,74 +340,6 @@ impl Service {
     /// Is a checkpoint being written, or one wanted?
     pub fn is_checkpointing(&self) -> bool {
         self.checkpointing || self.checkpoint_wanted
-    }
-
-    // ---- the leader ----------------------------------------------------------------------------------------
-
-    fn on_leader(&mut self, now: Moment, term: u64, leader: Option<ServerId>) {
-        if (term, leader) == (self.term, self.leader) {
-            return;
-        }
-        (self.term, self.leader) = (term, leader);
-        self.leading = leader == Some(self.options.server_id);
-        self.epoch_asked = false;
-        self.expiry.clear();
-        self.reports.on_leader(now.ms());
-        if self.leading {
-            self.give_full_timeouts(now);
-            self.last_time = now;
-            self.sweeper.start(now);
-        }
-        self.show_standing();
-        if !self.alone {
-            match leader {
-                Some(leader) => tracing::info!(leader, term, "there is a leader"),
-                None => tracing::info!(term, "there is no leader; writes wait"),
-            }
-        }
-    }
-
-    fn show_standing(&self) {
-        let mode = match (self.alone, self.leading) {
-            (true, _) => Mode::Standalone,
-            (false, true) => Mode::Leader,
-            (false, false) => Mode::Follower,
-        };
-        let Service { term, leader, .. } = *self;
-        self.room.set_standing(Standing { server_id: self.options.server_id, mode, leader, term });
-    }
-
-    /// Who votes is known, or is others.
-    fn on_voters(&mut self, now: Moment) {
-        self.alone = consensus::voters(self.tree.conf_state()) <= 1;
-        if self.alone {
-            self.room.set_contact_ms(u64::MAX);
-        } else if self.room.contact_ms() == u64::MAX {
-            self.room.set_contact_ms(now.ms());
-        }
-        self.show_standing();
-    }
-
-    /// The tree is another one from now on, of a later position: what lies between was never applied here.
-    fn on_install(&mut self, now: Moment, tree: Tree) {
-        assert!(!self.leading, "a leader takes no snapshot");
-        let position = tree.position();
-        assert!(
-            position > self.tree.position(),
-            "a snapshot at {position:?} after {:?}",
-            self.tree.position()
-        );
-        tracing::info!(index = position.index, "took a snapshot; clients have to connect anew");
-        // Before the new tree can be read, so that no reply shows a change whose event was skipped.
-        self.dismiss_everybody();
-        self.tree = tree;
-        self.backlog.retain(|entry| entry.position.index > position.index);
-        self.epoch_term = position.term;
-        (self.refusals, self.misses) = (self.tree.refusals(), self.tree.misses());
-        self.foreign_checkpoints += u32::from(std::mem::take(&mut self.checkpointing));
-        self.unpublished = true;
-        self.on_voters(now);
-        self.actions.push_back(Action::Applied(position.index));
     }
 
     // ---- apply ---------------------------------------------------------------------------------------------

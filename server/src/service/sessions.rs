@@ -250,9 +250,8 @@ impl Service {
                 self.ask_for_proof(now);
             }
             PeerMessage::TouchesAck(answer) if self.leader == Some(from) && !self.leading => {
-                if self.reports.on_answer(answer.number) {
-                    self.room.set_contact_ms(self.reports.contact_ms());
-                }
+                self.reports.on_answer(answer.number);
+                self.room.set_contact_ms(self.reports.contact_ms());
             }
             // To or from a leader that is none any more. Whoever sent it learns that and asks the next.
             _ => {}

@@ -2,8 +2,10 @@
 //! Consensus has its own tests; here it is a vector.
 
 use super::*;
+use crate::consensus;
 use crate::mailbox::{Attached, Pulse};
 use crate::metrics::Metrics;
+use crate::words::Mode;
 use warren_storage::simdisk::SimDisk;
 use warren_storage::tree::{Position, TreeOptions};
 use warren_storage::{CreateMode, Op, Origin, Rules, Tag};

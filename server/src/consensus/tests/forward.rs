@@ -147,7 +147,15 @@ fn the_leader_keeps_no_more_than_a_window_of_a_run() {
 }
 
 fn move_of(owner: u8, incarnation: u64) -> Command<'static> {
-    Command::MoveSession { session: 1, password: [0; 16], owner, incarnation, request: 1, timeout_ms: 1 }
+    Command::MoveSession {
+        session: 1,
+        generation: 1,
+        password: [0; 16],
+        owner,
+        incarnation,
+        request: 1,
+        timeout_ms: 1,
+    }
 }
 
 #[test]
@@ -163,7 +171,7 @@ fn what_a_server_may_not_ask_is_refused_and_those_behind_it_are_not() {
     let untagged = |command| Logged { tag: None, ids: Vec::new(), command }.encode();
     let bad = [
         untagged(create),
-        untagged(Command::Expire { session: 1, generation: 1 }),
+        untagged(Command::Expire { session: 1, generation: 1, epoch: 1 }),
         untagged(Command::CloseSession),
         untagged(move_of(3, RUN)),
         untagged(move_of(2, RUN + 1)),

@@ -1,0 +1,77 @@
+//! What a server is told of its ensemble: who leads, who votes, and that it was so far behind that it gets another tree.
+
+use super::{Action, Service};
+use crate::consensus;
+use crate::moment::Moment;
+use crate::room::Standing;
+use crate::words::Mode;
+use warren_storage::tree::Tree;
+use warren_transport::peer::ServerId;
+
+impl Service {
+    pub(super) fn on_leader(&mut self, now: Moment, term: u64, leader: Option<ServerId>) {
+        if (term, leader) == (self.term, self.leader) {
+            return;
+        }
+        (self.term, self.leader) = (term, leader);
+        self.leading = leader == Some(self.options.server_id);
+        self.epoch_asked = false;
+        self.expiry.clear();
+        self.reports.on_leader(now.ms());
+        if self.leading {
+            self.give_full_timeouts(now);
+            self.last_time = now;
+            self.sweeper.start(now);
+        }
+        self.show_standing();
+        if !self.alone {
+            match leader {
+                Some(leader) => tracing::info!(leader, term, "there is a leader"),
+                None => tracing::info!(term, "there is no leader; writes wait"),
+            }
+        }
+    }
+
+    fn show_standing(&self) {
+        let mode = match (self.alone, self.leading) {
+            (true, _) => Mode::Standalone,
+            (false, true) => Mode::Leader,
+            (false, false) => Mode::Follower,
+        };
+        let Service { term, leader, .. } = *self;
+        self.room.set_standing(Standing { server_id: self.options.server_id, mode, leader, term });
+    }
+
+    /// Who votes is known, or is others.
+    pub(super) fn on_voters(&mut self, now: Moment) {
+        self.alone = consensus::voters(self.tree.conf_state()) <= 1;
+        if self.alone {
+            self.room.set_contact_ms(u64::MAX);
+        } else if self.room.contact_ms() == u64::MAX {
+            self.room.set_contact_ms(now.ms());
+        }
+        self.show_standing();
+    }
+
+    /// The tree is another one from now on, of a later position: what lies between was never applied here.
+    pub(super) fn on_install(&mut self, now: Moment, tree: Tree) {
+        assert!(!self.leading, "a leader takes no snapshot");
+        let position = tree.position();
+        assert!(
+            position > self.tree.position(),
+            "a snapshot at {position:?} after {:?}",
+            self.tree.position()
+        );
+        tracing::info!(index = position.index, "took a snapshot; clients have to connect anew");
+        // Before the new tree can be read, so that no reply shows a change whose event was skipped.
+        self.dismiss_everybody();
+        self.tree = tree;
+        self.backlog.retain(|entry| entry.position.index > position.index);
+        self.epoch_term = position.term;
+        (self.refusals, self.misses) = (self.tree.refusals(), self.tree.misses());
+        self.foreign_checkpoints += u32::from(std::mem::take(&mut self.checkpointing));
+        self.unpublished = true;
+        self.on_voters(now);
+        self.actions.push_back(Action::Applied(position.index));
+    }
+}
