@@ -314,17 +314,21 @@ impl Raw {
         alpn: &[u8],
     ) -> quinn::ConnectionError {
         let connecting = self.connecting(addr, files, alpn);
-        self.runtime.block_on(async {
-            match connecting.await {
-                Ok(connection) => connection.closed().await,
-                Err(e) => e,
-            }
-        })
+        match self.runtime.block_on(connecting) {
+            Ok(connection) => self.closed(&connection),
+            Err(e) => e,
+        }
     }
 
     pub(super) fn connect(&self, addr: SocketAddr, files: &TlsFiles) -> quinn::Connection {
         let connecting = self.connecting(addr, Some(files), b"warren/1");
         self.runtime.block_on(connecting).unwrap()
+    }
+
+    /// How the other end closed this connection.
+    pub(super) fn closed(&self, connection: &quinn::Connection) -> quinn::ConnectionError {
+        let closed = async { tokio::time::timeout(PATIENCE, connection.closed()).await };
+        self.runtime.block_on(closed).expect("the other end closes the connection")
     }
 
     /// A stream that begins with these bytes, and stays open.

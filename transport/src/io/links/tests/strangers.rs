@@ -208,7 +208,7 @@ fn misbehaves(reason: RefusalReason, act: impl FnOnce(&Raw, &quinn::Connection))
     let raw = Raw::new();
     let connection = raw.connect(one.addr(), &ca.files(2));
     act(&raw, &connection);
-    let closed = raw.runtime.block_on(connection.closed());
+    let closed = raw.closed(&connection);
     assert!(matches!(closed, quinn::ConnectionError::ApplicationClosed(_)), "{closed:?}");
     let refusal = one.told.refused(reason);
     assert_eq!(refusal.server, Some(2));
@@ -293,7 +293,7 @@ fn a_peer_that_does_not_say_hello_has_no_link() {
     let one = start(config(1, ca.files(1), &[(2, NOWHERE.into())]));
     let raw = Raw::new();
     let connection = raw.connect(one.addr(), &ca.files(2));
-    let closed = raw.runtime.block_on(connection.closed());
+    let closed = raw.closed(&connection);
     assert!(matches!(closed, quinn::ConnectionError::ApplicationClosed(_)), "{closed:?}");
     assert_eq!(one.links.facts()[0].up, None);
 }
