@@ -222,3 +222,172 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Counted<T, MAX
         Ok(items)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Forward, ForwardAck, RaftKind, SnapshotHead, TouchesAck};
+    use super::*;
+    use bytes::Bytes;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    fn data() -> impl Strategy<Value = Bytes> {
+        vec(any::<u8>(), 0..300).prop_map(Bytes::from)
+    }
+
+    fn kind() -> impl Strategy<Value = RaftKind> {
+        use RaftKind::*;
+        proptest::sample::select(vec![
+            Append,
+            AppendResponse,
+            RequestVote,
+            RequestVoteResponse,
+            RequestPreVote,
+            RequestPreVoteResponse,
+            Heartbeat,
+            HeartbeatResponse,
+            Snapshot,
+            TimeoutNow,
+            ReadIndex,
+            ReadIndexResponse,
+            TransferLeader,
+        ])
+    }
+
+    fn raft() -> impl Strategy<Value = RaftMessage> {
+        let entry = (any::<u64>(), any::<u64>(), any::<bool>(), data())
+            .prop_map(|(index, term, conf_change, data)| PeerEntry { index, term, conf_change, data });
+        let head = (any::<u64>(), any::<u64>(), data()).prop_map(|(index, term, conf_state)| SnapshotHead {
+            index,
+            term,
+            conf_state,
+        });
+        let rest = (any::<bool>(), any::<i64>(), data(), vec(entry, 0..5), proptest::option::of(head));
+        (kind(), any::<[u64; 9]>(), rest).prop_map(
+            |(kind, n, (reject, priority, context, entries, snapshot))| RaftMessage {
+                kind,
+                to: n[0],
+                from: n[1],
+                term: n[2],
+                log_term: n[3],
+                index: n[4],
+                commit: n[5],
+                commit_term: n[6],
+                request_snapshot: n[7],
+                reject,
+                reject_hint: n[8],
+                priority,
+                context,
+                entries,
+                snapshot,
+            },
+        )
+    }
+
+    fn message() -> impl Strategy<Value = PeerMessage> {
+        let request = prop_oneof![
+            data().prop_map(Forwarded::Command),
+            any::<(i32, u64)>()
+                .prop_map(|(timeout_ms, request)| Forwarded::OpenSession { timeout_ms, request }),
+        ];
+        let forward = (any::<[u64; 4]>(), vec(request, 0..5)).prop_map(|(n, requests)| Forward {
+            term: n[0],
+            incarnation: n[1],
+            first: n[2],
+            begin: n[3],
+            requests,
+        });
+        prop_oneof![
+            raft().prop_map(PeerMessage::Raft),
+            forward.prop_map(PeerMessage::Forward),
+            any::<[u64; 3]>().prop_map(|[term, incarnation, upto]| {
+                PeerMessage::ForwardAck(ForwardAck { term, incarnation, upto })
+            }),
+            (any::<u64>(), vec(any::<i64>(), 0..50))
+                .prop_map(|(number, sessions)| PeerMessage::Touches(Touches { number, sessions })),
+            any::<u64>().prop_map(|number| PeerMessage::TouchesAck(TouchesAck { number })),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded_and_no_longer_than_its_bound(messages in vec(message(), 1..4), cut in any::<usize>()) {
+            let mut wire = BytesMut::new();
+            for message in &messages {
+                let before = wire.len();
+                encode(message, &mut wire);
+                prop_assert!(wire.len() - before - LENGTH_BYTES <= size_bound(message).unwrap());
+            }
+            // Arriving in two pieces, wherever they part.
+            let cut = cut % (wire.len() + 1);
+            let late = wire.split_off(cut);
+            let mut received = wire;
+            let mut came = Vec::new();
+            for piece in [None, Some(late)] {
+                if let Some(piece) = piece {
+                    received.extend_from_slice(&piece);
+                }
+                while let Some(body) = take(&mut received, FRAME_BYTES_MAX).unwrap() {
+                    let lane = messages[came.len()].lane();
+                    came.push(decode(&body, lane).unwrap());
+                }
+            }
+            prop_assert_eq!(came, messages);
+            prop_assert!(received.is_empty());
+        }
+
+        #[test]
+        fn any_bytes_are_decoded_or_refused(bytes in vec(any::<u8>(), 0..200)) {
+            for lane in Lane::ALL {
+                if let Ok(message) = decode(&bytes, lane) {
+                    prop_assert_eq!(message.lane(), lane);
+                }
+                let _ = take(&mut BytesMut::from(&bytes[..]), lane.frame_bytes_max());
+            }
+        }
+
+        #[test]
+        fn a_message_with_one_byte_more_or_less_is_refused(message in message(), more in any::<u8>()) {
+            let mut wire = BytesMut::new();
+            encode(&message, &mut wire);
+            let mut body = wire[LENGTH_BYTES..].to_vec();
+            let whole = body.len();
+            prop_assert!(decode(&body[..whole - 1], message.lane()).is_err());
+            body.push(more);
+            prop_assert_eq!(decode(&body, message.lane()), Err(CodecError::Undecodable { bytes: whole + 1 }));
+        }
+    }
+
+    /// A few bytes must not make many: the count is refused, whether its items are there or not.
+    #[test]
+    fn a_list_over_its_limit_is_refused_on_both_sides() {
+        let touches =
+            |many: usize| PeerMessage::Touches(Touches { number: 1, sessions: std::vec![i64::MIN; many] });
+        let body = |message: &PeerMessage| {
+            let mut wire = BytesMut::new();
+            encode(message, &mut wire);
+            wire.split_off(LENGTH_BYTES)
+        };
+        assert!(size_bound(&touches(TOUCHES_MAX)).is_ok());
+        assert_eq!(decode(&body(&touches(TOUCHES_MAX)), Lane::Request), Ok(touches(TOUCHES_MAX)));
+        let over = touches(TOUCHES_MAX + 1);
+        assert_eq!(size_bound(&over), Err(CodecError::TooMany { items: TOUCHES_MAX + 1, max: TOUCHES_MAX }));
+        assert!(decode(&body(&over), Lane::Request).is_err());
+
+        let forward = |many: usize| {
+            let requests = std::vec![Forwarded::Command(Bytes::new()); many];
+            PeerMessage::Forward(Forward { term: 1, incarnation: 1, first: 1, begin: 1, requests })
+        };
+        assert!(decode(&body(&forward(REQUESTS_MAX)), Lane::Request).is_ok());
+        assert!(decode(&body(&forward(REQUESTS_MAX + 1)), Lane::Request).is_err());
+        assert!(matches!(size_bound(&forward(REQUESTS_MAX + 1)), Err(CodecError::TooMany { .. })));
+    }
+
+    #[test]
+    fn a_frame_over_its_limit_is_refused_by_its_length_alone() {
+        let mut bytes = BytesMut::from(&[0, 0, 1, 1][..]);
+        assert_eq!(take(&mut bytes, 256), Err(CodecError::TooLong { bytes: 257, max: 256 }));
+        let mut bytes = BytesMut::from(&[0, 0, 1, 0][..]);
+        assert_eq!(take(&mut bytes, 256), Ok(None));
+    }
+}

@@ -6,6 +6,7 @@ use crate::peer::Lane;
 use quinn::{
     EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
@@ -33,6 +34,8 @@ const KEEP_ALIVES: u32 = 3;
 const INCOMING_BYTES_MAX: u64 = 64 << 10;
 /// The same for all diallers.
 const INCOMING_BYTES_TOTAL_MAX: u64 = 4 << 20;
+/// What a key is derived for.
+const CONNECTION_IDS: &[u8] = b"warren connection ids";
 
 pub(super) fn transport(timers: &LinkTimers) -> TransportConfig {
     let mut transport = TransportConfig::default();
@@ -79,6 +82,11 @@ pub(super) fn open(
     let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
     let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
     socket.bind(&addr.into())?;
-    let config = EndpointConfig::new(reset_key);
+    // Ids of connections that this server gave out in its last run are known as its own, so that it answers them with a reset.
+    let digest = ring::hmac::sign(&reset_key, CONNECTION_IDS);
+    let key =
+        digest.as_ref().first_chunk().map(|first| u64::from_le_bytes(*first)).expect("a digest is longer");
+    let mut config = EndpointConfig::new(reset_key);
+    config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
     quinn::Endpoint::new(config, Some(server), socket.into(), Arc::new(TokioRuntime))
 }

@@ -1,0 +1,168 @@
+//! Links come and go.
+
+use super::harness::*;
+use crate::io::links::{DownReason, LinkTimers, SendError, TlsError, TlsFiles};
+use std::time::Duration;
+
+#[test]
+fn a_link_comes_up_and_is_told_when_the_other_server_stops() {
+    let ca = Ca::new("prod");
+    let (one, two) = pair(&ca);
+    let facts = &one.links.facts()[0];
+    assert_eq!((facts.server, facts.up.unwrap().addr), (2, two.addr()));
+    one.links.stop();
+    assert_eq!(one.told.down(2), DownReason::Stopping);
+    assert_eq!(two.told.down(1), DownReason::ByPeer("the server stops".into()));
+    assert_eq!(two.links.send(1, heartbeat(1)), Err(SendError::Down(1)));
+    assert_eq!(two.links.send(7, heartbeat(1)), Err(SendError::Unknown(7)));
+    one.links.stop();
+}
+
+#[test]
+fn three_servers_have_three_links() {
+    let ca = Ca::new("prod");
+    let one = start(config(1, ca.files(1), &[(1, NOWHERE.into()), (2, NOWHERE.into()), (3, NOWHERE.into())]));
+    let at = |server: &Server| server.addr().to_string();
+    let two = start(config(2, ca.files(2), &[(1, at(&one)), (2, NOWHERE.into()), (3, NOWHERE.into())]));
+    let three = start(config(3, ca.files(3), &[(1, at(&one)), (2, at(&two)), (3, NOWHERE.into())]));
+    let servers = [&one, &two, &three];
+    for server in servers {
+        // In any order.
+        let mut up = 0;
+        while up < 2 {
+            server.told.wait("a link", |told| matches!(told, Told::Up(_)).then_some(()));
+            up += 1;
+        }
+        assert!(server.links.facts().iter().all(|facts| facts.up.is_some()));
+    }
+    for (from, to) in [(1, 2), (1, 3), (2, 1), (2, 3), (3, 1), (3, 2)] {
+        servers[from - 1].links.send(to as u8, heartbeat(from as u64)).unwrap();
+        assert_eq!(servers[to - 1].told.message(), (from as u8, heartbeat(from as u64)));
+    }
+}
+
+#[test]
+fn a_name_is_dialled_again_until_somebody_is_there() {
+    let ca = Ca::new("prod");
+    let relay = Relay::new();
+    let mut patient = config(2, ca.files(2), &[(1, format!("localhost:{}", relay.addr().port()))]);
+    patient.timers.handshake = Duration::from_millis(100);
+    let two = start(patient);
+    let one = start(config(1, ca.files(1), &[(2, NOWHERE.into())]));
+    relay.lead_to(Some(one.addr()));
+    two.told.up(1);
+    one.told.up(2);
+}
+
+#[test]
+fn silence_ends_a_link_on_both_ends_and_it_comes_back() {
+    let ca = Ca::new("prod");
+    let relay = Relay::new();
+    let timers = LinkTimers {
+        idle: Duration::from_millis(300),
+        handshake: Duration::from_millis(300),
+        redial_max: Duration::from_millis(100),
+        ..LinkTimers::default()
+    };
+    let mut config_one = config(1, ca.files(1), &[(2, NOWHERE.into())]);
+    config_one.timers = timers;
+    let one = start(config_one);
+    relay.lead_to(Some(one.addr()));
+    let mut config_two = config(2, ca.files(2), &[(1, relay.addr().to_string())]);
+    config_two.timers = timers;
+    let two = start(config_two);
+    for cut_both_ways in [true, false] {
+        one.told.up(2);
+        two.told.up(1);
+        relay.set_deaf(true);
+        if cut_both_ways {
+            relay.lead_to(None);
+        }
+        assert_eq!(two.told.down(1), DownReason::Silent);
+        // Heard by one end, a link may end by its word before it ends by silence.
+        let why = one.told.down(2);
+        assert!(matches!(why, DownReason::Silent | DownReason::Replaced), "{why:?}");
+        relay.lead_to(Some(one.addr()));
+        relay.set_deaf(false);
+    }
+    one.told.up(2);
+    two.told.up(1);
+}
+
+/// A server that was killed cannot say so. The one that starts in its place does: with the idle timeout alone, the dialler would
+/// not notice before a minute.
+#[test]
+fn a_restarted_server_disowns_the_connections_of_its_last_run() {
+    let ca = Ca::new("prod");
+    let files = ca.files(1);
+    let relay = Relay::new();
+    let timers = LinkTimers { idle: Duration::from_secs(60), ..LinkTimers::default() };
+    let start_one = || {
+        let mut config = config(1, files.clone(), &[(2, NOWHERE.into())]);
+        config.timers = timers;
+        start(config)
+    };
+    let killed = start_one();
+    relay.lead_to(Some(killed.addr()));
+    let mut config_two = config(2, ca.files(2), &[(1, relay.addr().to_string())]);
+    config_two.timers = timers;
+    let two = start(config_two);
+    two.told.up(1);
+    relay.lead_to(None);
+    drop(killed);
+    let one = start_one();
+    relay.lead_to(Some(one.addr()));
+    two.links.send(1, heartbeat(1)).unwrap();
+    assert!(matches!(two.told.down(1), DownReason::Lost(_)));
+    two.told.up(1);
+    one.told.up(2);
+}
+
+#[test]
+fn a_newer_connection_of_the_same_server_replaces_the_older() {
+    let ca = Ca::new("prod");
+    let (one, two) = pair(&ca);
+    let raw = Raw::new();
+    let connection = raw.connect(one.addr(), &ca.files(2));
+    raw.stream(&connection, &[0]);
+    assert_eq!(one.told.down(2), DownReason::Replaced);
+    one.told.up(2);
+    assert_eq!(two.told.down(1), DownReason::ByPeer(DownReason::Replaced.to_string()));
+    // Which in its turn is replaced, when server 2 dials again.
+    assert_eq!(one.told.down(2), DownReason::Replaced);
+    one.told.up(2);
+    two.told.up(1);
+}
+
+#[test]
+fn certificates_change_without_a_restart_and_without_a_break() {
+    let old = Ca::new("prod");
+    let new = Ca::new("prod");
+    let both: Vec<u8> = [old.pem(), new.pem()].concat();
+    let (one, two) = pair(&old);
+    let stays_up = |one: &Server, two: &Server| {
+        one.links.send(2, heartbeat(1)).unwrap();
+        assert_eq!(two.told.message(), (1, heartbeat(1)));
+    };
+    // Both learn of the new authority, then both take its certificates.
+    one.links.reload(&TlsFiles { ca_pem: both.clone(), ..old.files(1) }).unwrap();
+    two.links.reload(&TlsFiles { ca_pem: both.clone(), ..old.files(2) }).unwrap();
+    one.links.reload(&TlsFiles { ca_pem: both.clone(), ..new.files(1) }).unwrap();
+    two.links.reload(&TlsFiles { ca_pem: both, ..new.files(2) }).unwrap();
+    stays_up(&one, &two);
+
+    // What cannot be used changes nothing.
+    let expires = one.links.certificate_expires();
+    assert!(matches!(one.links.reload(&new.files(2)), Err(TlsError::OwnCertificate { .. })));
+    assert_eq!(one.links.certificate_expires(), expires);
+    stays_up(&one, &two);
+
+    // The old authority goes. This link was made under it, so it ends, and is made anew under the new one.
+    one.links.reload(&new.files(1)).unwrap();
+    assert!(matches!(one.told.down(2), DownReason::Untrusted(_)));
+    assert!(matches!(two.told.down(1), DownReason::ByPeer(why) if why.contains("no longer trusted")));
+    one.told.up(2);
+    two.told.up(1);
+    two.links.reload(&new.files(2)).unwrap();
+    stays_up(&one, &two);
+}
