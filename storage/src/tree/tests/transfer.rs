@@ -220,6 +220,9 @@ fn what_is_not_a_whole_stream_is_refused_and_nothing_changes() {
     assert!(tried > 60, "{tried}");
 }
 
+/// Key and value.
+type Row = (Vec<u8>, Vec<u8>);
+
 /// Chunks whose checksums are right, so that what they say is looked at.
 fn forged(kinds: &[(stream::Kind, Vec<u8>)]) -> Vec<Vec<u8>> {
     let mut place = stream::Place::default();
@@ -242,7 +245,7 @@ fn rows_that_contradict_one_another_are_refused() {
         .collect();
     assert_eq!(good.len(), Kind::ALL.len());
     assert!(import(&MemoryDisk::default(), &forged(&good)).is_ok());
-    let body = |kind: Kind, change: &dyn Fn(&mut Vec<(Vec<u8>, Vec<u8>)>)| {
+    let body = |kind: Kind, change: &dyn Fn(&mut Vec<Row>)| {
         let mut rows = Vec::new();
         let mut rest = good[kind as usize].1.as_slice();
         while let Some((key, value)) = stream::take_row(&mut rest).unwrap() {
