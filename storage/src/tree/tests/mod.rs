@@ -5,6 +5,7 @@ mod disk;
 mod model;
 mod race;
 mod scenario;
+mod transfer;
 
 use super::*;
 use crate::command::{Command, CreateMode, Logged, Op, Rules, Tag};
