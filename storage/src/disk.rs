@@ -38,7 +38,8 @@ pub fn is_full(error: &std::io::Error) -> bool {
 /// Durability: the content of a file is durable after its backend's `sync_data`; that a file exists, or has a new
 /// name, or is gone, is durable after [`Disk::sync_folder`]. A file keeps its backend through renames; a removed one
 /// lives on until its backend is dropped. After a failed `sync_data` a backend refuses everything: what the system
-/// could not write it may have dropped, and a second sync would then report success for data that is gone.
+/// could not write it may have dropped, and a second sync would then report success for data that is gone. The next
+/// process mends that before it opens a file: [`Disk::mend`].
 pub trait Disk: Debug + Send + Sync + 'static {
     /// Names of all files.
     fn list(&self) -> Result<Vec<String>, DiskError>;
@@ -61,6 +62,14 @@ pub trait Disk: Debug + Send + Sync + 'static {
 
     /// Make creations, renames and removals durable.
     fn sync_folder(&self) -> Result<(), DiskError>;
+
+    /// Called at the start, before any file is opened. A sync that failed leaves files whose cached content, which is
+    /// what a new process reads, is not on the disk and never will be, since the system takes it for written. Where that
+    /// has happened since the machine started, everything is written once more and synced. Tells whether it was. A disk
+    /// without such a cache has nothing to mend.
+    fn mend(&self) -> Result<bool, DiskError> {
+        Ok(false)
+    }
 
     /// Bytes that can still be written.
     fn free_bytes(&self) -> Result<u64, DiskError>;

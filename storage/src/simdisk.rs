@@ -58,6 +58,8 @@ struct State {
     power_lost: bool,
     capacity_bytes: Option<u64>,
     stale_space: bool,
+    /// A sync failed, and what it should have written is still seen. See [`Disk::mend`].
+    suspect: bool,
 }
 
 #[derive(Default, Clone)]
@@ -115,7 +117,8 @@ impl SimDisk {
     }
 
     /// The n-th operation (counted from 1, see [`SimDisk::operations`]) fails with an IO error and has no effect;
-    /// a failed sync loses what it should have made durable, for good. May be given several times.
+    /// a failed sync never makes durable what it should have, though every process goes on seeing it; see
+    /// [`Disk::mend`]. May be given several times.
     pub fn fail_at(&self, n: u64) {
         self.state.lock().fail_at.insert(n);
     }
@@ -223,6 +226,7 @@ impl SimDisk {
                 names_pending: state.names_pending.clone(),
                 capacity_bytes: state.capacity_bytes,
                 stale_space: state.stale_space,
+                suspect: state.suspect,
                 ..State::default()
             })),
         }
@@ -407,6 +411,45 @@ impl Disk for SimDisk {
         })
     }
 
+    fn mend(&self) -> Result<bool, DiskError> {
+        if !self.state.lock().suspect {
+            return Ok(false);
+        }
+        let numbers: Vec<u64> = self.state.lock().names.values().copied().collect();
+        for number in numbers {
+            // The first page last: it says where everything else is.
+            for first_page in [false, true] {
+                self.checked("cannot rewrite", ".", |state| {
+                    let file = state.files.get_mut(&number).expect("it has a name");
+                    let length = file.live.len();
+                    file.pending.push(Change::Length(length as u64));
+                    for page in file.written.iter().filter(|page| (**page == 0) == first_page) {
+                        let (start, end) = (page * PAGE_BYTES, ((page + 1) * PAGE_BYTES).min(length));
+                        if start < end {
+                            file.pending.push(Change::Write(start as u64, file.live[start..end].to_vec()));
+                        }
+                    }
+                    Ok(())
+                })?;
+                let synced = self.checked("cannot sync", ".", |state| {
+                    state.syncs += 1;
+                    state.files.get_mut(&number).expect("it has a name").sync();
+                    Ok(())
+                });
+                if synced.is_err() {
+                    let state = &mut *self.state.lock();
+                    if !state.power_lost {
+                        state.files.get_mut(&number).expect("it has a name").pending.clear();
+                    }
+                    return synced.map(|()| true);
+                }
+            }
+        }
+        self.sync_folder()?;
+        self.state.lock().suspect = false;
+        Ok(true)
+    }
+
     fn free_bytes(&self) -> Result<u64, DiskError> {
         self.checked("cannot size", ".", |state| {
             Ok(state.capacity_bytes.map_or(u64::MAX, |c| c.saturating_sub(state.used_bytes())))
@@ -488,6 +531,7 @@ impl StorageBackend for SimFile {
                     let file = state.files.get_mut(&self.number).expect("open files stay");
                     file.pending.clear();
                     file.failed = true;
+                    state.suspect = true;
                 }
                 Err(e)
             }

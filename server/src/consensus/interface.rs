@@ -48,6 +48,14 @@ pub enum Event {
         /// From [`Action::Install`].
         number: u64,
     },
+    /// A server, this one or another, has this store ([`crate::founding`]). Each leader has it recorded before it takes
+    /// requests, or as soon as it hears of it; not where there is but one voter.
+    Met {
+        /// Its id.
+        server: ServerId,
+        /// See [`warren_storage::Tree::store_id`]. The first one heard of in a run stays.
+        store_id: u64,
+    },
     /// Entries up to this index are applied.
     Applied(u64),
     /// The disk is below its reserve, or above it again.

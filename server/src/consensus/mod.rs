@@ -1,50 +1,63 @@
 //! Who decides the order: steps ⑥, ⑦ and ⑨ of the walk.
 //!
-//! [`Consensus`] drives the `raft` crate, and is the only module that knows it. It takes submissions, stamps
-//! what must not differ between servers (time, new session ids and passwords, settings), packs many of them into
-//! one log entry, and hands out what is to be persisted and what is committed. It does no IO: the driver calls
-//! [`Consensus::handle`] with an event and the time, and drains [`Consensus::poll_action`].
+//! [`Consensus`] drives the `raft` crate, and is the only module that knows it. It takes submissions, brings them to
+//! the leader, stamps there what must not differ between servers (time, new session ids and passwords, settings), packs
+//! many of them into one log entry, and hands out what is to be persisted, sent and committed. It does no IO: the
+//! driver calls [`Consensus::handle`] with an event and the time, and drains [`Consensus::poll_action`].
+//!
+//! Its rooms: `interface` says what goes in and out; `forward` brings requests to the leader, once; `propose` makes
+//! entries of them; `ready` hands out what raft has ready, in the order that is safe; `clock` is about time, elections
+//! and who leads; `read` asks for read indexes; `view` is raft's view of the log; `wire` translates messages and
+//! refuses what contradicts itself; `stamp` is the leader's stamp.
 
+mod clock;
+mod forward;
 mod interface;
+mod propose;
+mod read;
+mod ready;
 mod stamp;
 #[cfg(test)]
 mod tests;
 mod view;
+mod wire;
 
 pub use interface::{Action, Committed, Event, Facts, Follower, Measure, Role, Start, Submission, Timers};
 
+use crate::entropy::Entropy;
 use crate::moment::Moment;
+use clock::{Election, Watch};
+use forward::{Inbox, Outbox};
 use protobuf::Message as _;
-use raft::eraftpb::{ConfState, EntryType};
-use raft::{RawNode, StateRole};
+use raft::eraftpb::ConfState;
+use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
+use read::Reads;
+use ready::Unsynced;
 use stamp::Stamp;
-use std::collections::VecDeque;
-use std::time::Duration;
+use std::collections::{BTreeMap, VecDeque};
 use view::LogView;
-use warren_storage::log;
+use warren_storage::log::LogError;
 use warren_storage::tree::Position;
-use warren_storage::{Entry, Origin};
+use warren_transport::peer::{PeerMessage, RaftKind, RaftMessage, ServerId};
 
-/// Appends handed out and not yet reported durable, at most. Two: while one is synced the next one waits behind
-/// it, and what arrives meanwhile gathers into a third.
-const APPENDS_IN_FLIGHT_MAX: usize = 2;
-/// Commands in one log entry, at most.
-const ENTRY_COMMANDS_MAX: usize = 4_096;
-/// Bytes of commands in one log entry, at most, unless a single command is larger.
-const ENTRY_BYTES_MAX: usize = 1 << 20;
-/// raft's unit of time.
-const TICK: Duration = Duration::from_millis(20);
-/// Ticks between heartbeats.
-const HEARTBEAT_TICKS: usize = 2;
-/// Ticks without a leader before an election.
-const ELECTION_TICKS: usize = 10;
-/// A read index that was not answered by then is asked again: raft drops one silently when it has no leader.
-const READ_INDEX_RETRY: Duration = Duration::from_millis(200);
+/// Bytes of entries in one message to a follower, at most, unless a single entry is larger.
+const APPEND_BYTES_MAX: u64 = 256 << 10;
+/// Messages with entries on their way to a follower and not answered, at most; beyond, it waits.
+const APPEND_MESSAGES_MAX: usize = 128;
+/// Bytes of entries that are proposed and not committed, at most; beyond, requests wait.
+const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+/// Measures that wait for [`Consensus::take_measures`], at most; beyond, they are lost.
+const MEASURES_MAX: usize = 1_024;
 
 /// raft's id of a server: the server id and which of its disks, so that an emptied disk never votes under its
 /// old identity.
-pub fn raft_id(server_id: u8, incarnation: u32) -> u64 {
+pub fn raft_id(server_id: ServerId, incarnation: u32) -> u64 {
     (server_id as u64) << 32 | incarnation as u64
+}
+
+/// The server of a [`raft_id`]; `0`, which is none, for what cannot be one.
+fn server_of(id: u64) -> ServerId {
+    ServerId::try_from(id >> 32).unwrap_or(0)
 }
 
 /// The configuration of a new ensemble of these voters, each by its [`raft_id`].
@@ -60,6 +73,9 @@ pub enum ConsensusError {
     /// The configuration in the checkpoint does not decode.
     #[error("the configuration in the checkpoint does not decode")]
     ConfState(#[source] protobuf::ProtobufError),
+    /// The log cannot be read.
+    #[error("the log cannot be read")]
+    Log(#[from] LogError),
     /// raft refused.
     #[error("consensus cannot go on")]
     Raft(#[from] raft::Error),
@@ -68,39 +84,51 @@ pub enum ConsensusError {
 /// The consensus state machine of one server.
 pub struct Consensus {
     node: RawNode<LogView>,
-    stamp: Stamp,
-    server_id: u8,
+    server_id: ServerId,
     incarnation: u64,
-    numbered: u64,
-    waiting: VecDeque<Submission>,
-    /// Numbers of appends handed out and not yet durable.
-    appends: VecDeque<u64>,
-    /// A ready without anything to persist, behind appends that are not durable yet.
-    covered: Option<u64>,
-    /// Last index handed out for persisting, and last index that is durable.
-    persisted: u64,
-    append_last: VecDeque<(u64, u64)>,
-    committed: u64,
+    timers: Timers,
+    entropy: Box<dyn Entropy>,
+    stamp: Stamp,
+    /// Requests of this server.
+    outbox: Outbox,
+    /// Requests of others, while it leads.
+    inbox: Inbox,
+    /// What the leader's own timers ask.
+    asked_by_timers: VecDeque<Vec<u8>>,
+    /// Of the servers that were met; at most one for each id.
+    stores: BTreeMap<ServerId, u64>,
+    /// Those of them that are to be recorded, as the leader.
+    introductions: Vec<(ServerId, u64)>,
+    /// As the leader: a new epoch comes before anything else.
+    epoch_due: bool,
+    unsynced: Unsynced,
+    /// The snapshot that is being put in place, by the number of its action.
+    installing: Option<(u64, Position)>,
+    /// The last entry that was handed out as committed.
+    committed: Position,
+    /// Term and leader as they were told.
+    told: (u64, Option<ServerId>),
     leading: bool,
     /// See [`Consensus::is_alone`].
     lone: bool,
-    syncs: Vec<u64>,
-    read: Option<ReadIndex>,
-    reads: u64,
+    reads: Reads,
+    election: Election,
+    watch: Watch,
     next_tick: Moment,
+    refused: u64,
     actions: VecDeque<Action>,
-}
-
-/// A read index under way.
-struct ReadIndex {
-    context: u64,
-    tokens: Vec<u64>,
-    retry_at: Moment,
 }
 
 impl Consensus {
     /// Open on what was recovered. A lone voter campaigns at once: nothing is outstanding on its disk.
+    ///
+    /// # Errors
+    /// When the store is damaged.
+    ///
+    /// # Panics
+    /// When the incarnation is 0.
     pub fn new(now: Moment, start: Start) -> Result<Consensus, ConsensusError> {
+        assert_ne!(start.incarnation, 0, "0 is no run of a server");
         let conf = ConfState::parse_from_bytes(&start.conf_state).map_err(ConsensusError::ConfState)?;
         let lone = conf.voters == [start.id];
         let hard = raft::eraftpb::HardState {
@@ -110,44 +138,54 @@ impl Consensus {
             commit: start.hard_state.commit.max(start.checkpoint.index),
             ..Default::default()
         };
+        let election_tick = usize::from(start.timers.election_ticks);
         let config = raft::Config {
             id: start.id,
-            election_tick: ELECTION_TICKS,
-            heartbeat_tick: HEARTBEAT_TICKS,
-            min_election_tick: ELECTION_TICKS,
-            max_election_tick: ELECTION_TICKS + 1,
+            election_tick,
+            heartbeat_tick: usize::from(start.timers.heartbeat_ticks),
+            min_election_tick: election_tick,
+            max_election_tick: 2 * election_tick,
             applied: start.checkpoint.index,
             check_quorum: true,
             pre_vote: true,
-            max_size_per_msg: 1 << 20,
-            max_inflight_msgs: 64,
+            max_size_per_msg: APPEND_BYTES_MAX,
+            max_inflight_msgs: APPEND_MESSAGES_MAX,
+            max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
             ..raft::Config::default()
         };
-        let persisted = start.reader.last_index();
-        let view = LogView::new(start.reader, start.checkpoint, hard, conf);
+        let view = LogView::new(start.reader, start.checkpoint, hard, conf)?;
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let mut consensus = Consensus {
             node: RawNode::new(&config, view, &logger)?,
-            stamp: Stamp::new(now, start.server_id, start.rules, start.entropy),
             server_id: start.server_id,
             incarnation: start.incarnation,
-            numbered: 0,
-            waiting: VecDeque::new(),
-            appends: VecDeque::new(),
-            covered: None,
-            persisted,
-            append_last: VecDeque::new(),
-            committed: start.checkpoint.index,
+            timers: start.timers,
+            entropy: start.entropy,
+            stamp: Stamp::new(now, start.server_id, start.rules),
+            outbox: Outbox::new(start.incarnation),
+            inbox: Inbox::default(),
+            asked_by_timers: VecDeque::new(),
+            stores: BTreeMap::new(),
+            introductions: Vec::new(),
+            epoch_due: false,
+            unsynced: Unsynced::new(start.hard_state.term, start.hard_state.vote),
+            installing: None,
+            committed: start.checkpoint,
+            told: (0, None),
             leading: false,
             lone,
-            syncs: Vec::new(),
-            read: None,
-            reads: 0,
-            next_tick: now + TICK,
+            reads: Reads::new(start.server_id, start.incarnation),
+            election: Election::default(),
+            watch: Watch::new(now),
+            next_tick: now + start.timers.tick(),
+            refused: 0,
             actions: VecDeque::new(),
         };
+        consensus.told.0 = consensus.node.raft.term;
+        consensus.draw_election_timeout();
         if lone {
             consensus.node.campaign()?;
+            consensus.draw_election_timeout();
         }
         consensus.drive(now)?;
         Ok(consensus)
@@ -159,12 +197,41 @@ impl Consensus {
     /// When raft finds its own state broken or the log cannot be read: the server must stop.
     pub fn handle(&mut self, now: Moment, event: Event) -> Result<(), ConsensusError> {
         match event {
-            Event::Submit(submissions) => self.waiting.extend(submissions),
-            Event::Persisted(number) => self.on_persisted(number),
-            Event::Applied(index) => self.node.advance_apply_to(index),
+            Event::Submit(submissions) => {
+                for submission in submissions {
+                    self.submit(now, submission);
+                }
+            }
+            Event::Persisted(number) => self.on_persisted(number)?,
+            Event::Installed { number } => self.on_installed(number)?,
+            Event::Met { server, store_id } => self.on_met(server, store_id),
+            Event::Applied(index) => self.on_applied(index),
             Event::RefuseGrowth(refuse) => self.stamp.refuse_growth(refuse),
-            Event::Tick => self.on_time(now),
-            other => unreachable!("an ensemble of one is told {other:?}"),
+            Event::Peer { from, message } => self.on_peer(now, from, message)?,
+            Event::Unreachable { server } => {
+                if let Some(id) = self.member(server) {
+                    self.node.report_unreachable(id);
+                }
+            }
+            Event::SnapshotSent { to, ok } => {
+                if let Some(id) = self.member(to) {
+                    let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                    self.node.report_snapshot(id, status);
+                }
+            }
+            Event::SnapshotReceived { from, message } => {
+                // One at a time; the leader sends another when this one is not enough.
+                if self.installing.is_none() {
+                    self.on_raft(from, message, true)?;
+                }
+            }
+            Event::Checkpointed { position, conf_state, first_index } => {
+                self.on_applied(position.index);
+                let conf = ConfState::parse_from_bytes(&conf_state).map_err(ConsensusError::ConfState)?;
+                self.node.mut_store().checkpointed(position, conf, first_index)?;
+            }
+            Event::Transfer { to } => self.transfer(to),
+            Event::Tick => self.on_tick(now),
         }
         self.drive(now)
     }
@@ -189,194 +256,182 @@ impl Consensus {
         self.lone
     }
 
-    /// A late wake-up counts one tick, whatever the clock says: a process that was stopped must not start an
-    /// election on waking.
-    fn on_time(&mut self, now: Moment) {
-        if now.us >= self.next_tick.us {
-            self.next_tick = now + TICK;
-            self.node.tick();
+    /// How it stands.
+    pub fn facts(&self) -> Facts {
+        let raft = &self.node.raft;
+        let progress = raft.prs();
+        let mut voters: Vec<ServerId> = progress.conf().voters().ids().iter().map(server_of).collect();
+        voters.sort_unstable();
+        let mut followers = Vec::new();
+        if raft.state == StateRole::Leader {
+            followers.extend(progress.iter().filter(|(id, _)| **id != raft.id).map(|(id, p)| Follower {
+                server: server_of(*id),
+                matched: p.matched,
+                active: p.recent_active,
+                synced: p.state == ProgressState::Replicate,
+            }));
+            followers.sort_unstable_by_key(|f| f.server);
+        }
+        Facts {
+            term: self.told.0,
+            leader: self.told.1,
+            role: match (self.leading, self.told.1) {
+                (true, _) => Role::Leading,
+                (false, Some(_)) => Role::Following,
+                (false, None) => Role::Looking,
+            },
+            voters,
+            last_index: raft.raft_log.last_index(),
+            committed: raft.raft_log.committed,
+            persisted: raft.raft_log.persisted,
+            followers,
+            own: self.outbox.len(),
+            foreign_bytes: self.inbox.bytes(),
+            refused: self.refused,
         }
     }
 
-    fn on_persisted(&mut self, number: u64) {
-        while self.appends.front().is_some_and(|n| *n <= number) {
-            self.appends.pop_front();
+    /// What was measured since the last time.
+    pub fn take_measures(&mut self) -> Vec<Measure> {
+        self.watch.take()
+    }
+
+    fn submit(&mut self, now: Moment, submission: Submission) {
+        match submission {
+            Submission::Sync(token) => self.reads.push(token),
+            Submission::NewEpoch => self.epoch_due |= self.leading,
+            Submission::LeaderOnly(encoded) if self.leading => self.asked_by_timers.push_back(encoded),
+            Submission::LeaderOnly(_) => {}
+            own @ (Submission::Command(_) | Submission::OpenSession { .. }) => self.outbox.push(now, own),
         }
-        while let Some((n, last)) = self.append_last.front().copied() {
-            if n > number {
-                break;
+    }
+
+    fn on_applied(&mut self, index: u64) {
+        // What was applied before a snapshot was put in place may be told after it.
+        if index > self.node.raft.raft_log.applied() {
+            self.node.advance_apply_to(index);
+        }
+    }
+
+    fn on_met(&mut self, server: ServerId, store_id: u64) {
+        if self.lone || self.stores.contains_key(&server) {
+            return;
+        }
+        self.stores.insert(server, store_id);
+        if self.leading {
+            self.introductions.push((server, store_id));
+        }
+    }
+
+    /// The raft id of a server that is a member.
+    fn member(&self, server: ServerId) -> Option<u64> {
+        self.node.raft.prs().iter().map(|(id, _)| *id).find(|id| server_of(*id) == server)
+    }
+
+    fn on_peer(&mut self, now: Moment, from: ServerId, message: PeerMessage) -> Result<(), ConsensusError> {
+        match message {
+            PeerMessage::Raft(message) => self.on_raft(from, message, false)?,
+            PeerMessage::Forward(forward) => {
+                if self.leading && forward.term == self.told.0 {
+                    let refused = self.inbox.take(from, forward);
+                    self.refuse(refused, from, &"it forwards what is not for it to ask");
+                }
             }
-            self.persisted = last;
-            self.append_last.pop_front();
+            PeerMessage::ForwardAck(ack) => {
+                let current = (ack.term, Some(from)) == self.told && !self.leading;
+                if current && !self.outbox.on_ack(now, &ack) {
+                    self.refuse(1, from, &"it acknowledges requests that were never sent");
+                }
+            }
+            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) => {
+                self.refuse(1, from, &"touches are not for consensus");
+            }
+            PeerMessage::Ask(_) | PeerMessage::Answer(_) => {
+                self.refuse(1, from, &"questions before the start are not for consensus");
+            }
         }
-        let mut upto = number;
-        if self.appends.is_empty() {
-            upto = upto.max(self.covered.take().unwrap_or(0));
-        }
-        // Before any message of that ready leaves.
-        self.node.on_persist_ready(upto);
+        Ok(())
     }
 
-    /// Propose what waits and take out what raft has ready, until neither moves.
-    fn drive(&mut self, now: Moment) -> Result<(), ConsensusError> {
-        loop {
-            self.propose(now);
-            self.ask_read_index(now);
-            if !self.node.has_ready() {
+    fn on_raft(
+        &mut self,
+        from: ServerId,
+        mut message: RaftMessage,
+        snapshot: bool,
+    ) -> Result<(), ConsensusError> {
+        if let Err(why) = wire::check(&self.node, from, &message, snapshot) {
+            self.refuse(1, from, &why);
+            return Ok(());
+        }
+        if message.kind == RaftKind::AppendResponse && message.reject {
+            let Some(progress) = self.node.raft.prs().get(message.from) else { return Ok(()) };
+            if message.term == self.node.raft.term && message.index <= progress.matched {
+                // It is older than what that follower has since confirmed.
                 return Ok(());
             }
-            self.take_ready();
+            if message.reject_hint < progress.matched {
+                // raft 0.7.0 would send again what is known to be there (raft-rs #557).
+                (message.reject_hint, message.log_term) = (progress.matched, 0);
+            }
+        }
+        if message.kind == RaftKind::TimeoutNow && !self.unsynced.is_empty() {
+            // No campaign while syncs are outstanding: it waits for them.
+            self.unsynced.campaign_after(message);
+            return Ok(());
+        }
+        self.step(message)
+    }
+
+    fn step(&mut self, message: RaftMessage) -> Result<(), ConsensusError> {
+        let stepped = self.node.step(wire::to_raft(message));
+        self.draw_election_timeout();
+        match stepped {
+            // Who sent it is no member any more, or nobody leads: as good as lost.
+            Ok(()) | Err(raft::Error::StepPeerNotFound | raft::Error::ProposalDropped) => Ok(()),
+            Err(e) => Err(e.into()),
         }
     }
 
-    /// Pack what waits into log entries (step ⑦), as many as may be in flight.
-    fn propose(&mut self, now: Moment) {
-        while self.leading && self.appends.len() < APPENDS_IN_FLIGHT_MAX && !self.node.has_ready() {
-            while let Some(Submission::Sync(_)) = self.waiting.front() {
-                let Some(Submission::Sync(token)) = self.waiting.pop_front() else { unreachable!() };
-                self.syncs.push(token);
+    fn refuse(&mut self, count: u64, from: ServerId, why: &dyn std::fmt::Display) {
+        if count > 0 {
+            self.refused += count;
+            tracing::warn!(from, count, "a message of a peer is dropped: {why}");
+        }
+    }
+
+    /// Propose what waits and take out what raft has ready, until neither moves; then speak to the leader or as one.
+    fn drive(&mut self, now: Moment) -> Result<(), ConsensusError> {
+        loop {
+            self.propose(now)?;
+            self.reads.ask(now, &mut self.node);
+            if !self.node.has_ready() {
+                break;
             }
-            if self.waiting.is_empty() {
-                return;
+            self.take_ready(now);
+        }
+        self.forward(now);
+        Ok(())
+    }
+
+    /// What was proposed by older leaders is known here: an entry of this term is committed.
+    fn knows_the_past(&self) -> bool {
+        self.committed.term == self.node.raft.term
+    }
+
+    fn forward(&mut self, now: Moment) {
+        let (term, leader) = self.told;
+        if self.leading {
+            while let Some((to, ack)) = self.inbox.poll_ack(term) {
+                self.send(to, PeerMessage::ForwardAck(ack));
             }
-            if matches!(self.waiting.front(), Some(Submission::NewEpoch)) {
-                self.waiting.pop_front();
-                let entry = Entry::NewEpoch { time_ms: now.wall_ms }.encode();
-                if self.node.propose(Vec::new(), entry).is_err() {
-                    self.waiting.push_front(Submission::NewEpoch);
-                    return;
-                }
-                continue;
-            }
-            let mut commands: Vec<Vec<u8>> = Vec::new();
-            let mut bytes = 0;
-            while let Some(next) = self.waiting.front() {
-                let size = match next {
-                    Submission::Command(encoded) | Submission::LeaderOnly(encoded) => encoded.len(),
-                    Submission::OpenSession { .. } => 64,
-                    Submission::Sync(_) | Submission::NewEpoch => break,
-                };
-                if !commands.is_empty()
-                    && (bytes + size > ENTRY_BYTES_MAX || commands.len() == ENTRY_COMMANDS_MAX)
-                {
-                    break;
-                }
-                bytes += size;
-                match self.waiting.pop_front() {
-                    Some(Submission::Command(encoded) | Submission::LeaderOnly(encoded)) => {
-                        commands.push(encoded)
-                    }
-                    Some(Submission::OpenSession { timeout_ms, owner, incarnation, request }) => {
-                        commands.push(self.stamp.open_session(timeout_ms, owner, incarnation, request))
-                    }
-                    _ => unreachable!("looked at above"),
-                }
-            }
-            self.numbered += commands.len() as u64;
-            let entry = Entry::Batch {
-                origin: Origin { server: self.server_id, incarnation: self.incarnation, last: self.numbered },
-                time_ms: now.wall_ms,
-                rules: self.stamp.rules(),
-                commands: commands.iter().map(Vec::as_slice).collect(),
-            };
-            let entry = entry.encode();
-            if self.node.propose(Vec::new(), entry).is_err() {
-                // Dropped, as during a transfer of leadership: they stay first in line.
-                for command in commands.into_iter().rev() {
-                    self.waiting.push_front(Submission::Command(command));
-                }
-                return;
+        } else if let (Some(to), true) = (leader, self.knows_the_past()) {
+            while let Some(forward) = self.outbox.poll_forward(now, term) {
+                self.send(to, PeerMessage::Forward(forward));
             }
         }
     }
 
-    /// One read index at a time, asked again when raft dropped it.
-    fn ask_read_index(&mut self, now: Moment) {
-        match &mut self.read {
-            Some(read) if now.us >= read.retry_at.us => {
-                read.retry_at = now + READ_INDEX_RETRY;
-                self.reads += 1;
-                read.context = self.reads;
-                self.node.read_index(self.reads.to_le_bytes().to_vec());
-            }
-            None if !self.syncs.is_empty() => {
-                self.reads += 1;
-                self.read = Some(ReadIndex {
-                    context: self.reads,
-                    tokens: std::mem::take(&mut self.syncs),
-                    retry_at: now + READ_INDEX_RETRY,
-                });
-                self.node.read_index(self.reads.to_le_bytes().to_vec());
-            }
-            _ => {}
-        }
-    }
-
-    fn take_ready(&mut self) {
-        let mut ready = self.node.ready();
-        let number = ready.number();
-        let leads = self.node.raft.state == StateRole::Leader;
-        assert!(
-            ready.messages().is_empty() && ready.persisted_messages().is_empty(),
-            "a lone voter has nobody to write to"
-        );
-        for state in ready.take_read_states() {
-            let context = state.request_ctx.as_slice().try_into().map(u64::from_le_bytes).unwrap_or(0);
-            if self.read.as_ref().is_some_and(|r| r.context == context) {
-                let tokens = self.read.take().map(|r| r.tokens).unwrap_or_default();
-                self.actions.push_back(Action::ReadAt { index: state.index, tokens });
-            }
-        }
-        let entries = ready.take_entries();
-        let committed = ready.take_committed_entries();
-        let hard_state =
-            ready.hs().map(|hs| log::HardState { term: hs.term, vote: hs.vote, commit: hs.commit });
-        if ready.must_sync() || !entries.is_empty() {
-            self.appends.push_back(number);
-            if let Some(last) = entries.last() {
-                self.append_last.push_back((number, last.index));
-            }
-            self.node.mut_store().extend(&entries);
-            let records = entries.iter().map(view::record_of).collect();
-            self.actions.push_back(Action::Append { number, records, hard_state });
-            self.node.advance_append_async(ready);
-        } else {
-            self.node.advance_append_async(ready);
-            if self.appends.is_empty() {
-                self.node.on_persist_ready(number);
-            } else {
-                self.covered = Some(number);
-            }
-        }
-        if let Some(last) = committed.last() {
-            self.committed = last.index;
-            self.node.mut_store().shrink(self.committed.min(self.persisted));
-            let commit = committed
-                .into_iter()
-                .map(|e| {
-                    assert_eq!(
-                        e.get_entry_type(),
-                        EntryType::EntryNormal,
-                        "membership is fixed with one server"
-                    );
-                    Committed {
-                        position: Position { index: e.index, term: e.term },
-                        data: e.data,
-                        conf_state: None,
-                    }
-                })
-                .collect();
-            self.actions.push_back(Action::Commit(commit));
-        }
-        if leads != self.leading {
-            self.leading = leads;
-            let leader = leads.then_some(self.server_id);
-            self.actions.push_back(Action::Leader { term: self.node.raft.term, leader });
-            self.actions.push_back(Action::Lead(leads));
-            if leads {
-                // The first entry of a leader: nothing that it takes is applied before its epoch begins.
-                self.waiting.push_front(Submission::NewEpoch);
-            }
-        }
+    fn send(&mut self, to: ServerId, message: PeerMessage) {
+        self.actions.push_back(Action::Send { to, message });
     }
 }

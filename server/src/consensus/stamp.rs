@@ -8,12 +8,11 @@ use warren_storage::{Command, Logged, Rules, SessionId};
 pub(super) struct Stamp {
     rules: Rules,
     next_session: SessionId,
-    entropy: Box<dyn Entropy>,
 }
 
 impl Stamp {
-    pub(super) fn new(now: Moment, server_id: u8, rules: Rules, entropy: Box<dyn Entropy>) -> Stamp {
-        Stamp { rules, next_session: first_session(server_id, now.wall_ms), entropy }
+    pub(super) fn new(now: Moment, server_id: u8, rules: Rules) -> Stamp {
+        Stamp { rules, next_session: first_session(server_id, now.wall_ms) }
     }
 
     pub(super) fn rules(&self) -> Rules {
@@ -28,6 +27,7 @@ impl Stamp {
     /// anybody can compute; ours is not.
     pub(super) fn open_session(
         &mut self,
+        entropy: &mut dyn Entropy,
         timeout_ms: i32,
         owner: u8,
         incarnation: u64,
@@ -36,7 +36,7 @@ impl Stamp {
         let session = self.next_session;
         self.next_session += 1;
         let mut password = [0; 16];
-        self.entropy.fill(&mut password);
+        entropy.fill(&mut password);
         let command = Command::CreateSession { session, timeout_ms, password, owner, incarnation, request };
         Logged { tag: None, ids: Vec::new(), command }.encode()
     }

@@ -3,10 +3,10 @@
 //! raft drops an entry from its own memory as soon as the entry was handed out to be persisted, and asks for it
 //! again when it is committed. The tail answers then; the segments answer only what is older.
 
-use raft::eraftpb::{ConfState, Entry, EntryType, HardState};
+use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
 use std::collections::VecDeque;
-use warren_storage::log::{LogReader, LogRecord, RecordKind};
+use warren_storage::log::{LogError, LogReader, LogRecord, RecordKind};
 use warren_storage::tree::Position;
 
 /// What raft reads; see the module's text.
@@ -14,22 +14,78 @@ pub(super) struct LogView {
     reader: LogReader,
     /// Consecutive entries, the newest last.
     tail: VecDeque<Entry>,
-    /// What the log starts behind: everything up to here is in the tree's checkpoint.
+    /// What the log starts behind.
     anchor: Position,
     last: u64,
     hard_state: HardState,
+    /// raft's configuration at the start.
     conf: ConfState,
+    /// The newest durable checkpoint, for servers that are behind the anchor.
+    checkpoint: (Position, ConfState),
 }
 
 impl LogView {
+    /// # Errors
+    /// When the log cannot be read.
     pub(super) fn new(
         reader: LogReader,
-        anchor: Position,
+        checkpoint: Position,
         hard_state: HardState,
         conf: ConfState,
-    ) -> LogView {
-        let last = reader.last_index().max(anchor.index);
-        LogView { reader, tail: VecDeque::new(), anchor, last, hard_state, conf }
+    ) -> Result<LogView, LogError> {
+        let last = reader.last_index().max(checkpoint.index);
+        let mut view = LogView {
+            reader,
+            tail: VecDeque::new(),
+            anchor: checkpoint,
+            last,
+            hard_state,
+            conf: conf.clone(),
+            checkpoint: (checkpoint, conf),
+        };
+        view.move_anchor()?;
+        Ok(view)
+    }
+
+    /// A newer checkpoint is durable, and the log may have been purged up to it.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub(super) fn checkpointed(
+        &mut self,
+        position: Position,
+        conf: ConfState,
+        first_index: u64,
+    ) -> Result<(), LogError> {
+        if position.index < self.checkpoint.0.index {
+            return Ok(());
+        }
+        self.checkpoint = (position, conf);
+        if first_index > self.anchor.index + 1 {
+            self.move_anchor()?;
+        }
+        Ok(())
+    }
+
+    /// The log starts where the segments do, if those reach back behind the checkpoint: followers that are a little
+    /// behind are served from them.
+    fn move_anchor(&mut self) -> Result<(), LogError> {
+        let checkpoint = self.checkpoint.0;
+        let base = self.reader.first_index() - 1;
+        let holds = base < checkpoint.index && checkpoint.index <= self.reader.last_index();
+        self.anchor = match self.reader.term(base)? {
+            Some(term) if holds => Position { index: base, term },
+            _ => checkpoint,
+        };
+        Ok(())
+    }
+
+    /// The log is reset to this snapshot; the segments follow.
+    pub(super) fn install(&mut self, position: Position, conf: ConfState) {
+        self.tail.clear();
+        self.anchor = position;
+        self.last = position.index;
+        self.checkpoint = (position, conf);
     }
 
     /// Entries that were just handed out to be persisted; a suffix that they contradict is forgotten.
@@ -66,7 +122,7 @@ impl Storage for LogView {
         max_size: impl Into<Option<u64>>,
         _context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
-        if low < self.first_index()? {
+        if low <= self.anchor.index {
             return Err(StorageError::Compacted.into());
         }
         assert!(high <= self.last + 1, "raft asks for entries up to {high}, the last is {}", self.last);
@@ -77,10 +133,8 @@ impl Storage for LogView {
         let tail_first = self.tail_first().unwrap_or(self.last + 1);
         if next < tail_first {
             let upto = high.min(tail_first);
-            let records = self
-                .reader
-                .read(next, upto, usize::try_from(max).unwrap_or(usize::MAX))
-                .map_err(|e| StorageError::Other(e.into()))?;
+            let records =
+                self.reader.read(next, upto, usize::try_from(max).unwrap_or(usize::MAX)).map_err(failed)?;
             for record in records {
                 bytes += record.data.len() as u64;
                 next = record.index + 1;
@@ -111,7 +165,7 @@ impl Storage for LogView {
         }
         match self.tail_first() {
             Some(first) if index >= first => Ok(self.tail[(index - first) as usize].term),
-            _ => match self.reader.term(index).map_err(|e| StorageError::Other(e.into()))? {
+            _ => match self.reader.term(index).map_err(failed)? {
                 Some(term) => Ok(term),
                 None => Err(StorageError::Compacted.into()),
             },
@@ -126,8 +180,25 @@ impl Storage for LogView {
         Ok(self.last)
     }
 
-    fn snapshot(&self, _request_index: u64, _to: u64) -> raft::Result<raft::eraftpb::Snapshot> {
-        Err(StorageError::SnapshotTemporarilyUnavailable.into())
+    /// Only the head: the rows are streamed beside it, from the checkpoint that is the newest then.
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        let (position, conf) = &self.checkpoint;
+        if position.index == 0 || position.index < request_index {
+            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
+        }
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        (metadata.index, metadata.term) = (position.index, position.term);
+        metadata.set_conf_state(conf.clone());
+        Ok(snapshot)
+    }
+}
+
+/// What was purged since raft last looked is compacted; anything else is a log that cannot be read.
+fn failed(error: LogError) -> StorageError {
+    match error {
+        LogError::Purged { .. } => StorageError::Compacted,
+        other => StorageError::Other(other.into()),
     }
 }
 

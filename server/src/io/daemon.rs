@@ -24,10 +24,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use warren_storage::SharedDisk;
 use warren_storage::io::{FolderDisk, OpenError};
 use warren_storage::log::{Log, LogError, LogOptions};
 use warren_storage::tree::{Tree, TreeError, TreeOptions};
+use warren_storage::{DiskError, SharedDisk};
 
 /// The only server of an ensemble of one.
 const SERVER_ID: u8 = 1;
@@ -64,6 +64,16 @@ pub enum StartError {
     /// The store's folder cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
+    /// What a failed sync left cannot be written again.
+    #[error(
+        "a sync failed before this start, and the files in {folder} cannot be written once more; replace the disk"
+    )]
+    Mend {
+        /// The store's folder.
+        folder: String,
+        /// Why.
+        source: DiskError,
+    },
     /// The tree cannot be opened.
     #[error("the znode tree in {folder} cannot be opened")]
     Tree {
@@ -254,6 +264,7 @@ fn open(
         hash_seed: entropy.next_u64(),
         store_id: entropy.next_u64(),
     };
+    disk.mend().map_err(|source| StartError::Mend { folder: folder.clone(), source })?;
     let mut tree = Tree::open(disk.clone(), options)
         .map_err(|source| StartError::Tree { folder: folder.clone(), source: Box::new(source) })?;
     let log_options = LogOptions {

@@ -214,8 +214,8 @@ pub(super) struct AheadBackend {
     pub file: Arc<AheadFile>,
     /// Wakes the thread that zeroes.
     pub wake: super::folder::Wake,
-    /// For its lock.
-    pub _folder: Arc<super::folder::Folder>,
+    /// For its lock, too.
+    pub folder: Arc<super::folder::Folder>,
 }
 
 fn beyond(offset: u64, len: usize, end: u64) -> io::Error {
@@ -272,7 +272,10 @@ impl StorageBackend for AheadBackend {
             drop(state);
             ahead.file.sync_data()
         })();
-        result.inspect_err(|_| ahead.failed.store(true, Ordering::Release))
+        result.inspect_err(|_| {
+            ahead.failed.store(true, Ordering::Release);
+            self.folder.sync_failed();
+        })
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

@@ -7,6 +7,7 @@
 //! ([`crate::simdisk::SimDisk::set_stale_space`]).
 
 use super::ahead::{AheadBackend, AheadFile, HEADER_BYTES, PIECE_BYTES};
+use super::mend;
 use super::plain::PlainFile;
 use crate::disk::{Disk, DiskError, is_full};
 use parking_lot::{Condvar, Mutex};
@@ -228,7 +229,7 @@ impl Disk for FolderDisk {
             for entry in fs::read_dir(&self.folder.path)? {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let own = [LOCK, SPARE, SPARE_UNFINISHED].contains(&name.as_str())
+                let own = [LOCK, SPARE, SPARE_UNFINISHED, mend::MARK].contains(&name.as_str())
                     || name.starts_with(TRASH)
                     || name.starts_with(KEPT);
                 if entry.file_type()?.is_file() && !own {
@@ -253,7 +254,7 @@ impl Disk for FolderDisk {
             let mut open = self.folder.open.lock();
             open.retain(|_, file| file.strong_count() > 0);
             open.insert(name.to_owned(), Arc::downgrade(&file));
-            Ok(Box::new(AheadBackend { file, wake: self.wake.clone(), _folder: self.folder.clone() }))
+            Ok(Box::new(AheadBackend { file, wake: self.wake.clone(), folder: self.folder.clone() }))
         };
         open().map_err(self.failed("cannot open", name))
     }
@@ -292,6 +293,21 @@ impl Disk for FolderDisk {
 
     fn sync_folder(&self) -> Result<(), DiskError> {
         self.folder.handle.sync_all().map_err(self.failed("cannot sync", ""))
+    }
+
+    fn mend(&self) -> Result<bool, DiskError> {
+        let mend = || -> io::Result<bool> {
+            if !mend::is_marked(&self.folder.path)? {
+                return Ok(false);
+            }
+            tracing::warn!("a sync failed before this start: writing everything once more");
+            for name in self.list().map_err(|e| e.source)? {
+                mend::rewrite(&options().open(self.folder.path.join(name))?)?;
+            }
+            mend::unmark(&self.folder.path, &self.folder.handle)?;
+            Ok(true)
+        };
+        mend().map_err(self.failed("cannot mend", ""))
     }
 
     fn free_bytes(&self) -> Result<u64, DiskError> {
@@ -367,6 +383,11 @@ const TRASH: &str = "trash-";
 const GIVE_BACK_PAUSE: Duration = Duration::from_millis(4);
 
 impl Folder {
+    /// A sync of one of its files failed.
+    pub(super) fn sync_failed(&self) {
+        mend::mark(&self.path);
+    }
+
     /// See [`KEPT`].
     fn kept(&self) -> Vec<PathBuf> {
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
@@ -407,7 +428,7 @@ fn prepare(work: &Work, folder: &Folder) {
             }
         };
         let result = match job {
-            Job::File(file) => zero_ahead(work, &file),
+            Job::File(file) => zero_ahead(work, folder, &file),
             Job::Spare(bytes) => make_spare(work, folder, bytes),
         };
         if let Err(error) = result {
@@ -421,15 +442,17 @@ fn is_stopped(work: &Work) -> bool {
     work.queue.lock().stop
 }
 
-fn zero_ahead(work: &Work, file: &AheadFile) -> io::Result<()> {
+fn zero_ahead(work: &Work, folder: &Folder, file: &AheadFile) -> io::Result<()> {
+    // It may have told of the log's records, too.
+    let flush = || file.flush_zeros().inspect_err(|_| folder.sync_failed());
     let mut zeroed = 0;
     while !is_stopped(work) && file.zero_next()? {
         zeroed += PIECE_BYTES;
         if zeroed % FLUSH_BYTES == 0 {
-            file.flush_zeros()?;
+            flush()?;
         }
     }
-    if zeroed % FLUSH_BYTES == 0 { Ok(()) } else { file.flush_zeros() }
+    if zeroed % FLUSH_BYTES == 0 { Ok(()) } else { flush() }
 }
 
 fn make_spare(work: &Work, folder: &Folder, bytes: u64) -> io::Result<()> {

@@ -1,7 +1,8 @@
 //! The daemon's disk: the only part of this crate that touches files, and the only one with a thread.
 //!
 //! `folder` is the folder with its lock; `ahead` a file that is appended to under durable commits, over space
-//! zeroed beforehand; `plain` an ordinary file whose large writes are spread out.
+//! zeroed beforehand; `plain` an ordinary file whose large writes are spread out; `mend` what
+//! follows a failed sync.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -10,6 +11,7 @@
 
 mod ahead;
 mod folder;
+mod mend;
 mod plain;
 
 #[cfg(test)]

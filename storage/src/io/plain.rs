@@ -17,13 +17,13 @@ pub(super) struct PlainFile {
     file: File,
     unsynced_bytes: AtomicU64,
     failed: AtomicBool,
-    /// For its lock.
-    _folder: Arc<super::folder::Folder>,
+    /// For its lock, too.
+    folder: Arc<super::folder::Folder>,
 }
 
 impl PlainFile {
     pub(super) fn new(file: File, folder: Arc<super::folder::Folder>) -> PlainFile {
-        PlainFile { file, unsynced_bytes: AtomicU64::new(0), failed: AtomicBool::new(false), _folder: folder }
+        PlainFile { file, unsynced_bytes: AtomicU64::new(0), failed: AtomicBool::new(false), folder }
     }
 
     fn check(&self) -> io::Result<()> {
@@ -53,7 +53,10 @@ impl StorageBackend for PlainFile {
     fn sync_data(&self) -> io::Result<()> {
         self.check()?;
         self.unsynced_bytes.store(0, Ordering::Relaxed);
-        self.file.sync_data().inspect_err(|_| self.failed.store(true, Ordering::Release))
+        self.file.sync_data().inspect_err(|_| {
+            self.failed.store(true, Ordering::Release);
+            self.folder.sync_failed();
+        })
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

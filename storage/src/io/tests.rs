@@ -202,3 +202,28 @@ fn readers_go_on_while_segments_change() {
     }
     readers.into_iter().for_each(|r| r.join().unwrap());
 }
+
+#[test]
+fn after_a_failed_sync_everything_is_written_once_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FolderDisk::open(dir.path()).unwrap();
+    let file = disk.open("tree.redb", 0).unwrap();
+    file.set_len(8 << 20).unwrap();
+    file.write(0, &[1; 5_000]).unwrap();
+    file.write(3 << 20, &[3; 2 << 20]).unwrap();
+    file.sync_data().unwrap();
+    drop(file);
+    assert!(!disk.mend().unwrap(), "no sync failed");
+
+    super::mend::mark(dir.path());
+    let path = dir.path().join("tree.redb");
+    use std::os::unix::fs::MetadataExt;
+    let (before, blocks) = (std::fs::read(&path).unwrap(), std::fs::metadata(&path).unwrap().blocks());
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+    assert!(disk.mend().unwrap());
+    assert!(std::fs::read(&path).unwrap() == before, "the content is the same");
+    assert!(std::fs::metadata(&path).unwrap().modified().unwrap() > modified, "it was written");
+    assert!(std::fs::metadata(&path).unwrap().blocks() <= blocks + 16, "holes stay holes");
+    assert!(!disk.list().unwrap().contains(&super::mend::MARK.to_owned()), "it is none of the store's files");
+    assert!(!disk.mend().unwrap(), "once is enough");
+}

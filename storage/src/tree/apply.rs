@@ -748,6 +748,6 @@ fn compare(version: i32, expected: i32) -> Result<(), Refusal> {
 }
 
 /// The length that Java gives the path.
-fn utf16_units(path: &str) -> u64 {
+pub(super) fn utf16_units(path: &str) -> u64 {
     if path.is_ascii() { path.len() as u64 } else { path.encode_utf16().count() as u64 }
 }

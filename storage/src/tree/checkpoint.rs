@@ -18,8 +18,8 @@ use crate::disk::SharedDisk;
 use crate::{Acl, SessionId, SessionRow, Zxid};
 use foldhash::fast::FixedState;
 use redb::{
-    Builder, Database, ReadableDatabase, ReadableTable, StorageBackend, Table, TableDefinition, TableError,
-    WriteTransaction,
+    Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, Table,
+    TableDefinition, TableError, WriteTransaction,
 };
 use std::collections::BTreeMap;
 use std::io;
@@ -54,9 +54,15 @@ pub struct Checkpoint {
 pub struct Written {
     pub(super) base: Arc<Base>,
     pub(super) position: Position,
+    pub(super) conf_state: Vec<u8>,
 }
 
 impl Written {
+    /// Raft's configuration there, in the consensus' own encoding.
+    pub fn conf_state(&self) -> &[u8] {
+        &self.conf_state
+    }
+
     /// The log position that is durable now.
     pub fn position(&self) -> Position {
         self.position
@@ -91,7 +97,7 @@ impl Checkpoint {
 
         let base = Arc::new(Base::open(&self.db, self.number)?);
         self.cache.advance(self.number, &self.layer);
-        Ok(Written { base, position: self.head.position })
+        Ok(Written { base, position: self.head.position, conf_state: self.head.conf_state })
     }
 
     fn write_znodes(&self, write: &WriteTransaction) -> Result<(), TreeError> {
@@ -143,14 +149,14 @@ fn put<'k, K: redb::Key + 'static>(
     Ok(())
 }
 
-fn write_head(write: &WriteTransaction, head: &Head) -> Result<(), TreeError> {
+pub(super) fn write_head(write: &WriteTransaction, head: &Head) -> Result<(), TreeError> {
     let mut meta = write.open_table(tables::META).doing("open table meta")?;
     meta.insert(tables::FORMAT_KEY, &tables::FORMAT.to_le_bytes()[..]).doing("write the format")?;
     meta.insert(tables::HEAD_KEY, encode(head).as_slice()).doing("write the head")?;
     Ok(())
 }
 
-fn encode(row: &impl serde::Serialize) -> Vec<u8> {
+pub(super) fn encode(row: &impl serde::Serialize) -> Vec<u8> {
     postcard::to_allocvec(row).expect("a row encodes into a growing buffer")
 }
 
@@ -168,6 +174,8 @@ pub(super) fn open(disk: &SharedDisk, options: TreeOptions) -> Result<Tree, Tree
         Builder::new().set_cache_size(cache_bytes).create_with_backend(backend).doing("open tree.redb")
     };
     let db = if disk.exists(tables::FILE)? {
+        // An import that never came to its end.
+        disk.remove(tables::UNFINISHED)?;
         open_file(tables::FILE)?
     } else {
         // Under another name until it is whole: redb does not open what a crash left of a file it had just begun.
@@ -179,11 +187,11 @@ pub(super) fn open(disk: &SharedDisk, options: TreeOptions) -> Result<Tree, Tree
         db
     };
     let db = Arc::new(db);
-    let head = read_head(&db)?.ok_or_else(|| TreeError::damaged("no table meta"))?;
+    let read = db.begin_read().doing("begin to read")?;
+    let head = head_of(&read)?.ok_or_else(|| TreeError::damaged("no table meta"))?;
 
     let mut acls = Acls::new(hasher.clone(), head.acl_next);
     let mut sessions = Sessions::new(hasher.clone());
-    let read = db.begin_read().doing("begin to read")?;
     let table = read.open_table(tables::ACLS).doing("open table acls")?;
     for entry in table.iter().doing("read table acls")? {
         let (id, row) = entry.doing("read table acls")?;
@@ -217,11 +225,12 @@ pub(super) fn open(disk: &SharedDisk, options: TreeOptions) -> Result<Tree, Tree
             refusals: Refusals::default(),
         },
         sessions,
-        conf_state: head.conf_state,
+        conf_state: head.conf_state.clone(),
         members: head.members,
         store_id: head.store_id,
         position: head.position,
         checkpointed: head.position,
+        checkpointed_conf_state: head.conf_state,
         mid_entry: false,
         failed: false,
         commands_since_freeze: 0,
@@ -232,8 +241,7 @@ pub(super) fn open(disk: &SharedDisk, options: TreeOptions) -> Result<Tree, Tree
 }
 
 /// What the file says of itself; `None` for a new one.
-fn read_head(db: &Database) -> Result<Option<Head>, TreeError> {
-    let read = db.begin_read().doing("begin to read")?;
+pub(super) fn head_of(read: &ReadTransaction) -> Result<Option<Head>, TreeError> {
     let meta = match read.open_table(tables::META) {
         Err(TableError::TableDoesNotExist(_)) => return Ok(None),
         meta => meta.doing("open table meta")?,

@@ -7,6 +7,7 @@
 //!            apply ─▶ live overlay ──freeze──▶ frozen overlay ──Checkpoint::write──▶ tree.redb
 //!  node(path):         look here 1             then here 2        node cache 3       then here 4
 //! ```
+//! Another server takes the checkpoint as a stream: [`Exporter`] makes it, [`Import`] takes it, `stream` is its format.
 
 mod acls;
 mod apply;
@@ -15,11 +16,14 @@ mod cache;
 mod checkpoint;
 mod digest;
 mod error;
+mod export;
+mod import;
 mod overlay;
 mod quota;
 mod sessions;
 mod snapshot;
 mod state;
+mod stream;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -28,7 +32,10 @@ mod znode;
 pub use acls::{AclId, SharedAcl};
 pub use apply::{Applied, Change, ChangeKind, Outcome, Reply};
 pub use checkpoint::{Checkpoint, Written};
-pub use error::TreeError;
+pub use error::{ImportError, TreeError};
+pub use export::{Export, ExportHead, Exporter};
+pub use import::{Import, Staged};
 pub use snapshot::{Digest, Snapshot};
 pub use state::{Position, Pressure, Refusals, Superseded, Tree, TreeOptions};
+pub use stream::{CHUNK_BYTES_MAX, CHUNK_HEADER_BYTES, STREAM_VERSION, read_chunk};
 pub use znode::Znode;

@@ -8,7 +8,7 @@ use super::overlay::Layer;
 use super::quota::Quotas;
 use super::sessions::Sessions;
 use super::snapshot::{Digest, Frame, View};
-use super::{Snapshot, TreeError};
+use super::{Export, Exporter, Snapshot, TreeError};
 use crate::disk::SharedDisk;
 use crate::{SessionId, SessionRow, Zxid};
 use foldhash::fast::FixedState;
@@ -133,6 +133,8 @@ pub struct Tree {
     pub(super) position: Position,
     /// Position of the last installed checkpoint.
     pub(super) checkpointed: Position,
+    /// Raft's configuration there.
+    pub(super) checkpointed_conf_state: Vec<u8>,
     /// Something of an entry is applied and the entry is not at its end.
     pub(super) mid_entry: bool,
     /// An error was returned.
@@ -163,6 +165,21 @@ impl Tree {
     /// The log position that is durable in `tree.redb`: the log up to it is no longer needed to restart.
     pub fn checkpointed(&self) -> Position {
         self.checkpointed
+    }
+
+    /// Raft's configuration as of [`Tree::checkpointed`]; empty when none was set before it.
+    pub fn checkpointed_conf_state(&self) -> &[u8] {
+        &self.checkpointed_conf_state
+    }
+
+    /// Makes streams of the newest checkpoint, on another thread if need be.
+    pub fn exporter(&self) -> Exporter {
+        Exporter(self.db.clone())
+    }
+
+    /// A stream of the newest checkpoint; see [`Exporter::export`].
+    pub fn export(&self) -> Result<Export, TreeError> {
+        self.exporter().export()
     }
 
     /// Raft's configuration as of [`Tree::position`], in the consensus' own encoding.
@@ -316,6 +333,7 @@ impl Tree {
         assert!(written.position > self.checkpointed && written.position <= self.position);
         view.base = written.base;
         self.checkpointed = written.position;
+        self.checkpointed_conf_state = written.conf_state;
         Superseded { _frozen: frozen }
     }
 }

@@ -118,6 +118,9 @@ impl Server {
     pub(super) fn start(ctx: &mut Context, host: usize, disk: SimDisk, life: u32) -> Result<Server, Halt> {
         let (name, server_id) = (name_of(ctx, host), id_of(host));
         let shared: SharedDisk = Arc::new(disk.clone());
+        if shared.mend().map_err(|e| Halt::exit("mend what a failed sync left", e))? {
+            ctx.note(&name, format_args!("wrote everything once more: a sync had failed"));
+        }
         let options = TreeOptions {
             memory_bytes: ctx.setup.tree_bytes,
             hash_seed: ctx.dice.roll(),

@@ -1,9 +1,16 @@
 //! What servers of an ensemble say to each other, over links that know both ends (`io::links`).
 //!
-//! These are our own messages in our own bounded encoding; only their types stand here. Two machines speak them:
+//! These are our own messages in our own bounded encoding; [`codec`] puts them into frames, and [`PeerName`] is how a
+//! certificate names its server. Two machines speak them:
 //! consensus ([`RaftMessage`], [`Forward`], [`ForwardAck`]) and service ([`Touches`], [`TouchesAck`]).
 //! A message may be lost, when a link breaks or a queue is full, and may arrive twice; who sends one that matters
 //! sends it again until it is acknowledged.
+
+pub mod codec;
+mod name;
+
+pub use codec::{CodecError, FRAME_BYTES_MAX};
+pub use name::{ENSEMBLE_NAME_BYTES_MAX, NameError, PeerName, check_ensemble_name};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -80,6 +87,7 @@ pub struct RaftMessage {
     /// A read index' name, or why a vote is asked for.
     pub context: Bytes,
     /// New entries, in order.
+    #[serde(deserialize_with = "codec::entries")]
     pub entries: Vec<PeerEntry>,
     /// With [`RaftKind::Snapshot`].
     pub snapshot: Option<SnapshotHead>,
@@ -125,6 +133,7 @@ pub struct Forward {
     /// in this term.
     pub begin: u64,
     /// The requests, numbered on.
+    #[serde(deserialize_with = "codec::requests")]
     pub requests: Vec<Forwarded>,
 }
 
@@ -159,6 +168,7 @@ pub struct Touches {
     /// Counts the reports of a run; comes back in the answer.
     pub number: u64,
     /// Which; none at all is a report, too: the answer says that the leader is there.
+    #[serde(deserialize_with = "codec::sessions")]
     pub sessions: Vec<SessionId>,
 }
 

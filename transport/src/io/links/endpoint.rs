@@ -1,0 +1,84 @@
+//! QUIC as we use it: one UDP socket, the windows and times of its connections.
+
+use super::snapshot::SNAPSHOTS_PER_LINK_MAX;
+use super::{LinkTimers, dial};
+use crate::peer::Lane;
+use quinn::{
+    EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TokioRuntime, TransportConfig, VarInt,
+};
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Bytes of one stream that the receiver has not read yet, at most.
+pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+/// Streams in each direction, at most.
+const STREAMS_MAX: u32 = Lane::ALL.len() as u32 + SNAPSHOTS_PER_LINK_MAX;
+/// Bytes of all streams of a link that the receiver has not read yet, at most. Every stream may fill its own window, so that one
+/// that stands still (a snapshot on a slow disk) never takes another's room.
+const LINK_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
+/// Bytes of a link that are sent and not acknowledged, at most: above what the receiver's window lets through.
+const SEND_WINDOW_BYTES: u64 = 2 * LINK_WINDOW_BYTES as u64;
+/// Asked from the kernel for each direction of the socket; it may give less.
+const SOCKET_BUFFER_BYTES: usize = 4 << 20;
+/// Until a round trip was measured. QUIC's own first guess, 333 ms, would make a lost first packet cost a second.
+const FIRST_RTT: Duration = Duration::from_millis(50);
+/// The longest UDP payload that path discovery tries, bytes: what fits jumbo frames.
+const MTU_BYTES_MAX: u16 = 8952;
+/// Between keep-alives, as a share of the idle timeout: two may be lost.
+const KEEP_ALIVES: u32 = 3;
+/// Bytes of a dialler's first packets that are kept until its handshake begins, at most.
+const INCOMING_BYTES_MAX: u64 = 64 << 10;
+/// The same for all diallers.
+const INCOMING_BYTES_TOTAL_MAX: u64 = 4 << 20;
+
+pub(super) fn transport(timers: &LinkTimers) -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    let mut discovery = MtuDiscoveryConfig::default();
+    discovery.upper_bound(MTU_BYTES_MAX);
+    transport
+        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_bidi_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .max_idle_timeout(Some(IdleTimeout::try_from(timers.idle).expect("a minute fits")))
+        .keep_alive_interval(Some(timers.idle / KEEP_ALIVES))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(LINK_WINDOW_BYTES))
+        .send_window(SEND_WINDOW_BYTES)
+        .initial_rtt(FIRST_RTT)
+        .mtu_discovery_config(Some(discovery));
+    transport
+}
+
+pub(super) fn server_config(crypto: rustls::ServerConfig, transport: &Arc<TransportConfig>) -> ServerConfig {
+    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(crypto)
+        .expect("the provider has QUIC's first cipher");
+    let mut config = ServerConfig::with_crypto(Arc::new(crypto));
+    config
+        .transport_config(transport.clone())
+        .migration(false)
+        .max_incoming(dial::HANDSHAKES_MAX)
+        .incoming_buffer_size(INCOMING_BYTES_MAX)
+        .incoming_buffer_size_total(INCOMING_BYTES_TOTAL_MAX);
+    config
+}
+
+/// Bind the socket and drive it on the runtime that is entered.
+pub(super) fn open(
+    addr: SocketAddr,
+    server: ServerConfig,
+    reset_key: Arc<ring::hmac::Key>,
+) -> io::Result<quinn::Endpoint> {
+    let socket = Socket::new(Domain::for_address(addr), Type::DGRAM, Some(Protocol::UDP))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    // Less than asked for is slower, and works.
+    let _ = socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(SOCKET_BUFFER_BYTES);
+    socket.bind(&addr.into())?;
+    let config = EndpointConfig::new(reset_key);
+    quinn::Endpoint::new(config, Some(server), socket.into(), Arc::new(TokioRuntime))
+}

@@ -1,0 +1,316 @@
+//! One link while it lives: a connection that both ends have judged, three lanes each way, and snapshots.
+//!
+//! A lane is a stream in one direction. Its first byte says which it is; frames follow ([`codec`]). The first lane of the other
+//! end is also its hello: in TLS 1.3 the dialler learns only by what comes behind the handshake that it was let in.
+
+use super::queue::Queue;
+use super::refusal::{Fault, Refusal, RefusalReason, said};
+use super::snapshot::SnapshotReceiver;
+use super::{DownReason, Peer, Shared};
+use crate::peer::{Lane, PeerMessage, codec};
+use bytes::BytesMut;
+use parking_lot::Mutex;
+use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
+use rustls::pki_types::CertificateDer;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// First byte of a snapshot's stream; a lane's is its place in [`Lane::ALL`].
+pub(super) const TAG_SNAPSHOT: u8 = 3;
+/// Of QUIC's streams; a lane's is above.
+pub(super) const PRIORITY_SNAPSHOT: i32 = 0;
+/// Both ends have said hello by then, or the link is given up.
+pub(super) const HELLO_WITHIN: Duration = Duration::from_secs(2);
+/// Encoded at once, bytes, and one message more.
+const WRITE_BYTES: usize = 64 << 10;
+/// Taken from a stream at once, bytes at most.
+const READ_BYTES: usize = 256 << 10;
+
+/// How a connection is closed: numbers of our own in QUIC.
+pub(super) const CLOSE_STOPPING: VarInt = VarInt::from_u32(0);
+const CLOSE_REPLACED: VarInt = VarInt::from_u32(1);
+const CLOSE_REFUSED: VarInt = VarInt::from_u32(2);
+const CLOSE_UNTRUSTED: VarInt = VarInt::from_u32(3);
+const CLOSE_SILENT: VarInt = VarInt::from_u32(4);
+
+fn tag(lane: Lane) -> u8 {
+    lane as u8
+}
+
+fn priority(lane: Lane) -> i32 {
+    match lane {
+        Lane::Consensus => 3,
+        Lane::Append => 2,
+        Lane::Request => 1,
+    }
+}
+
+/// Where others reach a link.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) connection: Connection,
+    pub(super) queues: [Queue; 3],
+    chain: Vec<CertificateDer<'static>>,
+    /// Why we closed it, when it was from outside its own task.
+    closing: Mutex<Option<DownReason>>,
+}
+
+impl Live {
+    pub(super) fn queue(&self, lane: Lane) -> &Queue {
+        &self.queues[tag(lane) as usize]
+    }
+
+    pub(super) fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    pub(super) fn close(&self, why: DownReason) {
+        let text = why.to_string();
+        let code = match why {
+            DownReason::Replaced => CLOSE_REPLACED,
+            DownReason::Untrusted(_) => CLOSE_UNTRUSTED,
+            DownReason::Refused(..) => CLOSE_REFUSED,
+            DownReason::Silent => CLOSE_SILENT,
+            DownReason::Stopping | DownReason::ByPeer(_) | DownReason::Lost(_) => CLOSE_STOPPING,
+        };
+        self.closing.lock().get_or_insert(why);
+        self.connection.close(code, text.as_bytes());
+    }
+}
+
+/// Why a task of a link ends.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// The connection is gone, and says why itself.
+    Connection,
+    /// This stream alone is over, and may be.
+    Stream,
+    /// The peer does what it must not.
+    Fault(Fault),
+}
+
+impl Ended {
+    pub(super) fn bad_stream(detail: &str) -> Ended {
+        Ended::Fault(Fault::new(RefusalReason::BadStream, detail))
+    }
+}
+
+/// Drive a judged connection to `peer` until it ends. Returns whether the link was up at all.
+pub(super) async fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: Connection) -> bool {
+    let live = Arc::new(Live {
+        queues: Lane::ALL.map(Queue::new),
+        chain: chain(&connection),
+        closing: Mutex::new(None),
+        connection: connection.clone(),
+    });
+    let hello = match timeout(HELLO_WITHIN, hello(&connection)).await {
+        Ok(Ok(hello)) => hello,
+        Ok(Err(Ended::Fault(fault))) => {
+            shared.refuse(Some(peer.id), connection.remote_address(), fault.clone());
+            live.close(DownReason::Refused(fault.reason, fault.detail));
+            return false;
+        }
+        Ok(Err(_)) => {
+            if let Some(fault) = connection.close_reason().and_then(|e| by_peer(&e)) {
+                shared.refuse(Some(peer.id), connection.remote_address(), fault);
+            }
+            return false;
+        }
+        Err(_) => {
+            live.close(DownReason::Silent);
+            return false;
+        }
+    };
+    // The newest connection is the one that the other end uses: an older one is a leftover of its last run.
+    let Some(_turn) = peer.take_turn(&live).await else {
+        live.close(DownReason::Replaced);
+        return false;
+    };
+    // A reload may have come between the handshake and now.
+    if let Err(fault) = shared.identity().still_trusts(&live.chain, &shared.names, peer.id) {
+        live.close(DownReason::Untrusted(fault.detail));
+    }
+    shared.handler.link_up(peer.id);
+    let why = drive(shared, peer, &live, hello).await;
+    live.close(why.clone());
+    peer.leave();
+    let why = live.closing.lock().take().unwrap_or(why);
+    tracing::info!(server = peer.id, addr = %connection.remote_address(), "the link is down: {why}");
+    shared.handler.link_down(peer.id, why);
+    true
+}
+
+/// Our lanes, opened and announced; the other end's first.
+struct Hello {
+    ours: Vec<(Lane, SendStream)>,
+    first: RecvStream,
+}
+
+async fn hello(connection: &Connection) -> Result<Hello, Ended> {
+    let mut ours = Vec::with_capacity(Lane::ALL.len());
+    for lane in Lane::ALL {
+        let mut stream = connection.open_uni().await.map_err(|_| Ended::Connection)?;
+        let _ = stream.set_priority(priority(lane));
+        stream.write_all(&[tag(lane)]).await.map_err(|_| Ended::Connection)?;
+        ours.push((lane, stream));
+    }
+    let mut first = connection.accept_uni().await.map_err(|_| Ended::Connection)?;
+    if read_tag(&mut first).await? != tag(Lane::Consensus) {
+        return Err(Ended::bad_stream("its first stream is not the consensus lane"));
+    }
+    Ok(Hello { ours, first })
+}
+
+async fn drive(shared: &Arc<Shared>, peer: &Arc<Peer>, live: &Arc<Live>, hello: Hello) -> DownReason {
+    let connection = &live.connection;
+    let mut tasks: JoinSet<Result<(), Ended>> = JoinSet::new();
+    for (lane, stream) in hello.ours {
+        let live = live.clone();
+        tasks.spawn(async move { write(live.queue(lane), stream).await });
+    }
+    let seen = Arc::new(AtomicU8::new(1 << tag(Lane::Consensus)));
+    {
+        let (shared, peer) = (shared.clone(), peer.clone());
+        tasks.spawn(async move { read(&shared, &peer, Lane::Consensus, hello.first).await });
+    }
+    let mut stop = shared.stop.subscribe();
+    let why = loop {
+        tokio::select! {
+            accepted = connection.accept_uni() => match accepted {
+                Ok(stream) => {
+                    let (shared, peer, seen) = (shared.clone(), peer.clone(), seen.clone());
+                    tasks.spawn(async move { receive(&shared, &peer, &seen, stream).await });
+                }
+                Err(e) => break down(&e),
+            },
+            Some(ended) = tasks.join_next() => match ended {
+                Ok(Ok(()) | Err(Ended::Stream)) => {}
+                Ok(Err(Ended::Connection)) => break down(&connection.closed().await),
+                Ok(Err(Ended::Fault(fault))) => {
+                    shared.refuse(Some(peer.id), connection.remote_address(), fault.clone());
+                    break DownReason::Refused(fault.reason, fault.detail);
+                }
+                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            },
+            () = super::stopped(&mut stop) => break DownReason::Stopping,
+        }
+    };
+    // Nothing is delivered behind the word that the link is down.
+    tasks.shutdown().await;
+    why
+}
+
+/// Send what the queue has, until the connection ends.
+async fn write(queue: &Queue, mut stream: SendStream) -> Result<(), Ended> {
+    let mut messages: Vec<PeerMessage> = Vec::new();
+    let mut out = BytesMut::new();
+    loop {
+        queue.take(WRITE_BYTES, &mut messages).await;
+        for message in messages.drain(..) {
+            codec::encode(&message, &mut out);
+        }
+        stream.write_chunk(out.split().freeze()).await.map_err(|e| match e {
+            quinn::WriteError::Stopped(_) => Ended::bad_stream("it stopped a lane"),
+            _ => Ended::Connection,
+        })?;
+    }
+}
+
+/// A stream of the other end: what is it?
+async fn receive(
+    shared: &Arc<Shared>,
+    peer: &Arc<Peer>,
+    seen: &AtomicU8,
+    mut stream: RecvStream,
+) -> Result<(), Ended> {
+    let first = match timeout(super::SNAPSHOT_STALL, read_tag(&mut stream)).await {
+        Ok(first) => first?,
+        Err(_) => return Err(Ended::bad_stream("a stream without a beginning")),
+    };
+    if first == TAG_SNAPSHOT {
+        let receiver = SnapshotReceiver::open(tokio::runtime::Handle::current(), stream).await?;
+        shared.handler.snapshot(peer.id, receiver);
+        return Ok(());
+    }
+    let Some(lane) = Lane::ALL.into_iter().find(|lane| tag(*lane) == first) else {
+        return Err(Ended::bad_stream("a stream of no known purpose"));
+    };
+    if seen.fetch_or(1 << first, Ordering::Relaxed) & (1 << first) != 0 {
+        return Err(Ended::bad_stream("a lane that is there already"));
+    }
+    read(shared, peer, lane, stream).await
+}
+
+async fn read_tag(stream: &mut RecvStream) -> Result<u8, Ended> {
+    let mut first = [0];
+    match stream.read_exact(&mut first).await {
+        Ok(()) => Ok(first[0]),
+        Err(quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(_))) => Err(Ended::Connection),
+        // A snapshot that is given up at once may end before it began.
+        Err(quinn::ReadExactError::ReadError(_)) => Err(Ended::Stream),
+        Err(quinn::ReadExactError::FinishedEarly(_)) => Err(Ended::bad_stream("an empty stream")),
+    }
+}
+
+/// Deliver the messages of a lane, until the connection ends.
+async fn read(shared: &Shared, peer: &Peer, lane: Lane, mut stream: RecvStream) -> Result<(), Ended> {
+    let mut received = BytesMut::new();
+    loop {
+        while let Some(body) =
+            codec::take(&mut received, lane.frame_bytes_max()).map_err(|e| Ended::Fault(e.into()))?
+        {
+            let message = codec::decode(&body, lane).map_err(|e| Ended::Fault(e.into()))?;
+            shared.handler.message(peer.id, message);
+        }
+        match stream.read_chunk(READ_BYTES, true).await {
+            Ok(Some(chunk)) => received.extend_from_slice(&chunk.bytes),
+            Err(quinn::ReadError::ConnectionLost(_)) => return Err(Ended::Connection),
+            Ok(None) | Err(_) => return Err(Ended::bad_stream("it ended a lane")),
+        }
+    }
+}
+
+/// The certificates that the other end showed.
+fn chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
+    let shown =
+        connection.peer_identity().and_then(|shown| shown.downcast::<Vec<CertificateDer<'static>>>().ok());
+    *shown.expect("nobody is let in without a certificate")
+}
+
+fn down(e: &ConnectionError) -> DownReason {
+    match e {
+        ConnectionError::ApplicationClosed(close) => DownReason::ByPeer(said(&close.reason)),
+        ConnectionError::TimedOut => DownReason::Silent,
+        ConnectionError::LocallyClosed => DownReason::Stopping,
+        other => DownReason::Lost(said(other.to_string().as_bytes())),
+    }
+}
+
+/// Did the other end refuse us in the handshake?
+pub(super) fn by_peer(e: &ConnectionError) -> Option<Fault> {
+    match e {
+        ConnectionError::ConnectionClosed(close) if is_alert(u64::from(close.error_code)) => {
+            let detail =
+                format!("it refused our certificate or TLS: {} ({})", said(&close.reason), close.error_code);
+            Some(Fault::new(RefusalReason::RefusedByPeer, detail))
+        }
+        _ => None,
+    }
+}
+
+/// Is this one of QUIC's error codes for a TLS alert (RFC 9001, section 4.8)?
+pub(super) fn is_alert(code: u64) -> bool {
+    (0x100..0x200).contains(&code)
+}
+
+impl Shared {
+    pub(super) fn refuse(&self, server: Option<u8>, addr: std::net::SocketAddr, fault: Fault) {
+        let Fault { reason, detail } = fault;
+        let refusal = Refusal { reason, server, addr, detail };
+        self.refusals.record(&refusal);
+        self.handler.refused(refusal);
+    }
+}

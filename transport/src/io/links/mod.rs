@@ -1,0 +1,499 @@
+//! Links between the servers of an ensemble: one QUIC connection per pair, with mutual TLS, always.
+//!
+//! ```text
+//!  Links::send ──▶ queue.rs, one per lane ──▶ link.rs ══ QUIC ══▶ link.rs ──▶ LinkHandler::message
+//!  Links::open_snapshot ──▶ snapshot.rs ═════════ QUIC ═════════▶ snapshot.rs ──▶ LinkHandler::snapshot
+//!                     dial.rs dials servers with lower ids and lets in those with higher ones; tls.rs judges both
+//! ```
+//!
+//! A link is up when both ends have judged each other's certificate and said hello. Messages of one lane arrive in order, or the
+//! link ends; a link that ends loses what was on its way. It runs on threads of its own, so that no crowd of clients
+//! delays a heartbeat.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this is io: sockets, tasks and the clock"
+)]
+
+mod dial;
+mod endpoint;
+mod link;
+mod queue;
+mod refusal;
+mod snapshot;
+#[cfg(test)]
+mod tests;
+mod tls;
+
+pub use dial::HANDSHAKES_MAX;
+pub use endpoint::STREAM_WINDOW_BYTES;
+pub use queue::{
+    QUEUE_APPEND_BYTES_MAX, QUEUE_CONSENSUS_BYTES_MAX, QUEUE_MESSAGES_MAX, QUEUE_REQUEST_BYTES_MAX,
+};
+pub use refusal::{Refusal, RefusalReason};
+pub use snapshot::{
+    SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOT_STALL, SNAPSHOTS_PER_LINK_MAX, SnapshotError, SnapshotReceiver,
+    SnapshotSender,
+};
+pub use tls::{TlsError, TlsFiles};
+
+use crate::peer::{
+    CodecError, Lane, NameError, PeerMessage, RaftMessage, ServerId, check_ensemble_name, codec,
+};
+use link::Live;
+use parking_lot::{Mutex, RwLock};
+use refusal::Refusals;
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+use tls::{Identity, Names};
+use tokio::runtime::Runtime;
+use tokio::sync::{OwnedMutexGuard, mpsc, watch};
+
+/// How long stopping may take, once everybody was told.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
+/// What [`LinkTimers`] may hold.
+const TIMERS: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_secs(60);
+
+/// A server of the ensemble, and where it listens to its peers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerAddr {
+    /// Not 0.
+    pub id: ServerId,
+    /// Host and UDP port; a name is resolved at every attempt.
+    pub addr: String,
+}
+
+/// Times of links; each from 10 ms to 60 s.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LinkTimers {
+    /// A link on which nothing came for so long is down. The least of both ends holds.
+    pub idle: Duration,
+    /// A handshake takes no longer.
+    pub handshake: Duration,
+    /// Between the first attempts to connect.
+    pub redial_min: Duration,
+    /// Between attempts, at most.
+    pub redial_max: Duration,
+}
+
+impl Default for LinkTimers {
+    fn default() -> LinkTimers {
+        LinkTimers {
+            idle: Duration::from_secs(3),
+            handshake: Duration::from_secs(2),
+            redial_min: Duration::from_millis(50),
+            redial_max: Duration::from_secs(1),
+        }
+    }
+}
+
+/// What links need to know.
+#[derive(Clone, Debug)]
+pub struct LinksConfig {
+    /// The ensemble's name, as in every certificate.
+    pub ensemble: String,
+    /// This server's.
+    pub server_id: ServerId,
+    /// UDP; peers dial it, and are dialled from it.
+    pub listen: SocketAddr,
+    /// The configured servers; this one may be among them, and is left out.
+    pub peers: Vec<PeerAddr>,
+    /// Certificates.
+    pub tls: TlsFiles,
+    /// Times.
+    pub timers: LinkTimers,
+    /// A random number, for pauses that differ between servers.
+    pub seed: u64,
+    /// Threads that carry all links; 1 at least.
+    pub threads: usize,
+}
+
+/// Who is told. Called from the links' own threads, which wait meanwhile: nothing here may block.
+pub trait LinkHandler: Send + Sync + 'static {
+    /// `from` says something; that it is `from` is certain. Only while its link is up.
+    fn message(&self, from: ServerId, message: PeerMessage);
+    /// `from` sends a snapshot; whoever receives it does so on a thread of its own.
+    fn snapshot(&self, from: ServerId, receiver: SnapshotReceiver);
+    /// The link is up: messages can be sent, and may come.
+    fn link_up(&self, server: ServerId);
+    /// The link is down, and what was on its way may be lost. Another one is tried for.
+    fn link_down(&self, server: ServerId, why: DownReason);
+    /// Somebody was refused. Counted and logged already.
+    fn refused(&self, refusal: Refusal);
+}
+
+/// Why a link is down.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DownReason {
+    /// The peer closed it, and said why.
+    #[error("the peer closed it: {0}")]
+    ByPeer(String),
+    /// Nothing was heard for the idle timeout.
+    #[error("nothing was heard of the peer")]
+    Silent,
+    /// The connection broke; or the peer has started anew and does not know it.
+    #[error("the connection broke: {0}")]
+    Lost(String),
+    /// The peer connected anew.
+    #[error("a newer connection of the same server replaces it")]
+    Replaced,
+    /// The peer did what it must not.
+    #[error("refused: {1}")]
+    Refused(RefusalReason, String),
+    /// The authority that is trusted since a reload does not vouch for the peer.
+    #[error("its certificate is no longer trusted: {0}")]
+    Untrusted(String),
+    /// This server stops.
+    #[error("the server stops")]
+    Stopping,
+}
+
+/// Why links cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The ensemble's name.
+    #[error(transparent)]
+    Ensemble(#[from] NameError),
+    /// A server id that cannot be.
+    #[error("server ids are 1 to 255 and differ; {0} is wrong")]
+    ServerId(ServerId),
+    /// [`LinkTimers`].
+    #[error("every time of a link is from 10 ms to 60 s, and redial_min is not above redial_max")]
+    Timers,
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The socket.
+    #[error("cannot listen to peers on UDP {addr}")]
+    Listen {
+        /// As configured.
+        addr: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+    /// Threads.
+    #[error("the system refuses the threads that carry the links")]
+    Threads(#[source] io::Error),
+}
+
+/// Why a message was not sent. It is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SendError {
+    /// Nobody is configured with that id.
+    #[error("server {0} is not configured")]
+    Unknown(ServerId),
+    /// There is no link now.
+    #[error("there is no link to server {0}")]
+    Down(ServerId),
+    /// The lane's queue is full: the peer, or the path to it, is too slow.
+    #[error("too much waits to be sent on the {0:?} lane")]
+    Overflow(Lane),
+    /// No peer would take it.
+    #[error(transparent)]
+    Message(#[from] CodecError),
+}
+
+/// What is known of one peer's link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkFacts {
+    /// Whose.
+    pub server: ServerId,
+    /// As configured.
+    pub addr: String,
+    /// Set while the link is up.
+    pub up: Option<UpFacts>,
+    /// Messages that were dropped because a queue was full, since the start.
+    pub overflows: u64,
+}
+
+/// What is known of a link that is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UpFacts {
+    /// Where the peer is.
+    pub addr: SocketAddr,
+    /// Smoothed.
+    pub round_trip: Duration,
+    /// Waiting to be sent, bytes.
+    pub queued_bytes: usize,
+}
+
+/// The links of this server. Dropped, all end at once.
+pub struct Links {
+    shared: Arc<Shared>,
+    local: SocketAddr,
+    running: Mutex<Option<Running>>,
+}
+
+/// What ends with the links.
+struct Running {
+    runtime: Runtime,
+    alive: Alive,
+    ended: mpsc::Receiver<()>,
+}
+
+/// Held by tasks that stopping waits for.
+type Alive = mpsc::Sender<()>;
+
+/// What all tasks share.
+struct Shared {
+    names: Arc<Names>,
+    timers: LinkTimers,
+    peers: BTreeMap<ServerId, Arc<Peer>>,
+    identity: RwLock<Arc<Identity>>,
+    handler: Arc<dyn LinkHandler>,
+    refusals: Refusals,
+    endpoint: quinn::Endpoint,
+    local: SocketAddr,
+    transport: Arc<quinn::TransportConfig>,
+    /// True once all stops.
+    stop: watch::Sender<bool>,
+}
+
+impl Shared {
+    fn identity(&self) -> Arc<Identity> {
+        self.identity.read().clone()
+    }
+}
+
+/// Wait until all stops.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// One peer, with or without a link.
+struct Peer {
+    id: ServerId,
+    addr: String,
+    current: Mutex<Current>,
+    /// Held while a link is up, so that there is one at a time.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    overflows: AtomicU64,
+}
+
+#[derive(Default)]
+struct Current {
+    live: Option<Arc<Live>>,
+    /// Counts connections, so that the newest wins.
+    newest: u64,
+}
+
+impl Peer {
+    fn live(&self) -> Option<Arc<Live>> {
+        self.current.lock().live.clone()
+    }
+
+    /// End an older link and take its place; `None` when a newer connection came meanwhile.
+    async fn take_turn(&self, live: &Arc<Live>) -> Option<OwnedMutexGuard<()>> {
+        let number = {
+            let mut current = self.current.lock();
+            if let Some(old) = &current.live {
+                old.close(DownReason::Replaced);
+            }
+            current.newest += 1;
+            current.newest
+        };
+        let turn = self.turn.clone().lock_owned().await;
+        let mut current = self.current.lock();
+        if current.newest != number {
+            return None;
+        }
+        assert!(current.live.is_none(), "a link leaves its place before it gives up its turn");
+        current.live = Some(live.clone());
+        Some(turn)
+    }
+
+    fn leave(&self) {
+        self.current.lock().live = None;
+    }
+}
+
+impl Links {
+    /// Listen, and dial the servers with lower ids. Returns at once; [`LinkHandler::link_up`] says when there are links.
+    ///
+    /// # Errors
+    /// When the configuration or a certificate cannot be used, or the system refuses socket or threads.
+    pub fn start(config: LinksConfig, handler: Arc<dyn LinkHandler>) -> Result<Links, LinkError> {
+        let LinksConfig { ensemble, server_id, listen, peers, tls, timers, seed, threads } = config;
+        check_ensemble_name(&ensemble)?;
+        if server_id == 0 {
+            return Err(LinkError::ServerId(server_id));
+        }
+        let LinkTimers { idle, handshake, redial_min, redial_max } = timers;
+        if ![idle, handshake, redial_min, redial_max].iter().all(|t| TIMERS.contains(t))
+            || redial_min > redial_max
+        {
+            return Err(LinkError::Timers);
+        }
+        let mut by_id = BTreeMap::new();
+        for PeerAddr { id, addr } in peers.into_iter().filter(|peer| peer.id != server_id) {
+            let peer = Peer {
+                id,
+                addr,
+                current: Mutex::default(),
+                turn: Arc::default(),
+                overflows: AtomicU64::new(0),
+            };
+            if id == 0 || by_id.insert(id, Arc::new(peer)).is_some() {
+                return Err(LinkError::ServerId(id));
+            }
+        }
+        let names = Arc::new(Names { ensemble, own: server_id, peers: by_id.keys().copied().collect() });
+        let identity = Arc::new(Identity::new(&tls, &names)?);
+        let transport = Arc::new(endpoint::transport(&timers));
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(threads.max(1))
+            .thread_name("warren-link")
+            .enable_all()
+            .build()
+            .map_err(LinkError::Threads)?;
+        let opened = {
+            let _entered = runtime.enter();
+            let (crypto, _) = tls::listening(&identity, &names);
+            let server = endpoint::server_config(crypto, &transport);
+            endpoint::open(listen, server, identity.reset_key())
+                .and_then(|endpoint| endpoint.local_addr().map(|local| (endpoint, local)))
+        };
+        let (endpoint, local) = opened.map_err(|source| LinkError::Listen { addr: listen, source })?;
+        let shared = Arc::new(Shared {
+            names,
+            timers,
+            peers: by_id,
+            identity: RwLock::new(identity),
+            handler,
+            refusals: Refusals::new(),
+            endpoint,
+            local,
+            transport,
+            stop: watch::Sender::new(false),
+        });
+        let (alive, ended) = mpsc::channel(1);
+        runtime.spawn(dial::listen(shared.clone(), alive.clone()));
+        for (id, peer) in shared.peers.range(..server_id) {
+            let (shared, peer, alive) = (shared.clone(), peer.clone(), alive.clone());
+            let seed = seed ^ u64::from(*id).rotate_right(8);
+            runtime.spawn(async move {
+                let _alive = alive;
+                dial::dial(shared, peer, seed).await;
+            });
+        }
+        Ok(Links { shared, local, running: Mutex::new(Some(Running { runtime, alive, ended })) })
+    }
+
+    /// Where we listen; the port is known by now.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Queue a message. Never waits.
+    ///
+    /// # Errors
+    /// When there is no link, no room, or the message is over a limit of the wire; it is dropped.
+    pub fn send(&self, to: ServerId, message: PeerMessage) -> Result<(), SendError> {
+        let peer = self.shared.peers.get(&to).ok_or(SendError::Unknown(to))?;
+        let bytes = codec::size_bound(&message)?;
+        let live = peer.live().ok_or(SendError::Down(to))?;
+        let lane = message.lane();
+        if live.queue(lane).push(bytes, message) {
+            return Ok(());
+        }
+        peer.overflows.fetch_add(1, Ordering::Relaxed);
+        Err(SendError::Overflow(lane))
+    }
+
+    /// Begin to send a snapshot. Blocks, as all of [`SnapshotSender`] does: for plain threads.
+    ///
+    /// # Errors
+    /// When there is no link, or no room for one more within [`SNAPSHOT_STALL`].
+    pub fn open_snapshot(&self, to: ServerId, head: RaftMessage) -> Result<SnapshotSender, SnapshotError> {
+        let down = SnapshotError::Down(to);
+        let Some(live) = self.shared.peers.get(&to).and_then(|peer| peer.live()) else { return Err(down) };
+        let Some(runtime) = self.running.lock().as_ref().map(|running| running.runtime.handle().clone())
+        else {
+            return Err(down);
+        };
+        SnapshotSender::open(runtime, &live.connection, head)
+    }
+
+    /// Use other certificates from now on, for every handshake to come. A link stays up if the new authority vouches for the
+    /// peer's certificate, too; else it ends.
+    ///
+    /// # Errors
+    /// When they cannot be used; then nothing changes.
+    pub fn reload(&self, files: &TlsFiles) -> Result<(), TlsError> {
+        let identity = Arc::new(Identity::new(files, &self.shared.names)?);
+        *self.shared.identity.write() = identity.clone();
+        for (id, peer) in &self.shared.peers {
+            let Some(live) = peer.live() else { continue };
+            if let Err(fault) = identity.still_trusts(live.chain(), &self.shared.names, *id) {
+                live.close(DownReason::Untrusted(fault.detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// Until when this server's certificate is valid.
+    pub fn certificate_expires(&self) -> SystemTime {
+        self.shared.identity().expires()
+    }
+
+    /// Refusals since the start, by reason.
+    pub fn refusals(&self) -> Vec<(RefusalReason, u64)> {
+        self.shared.refusals.counts()
+    }
+
+    /// How every peer's link is.
+    pub fn facts(&self) -> Vec<LinkFacts> {
+        let up = |live: Arc<Live>| UpFacts {
+            addr: live.connection.remote_address(),
+            round_trip: live.connection.rtt(),
+            queued_bytes: live.queues.iter().map(queue::Queue::bytes).sum(),
+        };
+        let facts = |peer: &Arc<Peer>| LinkFacts {
+            server: peer.id,
+            addr: peer.addr.clone(),
+            up: peer.live().map(up),
+            overflows: peer.overflows.load(Ordering::Relaxed),
+        };
+        self.shared.peers.values().map(facts).collect()
+    }
+
+    /// End all links, telling the peers, and wait until they are told and [`LinkHandler::link_down`] was called for each; a second at
+    /// most. What waits to be sent is dropped.
+    pub fn stop(&self) {
+        let Some(Running { runtime, alive, mut ended }) = self.running.lock().take() else { return };
+        drop(alive);
+        self.shared.stop.send_replace(true);
+        self.shared.endpoint.close(link::CLOSE_STOPPING, DownReason::Stopping.to_string().as_bytes());
+        let endpoint = self.shared.endpoint.clone();
+        let (told, heard) = std::sync::mpsc::channel::<()>();
+        runtime.spawn(async move {
+            let _told = told;
+            ended.recv().await;
+            endpoint.wait_idle().await;
+        });
+        // Whether it ends by the word or by the clock, it ends.
+        let _ = heard.recv_timeout(GOODBYE_WITHIN);
+        runtime.shutdown_background();
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        if let Some(running) = self.running.lock().take() {
+            self.shared.stop.send_replace(true);
+            self.shared.endpoint.close(link::CLOSE_STOPPING, DownReason::Stopping.to_string().as_bytes());
+            running.runtime.shutdown_background();
+        }
+    }
+}
+
+impl std::fmt::Debug for Links {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Links").field("local", &self.local).finish_non_exhaustive()
+    }
+}

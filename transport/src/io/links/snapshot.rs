@@ -1,0 +1,248 @@
+//! A snapshot on its way: a stream of its own, behind everything else in priority, with its head before it.
+//!
+//! Both ends block, for they stand on plain threads beside a disk; how far one may run ahead of the other is QUIC's window for
+//! a stream. The end of the stream is said: what breaks off before it is no snapshot.
+
+use super::link::{Ended, TAG_SNAPSHOT};
+use crate::peer::codec::{self, LENGTH_BYTES};
+use crate::peer::{Lane, PeerMessage, RaftKind, RaftMessage, ServerId};
+use bytes::{Bytes, BytesMut};
+use quinn::{ReadExactError, RecvStream, SendStream, VarInt, WriteError};
+use std::future::Future;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+/// The longest chunk, bytes.
+pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 4 << 20;
+/// Snapshots under way on a link, in each direction, at most; the next one waits for [`SNAPSHOT_STALL`], then fails.
+pub const SNAPSHOTS_PER_LINK_MAX: u32 = 2;
+/// Without any progress for so long, a snapshot is given up.
+pub const SNAPSHOT_STALL: Duration = Duration::from_secs(30);
+/// A length that says: that was all.
+const END: u32 = 0;
+/// Told to the other end when a snapshot is given up.
+const GIVEN_UP: VarInt = VarInt::from_u32(1);
+/// The lane whose limits a snapshot's head keeps.
+const HEAD_LANE: Lane = Lane::Append;
+
+/// Why a snapshot does not arrive.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// There is no link to that server.
+    #[error("there is no link to server {0}")]
+    Down(ServerId),
+    /// The head is no [`RaftKind::Snapshot`] within its limit.
+    #[error("the head of a snapshot is not one")]
+    Head,
+    /// A chunk that is empty or over [`SNAPSHOT_CHUNK_BYTES_MAX`].
+    #[error("a chunk of {bytes} bytes; 1 to {SNAPSHOT_CHUNK_BYTES_MAX} are possible")]
+    Chunk {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Nothing moved for [`SNAPSHOT_STALL`].
+    #[error("the snapshot made no progress for {} s", SNAPSHOT_STALL.as_secs())]
+    Stalled,
+    /// The other end gave it up.
+    #[error("the other server gave the snapshot up")]
+    GivenUp,
+    /// The link broke.
+    #[error("the link broke while a snapshot was on its way")]
+    Broken,
+    /// The stream ended in the middle.
+    #[error("the snapshot ended before its end")]
+    CutOff,
+}
+
+impl From<WriteError> for SnapshotError {
+    fn from(e: WriteError) -> SnapshotError {
+        match e {
+            WriteError::Stopped(_) => SnapshotError::GivenUp,
+            _ => SnapshotError::Broken,
+        }
+    }
+}
+
+impl From<ReadExactError> for SnapshotError {
+    fn from(e: ReadExactError) -> SnapshotError {
+        match e {
+            ReadExactError::FinishedEarly(_) => SnapshotError::CutOff,
+            ReadExactError::ReadError(quinn::ReadError::Reset(_)) => SnapshotError::GivenUp,
+            ReadExactError::ReadError(_) => SnapshotError::Broken,
+        }
+    }
+}
+
+async fn unless_stalled<T, E: Into<SnapshotError>>(
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, SnapshotError> {
+    timeout(SNAPSHOT_STALL, work).await.map_err(|_| SnapshotError::Stalled)?.map_err(Into::into)
+}
+
+/// The sending end. Its calls block and stand on plain threads, never in a task. Dropped before
+/// [`SnapshotSender::finish`], it gives the snapshot up.
+#[derive(Debug)]
+pub struct SnapshotSender {
+    runtime: Handle,
+    stream: SendStream,
+    whole: bool,
+}
+
+impl SnapshotSender {
+    pub(super) fn open(
+        runtime: Handle,
+        connection: &quinn::Connection,
+        head: RaftMessage,
+    ) -> Result<SnapshotSender, SnapshotError> {
+        if head.kind != RaftKind::Snapshot || head.snapshot.is_none() {
+            return Err(SnapshotError::Head);
+        }
+        let head = PeerMessage::Raft(head);
+        codec::size_bound(&head).map_err(|_| SnapshotError::Head)?;
+        let mut opening = BytesMut::from(&[TAG_SNAPSHOT][..]);
+        codec::encode(&head, &mut opening);
+        let opened = runtime.block_on(async {
+            let broken = |_: quinn::ConnectionError| SnapshotError::Broken;
+            let stream = unless_stalled(async { connection.open_uni().await.map_err(broken) }).await?;
+            let _ = stream.set_priority(super::link::PRIORITY_SNAPSHOT);
+            Ok::<_, SnapshotError>(stream)
+        });
+        let mut sender = SnapshotSender { runtime, stream: opened?, whole: false };
+        sender.put(opening.freeze())?;
+        Ok(sender)
+    }
+
+    /// Send one chunk; waits while the other end is behind.
+    ///
+    /// # Errors
+    /// When the link broke, the other end gave up, or nothing moved for [`SNAPSHOT_STALL`]: the snapshot is lost.
+    pub fn send(&mut self, chunk: &[u8]) -> Result<(), SnapshotError> {
+        let bytes = chunk.len();
+        if bytes == 0 || bytes > SNAPSHOT_CHUNK_BYTES_MAX {
+            return Err(SnapshotError::Chunk { bytes });
+        }
+        let length = u32::try_from(bytes).expect("the limit is far below");
+        self.put(Bytes::copy_from_slice(&length.to_be_bytes()))?;
+        self.put(Bytes::copy_from_slice(chunk))
+    }
+
+    /// Say that this was all, and wait until the other server's end has received it. Whether the snapshot could be used there is
+    /// for raft to say.
+    ///
+    /// # Errors
+    /// As [`SnapshotSender::send`].
+    pub fn finish(mut self) -> Result<(), SnapshotError> {
+        self.put(Bytes::copy_from_slice(&END.to_be_bytes()))?;
+        self.stream.finish().map_err(|_| SnapshotError::Broken)?;
+        self.whole = true;
+        let stopped = self.stream.stopped();
+        let end = self
+            .runtime
+            .block_on(unless_stalled(async { stopped.await.map_err(|_| SnapshotError::Broken) }))?;
+        // The receiver may let go of the stream once it has read the end, and before that was acknowledged.
+        match end {
+            None => Ok(()),
+            Some(code) if code == RECEIVED => Ok(()),
+            Some(_) => Err(SnapshotError::GivenUp),
+        }
+    }
+
+    fn put(&mut self, mut bytes: Bytes) -> Result<(), SnapshotError> {
+        while !bytes.is_empty() {
+            // Piece by piece, so that slow is not taken for stalled.
+            let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
+            self.runtime.block_on(unless_stalled(self.stream.write_chunk(piece)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Told to the sender when everything was read.
+const RECEIVED: VarInt = VarInt::from_u32(2);
+/// What is written or read at once, bytes.
+const PIECE_BYTES: usize = 256 << 10;
+
+impl Drop for SnapshotSender {
+    fn drop(&mut self) {
+        if !self.whole {
+            let _ = self.stream.reset(GIVEN_UP);
+        }
+    }
+}
+
+/// The receiving end. Its calls block and stand on plain threads, never in a task. Dropped before its end, it
+/// gives the snapshot up.
+#[derive(Debug)]
+pub struct SnapshotReceiver {
+    runtime: Handle,
+    stream: RecvStream,
+    head: RaftMessage,
+    whole: bool,
+}
+
+impl SnapshotReceiver {
+    /// The head has come; the tag was read before.
+    pub(super) async fn open(runtime: Handle, mut stream: RecvStream) -> Result<SnapshotReceiver, Ended> {
+        let body = match read_block(&mut stream, HEAD_LANE.frame_bytes_max()).await {
+            Ok(body) => body,
+            // The sender may give up at any moment.
+            Err(_) => return Err(Ended::Stream),
+        };
+        match codec::decode(&body, HEAD_LANE) {
+            Ok(PeerMessage::Raft(head)) if head.kind == RaftKind::Snapshot && head.snapshot.is_some() => {
+                Ok(SnapshotReceiver { runtime, stream, head, whole: false })
+            }
+            Ok(_) => Err(Ended::bad_stream("a snapshot whose head is another message")),
+            Err(e) => Err(Ended::Fault(e.into())),
+        }
+    }
+
+    /// What the sender said of it: a [`RaftKind::Snapshot`] with its [`crate::peer::SnapshotHead`].
+    pub fn head(&self) -> &RaftMessage {
+        &self.head
+    }
+
+    /// The next chunk, as it was sent; `None` after the last one, and only if the snapshot is whole.
+    ///
+    /// # Errors
+    /// When the link broke, the sender gave up, nothing came for [`SNAPSHOT_STALL`], or what came is no chunk: what was received
+    /// is of no use.
+    pub fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, SnapshotError> {
+        if self.whole {
+            return Ok(None);
+        }
+        let chunk = self.runtime.block_on(read_block(&mut self.stream, SNAPSHOT_CHUNK_BYTES_MAX))?;
+        if !chunk.is_empty() {
+            return Ok(Some(chunk));
+        }
+        self.whole = true;
+        let _ = self.stream.stop(RECEIVED);
+        Ok(None)
+    }
+}
+
+impl Drop for SnapshotReceiver {
+    fn drop(&mut self) {
+        if !self.whole {
+            let _ = self.stream.stop(GIVEN_UP);
+        }
+    }
+}
+
+/// A length and that many bytes. Room grows with what arrives, not with what is claimed.
+async fn read_block(stream: &mut RecvStream, bytes_max: usize) -> Result<Vec<u8>, SnapshotError> {
+    let mut length = [0; LENGTH_BYTES];
+    unless_stalled(stream.read_exact(&mut length)).await?;
+    let bytes = u32::from_be_bytes(length) as usize;
+    if bytes > bytes_max {
+        return Err(SnapshotError::Chunk { bytes });
+    }
+    let mut block = Vec::new();
+    while block.len() < bytes {
+        let had = block.len();
+        block.resize(bytes.min(had + PIECE_BYTES), 0);
+        unless_stalled(stream.read_exact(&mut block[had..])).await?;
+    }
+    Ok(block)
+}

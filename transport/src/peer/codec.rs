@@ -1,0 +1,221 @@
+//! Messages between servers, to bytes and back.
+//!
+//! A frame is a length in four bytes, the most significant first, and that many bytes of `postcard`. Every lane has its own
+//! limit, and what a frame can unfold to in memory is bounded by counts beside it. What comes from a peer is refused with
+//! a reason; the link then closes.
+
+use super::{Forwarded, Lane, PeerEntry, PeerMessage, RaftMessage, Touches};
+use bytes::{Buf, BytesMut};
+use postcard::ser_flavors::Flavor;
+use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
+use std::fmt;
+use std::marker::PhantomData;
+
+/// The longest body of a frame, bytes.
+pub const FRAME_BYTES_MAX: usize = 8 << 20;
+/// The longest body of a frame on [`Lane::Consensus`], bytes: nothing there may delay the next heartbeat.
+pub const CONSENSUS_FRAME_BYTES_MAX: usize = 64 << 10;
+/// Bytes of a frame's length.
+pub const LENGTH_BYTES: usize = 4;
+/// Entries in one message, at most: an empty one takes four bytes on the wire and many times that in memory.
+pub const ENTRIES_MAX: usize = 1 << 16;
+/// Requests in one [`super::Forward`], at most.
+pub const REQUESTS_MAX: usize = 1 << 16;
+/// Sessions in one [`Touches`], at most.
+pub const TOUCHES_MAX: usize = 1 << 19;
+/// Fields of fixed size in any message, encoded, bytes at most: 10 for each number, and there are fewer than 16.
+const HEAD_BYTES_MAX: usize = 160;
+/// The same for an entry or a request.
+const ITEM_BYTES_MAX: usize = 32;
+/// A 64-bit number, encoded, bytes at most.
+const NUMBER_BYTES_MAX: usize = 10;
+
+// A message of nothing but sessions fits; the other counts are beside data that counts by its bytes.
+const _: () = assert!(TOUCHES_MAX * NUMBER_BYTES_MAX + HEAD_BYTES_MAX <= FRAME_BYTES_MAX);
+
+/// Why bytes are no message, or a message is not for the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// The length is over the lane's limit.
+    #[error("a message of {bytes} bytes, over the limit of {max}")]
+    TooLong {
+        /// Its length, bytes.
+        bytes: usize,
+        /// The limit, bytes.
+        max: usize,
+    },
+    /// A list is over its limit.
+    #[error("a message with a list of {items} items, over the limit of {max}")]
+    TooMany {
+        /// Items.
+        items: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// The bytes are not one message.
+    #[error("{bytes} bytes that are not one message")]
+    Undecodable {
+        /// How many there are.
+        bytes: usize,
+    },
+    /// It belongs on another lane.
+    #[error("a message of the {belongs:?} lane on the {came:?} lane")]
+    WrongLane {
+        /// Where it belongs.
+        belongs: Lane,
+        /// Where it came.
+        came: Lane,
+    },
+}
+
+impl Lane {
+    /// All, the most urgent first.
+    pub const ALL: [Lane; 3] = [Lane::Consensus, Lane::Append, Lane::Request];
+
+    /// The longest body of a frame on this lane, bytes.
+    pub const fn frame_bytes_max(self) -> usize {
+        match self {
+            Lane::Consensus => CONSENSUS_FRAME_BYTES_MAX,
+            Lane::Append | Lane::Request => FRAME_BYTES_MAX,
+        }
+    }
+}
+
+/// At least as many bytes as the message takes encoded, without the frame's length; refuses what no peer would take.
+/// Cheap: nothing is encoded.
+pub fn size_bound(message: &PeerMessage) -> Result<usize, CodecError> {
+    let counted = |items: usize, max: usize| {
+        if items > max { Err(CodecError::TooMany { items, max }) } else { Ok(()) }
+    };
+    let bytes = HEAD_BYTES_MAX
+        + match message {
+            PeerMessage::Raft(raft) => {
+                counted(raft.entries.len(), ENTRIES_MAX)?;
+                raft_bytes(raft)
+            }
+            PeerMessage::Forward(forward) => {
+                counted(forward.requests.len(), REQUESTS_MAX)?;
+                let one = |request: &Forwarded| match request {
+                    Forwarded::Command(bytes) => bytes.len(),
+                    Forwarded::OpenSession { .. } => 0,
+                };
+                forward.requests.iter().map(|request| ITEM_BYTES_MAX + one(request)).sum()
+            }
+            PeerMessage::Touches(Touches { sessions, .. }) => {
+                counted(sessions.len(), TOUCHES_MAX)?;
+                sessions.len() * NUMBER_BYTES_MAX
+            }
+            PeerMessage::ForwardAck(_) | PeerMessage::TouchesAck(_) => 0,
+        };
+    let max = message.lane().frame_bytes_max();
+    if bytes > max { Err(CodecError::TooLong { bytes, max }) } else { Ok(bytes) }
+}
+
+fn raft_bytes(raft: &RaftMessage) -> usize {
+    let entries: usize = raft.entries.iter().map(|entry| ITEM_BYTES_MAX + entry.data.len()).sum();
+    let snapshot = raft.snapshot.as_ref().map_or(0, |head| ITEM_BYTES_MAX + head.conf_state.len());
+    raft.context.len() + entries + snapshot
+}
+
+/// Append the message's frame to `out`. [`size_bound`] has let it pass.
+pub fn encode(message: &PeerMessage, out: &mut BytesMut) {
+    let start = out.len();
+    out.extend_from_slice(&[0; LENGTH_BYTES]);
+    postcard::serialize_with_flavor(message, Into(out)).expect("every message has an encoding");
+    let bytes = out.len() - start - LENGTH_BYTES;
+    assert!(bytes <= message.lane().frame_bytes_max(), "the bound on a message's size holds");
+    let length = u32::try_from(bytes).expect("the limit is far below");
+    out[start..start + LENGTH_BYTES].copy_from_slice(&length.to_be_bytes());
+}
+
+/// Take the body of the first frame, when it is there whole.
+pub fn take(received: &mut BytesMut, bytes_max: usize) -> Result<Option<BytesMut>, CodecError> {
+    let Some(length) = received.first_chunk::<LENGTH_BYTES>() else { return Ok(None) };
+    let bytes = u32::from_be_bytes(*length) as usize;
+    if bytes > bytes_max {
+        return Err(CodecError::TooLong { bytes, max: bytes_max });
+    }
+    if received.len() < LENGTH_BYTES + bytes {
+        return Ok(None);
+    }
+    received.advance(LENGTH_BYTES);
+    Ok(Some(received.split_to(bytes)))
+}
+
+/// A frame's body, as the message that it must be on its lane.
+pub fn decode(body: &[u8], lane: Lane) -> Result<PeerMessage, CodecError> {
+    let undecodable = CodecError::Undecodable { bytes: body.len() };
+    let (message, rest): (PeerMessage, _) = postcard::take_from_bytes(body).map_err(|_| undecodable)?;
+    if !rest.is_empty() {
+        return Err(undecodable);
+    }
+    let belongs = message.lane();
+    if belongs != lane {
+        return Err(CodecError::WrongLane { belongs, came: lane });
+    }
+    Ok(message)
+}
+
+/// Where `postcard` writes to.
+struct Into<'a>(&'a mut BytesMut);
+
+impl Flavor for Into<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, data: u8) -> postcard::Result<()> {
+        self.0.extend_from_slice(&[data]);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+/// For serde: [`RaftMessage::entries`], counted while they are read.
+pub(super) fn entries<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PeerEntry>, D::Error> {
+    from.deserialize_seq(Counted::<_, ENTRIES_MAX>(PhantomData))
+}
+
+/// For serde: [`super::Forward::requests`].
+pub(super) fn requests<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Forwarded>, D::Error> {
+    from.deserialize_seq(Counted::<_, REQUESTS_MAX>(PhantomData))
+}
+
+/// For serde: [`Touches::sessions`].
+pub(super) fn sessions<'de, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Vec<warren_storage::SessionId>, D::Error> {
+    from.deserialize_seq(Counted::<_, TOUCHES_MAX>(PhantomData))
+}
+
+/// A list of at most `MAX`. Its room grows as items come, whatever length it claims.
+struct Counted<T, const MAX: usize>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Counted<T, MAX> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "at most {MAX} items")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Vec<T>, A::Error> {
+        let claimed = from.size_hint().unwrap_or(0);
+        if claimed > MAX {
+            return Err(A::Error::invalid_length(claimed, &self));
+        }
+        let mut items = Vec::new();
+        while let Some(item) = from.next_element()? {
+            if items.len() == MAX {
+                return Err(A::Error::invalid_length(MAX + 1, &self));
+            }
+            items.push(item);
+        }
+        Ok(items)
+    }
+}
