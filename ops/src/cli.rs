@@ -57,6 +57,47 @@ pub enum Command {
     /// The ensemble's leader
     #[command(subcommand)]
     Leader(Leader),
+    /// Certificates, by which the servers of an ensemble know each other
+    #[command(subcommand)]
+    Certs(Certs),
+    /// Run a whole ensemble on this machine until Ctrl-C, for trying and for tests
+    Local {
+        /// How many servers
+        #[arg(long, value_name = "N", default_value_t = 3)]
+        servers: u8,
+        /// Where their data, settings and logs go
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The first server's client port P; server N has P+N-1, and UDP port P+100+N for the others
+        #[arg(long, value_name = "PORT", default_value_t = 2181)]
+        client_port: u16,
+    },
+}
+
+/// What to do with certificates.
+#[derive(Debug, Subcommand)]
+pub enum Certs {
+    /// Make an authority: DIR/ca.pem, which every server is given, and its key, which stays here
+    Init {
+        /// Where the authority is kept
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The ensemble that its certificates are for
+        #[arg(long, value_name = "NAME", default_value = "warren")]
+        ensemble: String,
+    },
+    /// Make a server's certificate and key, in one PEM file
+    Issue {
+        /// Where the authority is kept
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The server's id
+        #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u8).range(1..))]
+        server_id: u8,
+        /// The file to write, mode 0600
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
 }
 
 /// What to do with the leader.

@@ -3,6 +3,7 @@
 
 pub mod cli;
 pub mod io;
+pub mod local;
 pub mod status;
 
 /// `manual/configuration.md`: every key of `warren.toml`.

@@ -1,8 +1,8 @@
 //! Which session runs out when: buckets of deadlines, as in ZooKeeper's `ExpiryQueue`.
 //!
-//! A session sits in the bucket of its deadline, rounded up to the next tick. A touch does not move it: the bucket
-//! that comes due looks at when the client was last heard and puts the session into a later one, so that a
-//! touch costs a store and not a move.
+//! A session sits in the bucket of its deadline, rounded up to the next tick. A touch does not move it: who looks at
+//! the bucket that comes due is told when the session was last heard of, and puts it into a later one; so a touch costs
+//! a store and not a move.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use warren_storage::SessionId;
@@ -12,7 +12,15 @@ use warren_storage::SessionId;
 pub struct ExpiryQueue {
     tick_ms: u64,
     buckets: BTreeMap<u64, HashSet<SessionId, foldhash::fast::FixedState>>,
-    place: HashMap<SessionId, u64, foldhash::fast::FixedState>,
+    place: HashMap<SessionId, Place, foldhash::fast::FixedState>,
+}
+
+/// Where a session is.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    bucket: u64,
+    /// When it was last heard of by [`ExpiryQueue::touch`]; 0 for never.
+    heard_ms: u64,
 }
 
 impl ExpiryQueue {
@@ -24,19 +32,29 @@ impl ExpiryQueue {
     /// The session's client may be silent until `deadline_ms`, which is rounded up to the next bucket.
     pub fn set(&mut self, session: SessionId, deadline_ms: u64) {
         let bucket = (deadline_ms / self.tick_ms + 1) * self.tick_ms;
-        if let Some(old) = self.place.insert(session, bucket) {
+        if let Some(place) = self.place.get_mut(&session) {
+            let old = std::mem::replace(&mut place.bucket, bucket);
             if old == bucket {
                 return;
             }
             self.take_from(old, session);
+        } else {
+            self.place.insert(session, Place { bucket, heard_ms: 0 });
         }
         self.buckets.entry(bucket).or_default().insert(session);
     }
 
+    /// Another server heard of the session. One that is not in the queue is passed over.
+    pub fn touch(&mut self, session: SessionId, now_ms: u64) {
+        if let Some(place) = self.place.get_mut(&session) {
+            place.heard_ms = now_ms;
+        }
+    }
+
     /// The session is gone.
     pub fn remove(&mut self, session: SessionId) {
-        if let Some(bucket) = self.place.remove(&session) {
-            self.take_from(bucket, session);
+        if let Some(place) = self.place.remove(&session) {
+            self.take_from(place.bucket, session);
         }
     }
 
@@ -49,8 +67,9 @@ impl ExpiryQueue {
         }
     }
 
-    /// Sessions whose bucket is due, in order of their ids; they are no longer in the queue.
-    pub fn due(&mut self, now_ms: u64) -> Vec<SessionId> {
+    /// Sessions whose bucket is due, in order of their ids, each with the time of its last touch (0: none since it was
+    /// put into the queue); they are no longer in the queue.
+    pub fn due(&mut self, now_ms: u64) -> Vec<(SessionId, u64)> {
         let mut due = Vec::new();
         while let Some(entry) = self.buckets.first_entry() {
             if *entry.key() > now_ms {
@@ -59,10 +78,8 @@ impl ExpiryQueue {
             due.extend(entry.remove());
         }
         due.sort_unstable();
-        for session in &due {
-            self.place.remove(session);
-        }
-        due
+        let mut heard = |session| self.place.remove(&session).map_or(0, |place| place.heard_ms);
+        due.into_iter().map(|session| (session, heard(session))).collect()
     }
 
     /// Every bucket with its sessions, in order.
@@ -97,9 +114,9 @@ mod tests {
         queue.set(1, 2_500);
         queue.set(2, 3_000);
         assert_eq!(queue.next_ms(), Some(3_000));
-        assert_eq!(queue.due(2_999), Vec::<i64>::new());
-        assert_eq!(queue.due(3_000), vec![1]);
-        assert_eq!(queue.due(4_000), vec![2]);
+        assert_eq!(queue.due(2_999), []);
+        assert_eq!(queue.due(3_000), [(1, 0)]);
+        assert_eq!(queue.due(4_000), [(2, 0)]);
         assert_eq!(queue.next_ms(), None);
     }
 
@@ -110,7 +127,21 @@ mod tests {
         queue.set(1, 25);
         queue.set(2, 5);
         queue.remove(2);
-        assert_eq!(queue.due(20), Vec::<i64>::new());
-        assert_eq!(queue.due(30), vec![1]);
+        assert_eq!(queue.due(20), []);
+        assert_eq!(queue.due(30), [(1, 0)]);
+    }
+
+    #[test]
+    fn a_touch_is_told_when_the_bucket_is_due() {
+        let mut queue = ExpiryQueue::new(10);
+        queue.set(1, 5);
+        queue.touch(1, 3);
+        queue.touch(1, 4);
+        queue.touch(2, 4);
+        assert_eq!(queue.next_ms(), Some(10), "it stays where it is");
+        assert_eq!(queue.due(10), [(1, 4)]);
+        queue.set(1, 20);
+        queue.set(1, 40);
+        assert_eq!(queue.due(99), [(1, 0)], "what was told is not told again");
     }
 }

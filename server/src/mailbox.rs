@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 use warren_storage::tree::{Outcome, Snapshot};
 use warren_storage::{SessionId, Zxid};
 
@@ -39,6 +40,8 @@ pub enum Item {
     Armed,
     /// Close the connection, after what came before.
     Close(&'static str),
+    /// Close the connection, and answer nothing more: what it would be answered could be wrong by now.
+    CutOff(&'static str),
 }
 
 /// A session, attached.
@@ -56,14 +59,34 @@ pub struct Attached {
     pub pulse: Arc<Pulse>,
 }
 
+/// A server that had no contact with the leader for this long, or for two thirds of a session's timeout if that is less,
+/// closes the session's connection: its client shall look for a server that can carry out what it asks.
+pub const CUT_OFF_MAX: Duration = Duration::from_secs(10);
+
 /// When a session's client was last heard of, in ms of the server's monotonic clock, and whether we owe it anything.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pulse {
     heard_ms: AtomicU64,
     owed: AtomicBool,
+    asked_ms: u64,
+    cut_off_ms: u64,
 }
 
 impl Pulse {
+    /// Of a session that was asked for at `asked_ms`; nobody can have counted its timeout from an earlier moment.
+    pub fn new(asked_ms: u64, timeout_ms: i32) -> Pulse {
+        // ZooKeeper's clients give up on their own after two thirds, too.
+        let most = timeout_ms.max(0) as u64 * 2 / 3;
+        let cut_off_ms = most.clamp(1, CUT_OFF_MAX.as_millis() as u64);
+        Pulse { heard_ms: AtomicU64::new(0), owed: AtomicBool::new(false), asked_ms, cut_off_ms }
+    }
+
+    /// Must the connection be closed, because the leader may soon expire the session without our knowing? The server's
+    /// last contact with the leader was at `contact_ms`.
+    pub fn is_cut_off(&self, now_ms: u64, contact_ms: u64) -> bool {
+        now_ms.saturating_sub(contact_ms.max(self.asked_ms)) >= self.cut_off_ms
+    }
+
     /// Heard now.
     pub fn beat(&self, now_ms: u64) {
         self.heard_ms.store(now_ms, Ordering::Relaxed);
@@ -175,10 +198,11 @@ impl Mailbox {
         queue.items.clear();
     }
 
-    /// Was [`Item::Close`] put in, or did it overflow? Then nothing that waits to be sent matters.
+    /// Was [`Item::Close`] or [`Item::CutOff`] put in, or did it overflow? Then nothing that waits to be sent matters.
     pub fn must_close(&self) -> bool {
+        let closes = |item: &Item| matches!(item, Item::Close(_) | Item::CutOff(_));
         let queue = self.queue.lock();
-        queue.overflowed || queue.items.iter().any(|(_, item)| matches!(item, Item::Close(_)))
+        queue.overflowed || queue.items.iter().any(|(_, item)| closes(item))
     }
 
     /// Ask for the tree as it is just before this write: reads of the same session stand before it. Must be called
@@ -238,6 +262,17 @@ mod tests {
         assert_eq!(got.len(), 1);
         assert!(mailbox.take(Zxid(2), &mut got));
         assert_eq!(got.len(), 2);
+    }
+
+    #[test]
+    fn a_session_is_cut_off_after_two_thirds_of_its_timeout_or_the_limit() {
+        let pulse = Pulse::new(1_000, 6_000);
+        assert!(!pulse.is_cut_off(4_999, 0), "it counts from when it was asked for");
+        assert!(pulse.is_cut_off(5_000, 0));
+        assert!(!pulse.is_cut_off(5_999, 2_000) && pulse.is_cut_off(6_000, 2_000));
+        assert!(!Pulse::new(0, 60_000).is_cut_off(9_999, 0));
+        assert!(Pulse::new(0, 60_000).is_cut_off(10_000, 0));
+        assert!(!Pulse::new(0, 0).is_cut_off(u64::MAX, u64::MAX), "who stands alone is in contact for ever");
     }
 
     #[test]

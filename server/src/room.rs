@@ -3,11 +3,26 @@
 use crate::listings::Listings;
 use crate::metrics::Metrics;
 use crate::watches::Watches;
+use crate::words::Mode;
 use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use warren_storage::Zxid;
 use warren_storage::tree::Snapshot;
+use warren_transport::peer::ServerId;
+
+/// Where a server stands in its ensemble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// Its id.
+    pub server_id: ServerId,
+    /// What it is. One that waits for the next leader is a follower.
+    pub mode: Mode,
+    /// Who leads, as far as it knows.
+    pub leader: Option<ServerId>,
+    /// raft's term that this is of.
+    pub term: u64,
+}
 
 /// One server's shared state.
 pub struct Room {
@@ -16,6 +31,8 @@ pub struct Room {
     serving: AtomicBool,
     stopping: AtomicBool,
     growth_refused: AtomicBool,
+    standing: RwLock<Standing>,
+    contact_ms: AtomicU64,
     /// Who waits for which znode.
     pub watches: Watches,
     /// What was done, for operators.
@@ -35,6 +52,8 @@ impl Room {
             serving: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             growth_refused: AtomicBool::new(false),
+            standing: RwLock::new(Standing { server_id: 0, mode: Mode::Standalone, leader: None, term: 0 }),
+            contact_ms: AtomicU64::new(u64::MAX),
             watches: Watches::new(hash_seed, metrics.clone()),
             metrics,
             listings: Listings::default(),
@@ -82,9 +101,10 @@ impl Room {
         Zxid(self.zxid.load(Ordering::Acquire))
     }
 
-    /// May clients be served? False before the first leader's epoch has begun and once a stop has begun.
+    /// May clients be served? False before the first leader's epoch has begun here and once a stop has begun. Between two
+    /// leaders they are: connections stay, reads are answered, and writes wait.
     pub fn is_serving(&self) -> bool {
-        self.serving.load(Ordering::Acquire)
+        self.serving.load(Ordering::Acquire) && !self.is_stopping()
     }
 
     /// Has a stop begun? Nobody is served from then on.
@@ -95,7 +115,28 @@ impl Room {
     /// Begin to stop.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
-        self.set_serving(false);
+    }
+
+    /// Where this server stands in its ensemble.
+    pub fn standing(&self) -> Standing {
+        *self.standing.read()
+    }
+
+    /// Say where it stands.
+    pub fn set_standing(&self, standing: Standing) {
+        *self.standing.write() = standing;
+    }
+
+    /// The last moment, in ms of the monotonic clock, of which it is proven that no leader but the known one had begun
+    /// by then; `u64::MAX` where there is but one voter. Sessions are cut off by it, see
+    /// [`Pulse::is_cut_off`](crate::mailbox::Pulse::is_cut_off).
+    pub fn contact_ms(&self) -> u64 {
+        self.contact_ms.load(Ordering::Acquire)
+    }
+
+    /// Say when that was.
+    pub fn set_contact_ms(&self, contact_ms: u64) {
+        self.contact_ms.store(contact_ms, Ordering::Release);
     }
 
     /// Is the disk below its reserve? Then what would grow data is refused where it comes in, and not even logged:

@@ -147,10 +147,14 @@ pub enum Command<'a> {
         /// Counts the requests of that run; the answer is matched by it.
         request: u64,
     },
-    /// A session attaches to a server: its generation rises by one, its sequence restarts.
+    /// A session attaches to a server: its generation rises by one, its sequence restarts. Nothing happens when the
+    /// generation is no longer this one: the request was applied before, or is a late copy that must not take the
+    /// session away from who has it now.
     MoveSession {
         /// Which session.
         session: SessionId,
+        /// As the server that asks knew it.
+        generation: u32,
         /// The password that the client showed was checked against this.
         password: [u8; 16],
         /// The server that asked.
@@ -164,13 +168,15 @@ pub enum Command<'a> {
     },
     /// The client closes its session. Carries a tag like any other write.
     CloseSession,
-    /// The leader found the session silent for longer than its timeout. Nothing happens when the generation is
-    /// no longer this one.
+    /// The leader found the session silent for longer than its timeout. Nothing happens when the generation or the
+    /// epoch is no longer this one: what a leader heard of a session says nothing once another has begun.
     Expire {
         /// Which session.
         session: SessionId,
         /// As the leader knew it.
         generation: u32,
+        /// The leader's own.
+        epoch: u32,
     },
     /// The leader's timer found a container or TTL node to delete; rechecked when applied.
     Sweep {

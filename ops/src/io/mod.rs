@@ -2,18 +2,46 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the world is touched")]
 
 mod admin;
+mod local;
+mod signals;
 
-use crate::cli::{Cli, Command, Exit, Leader, Output};
+use crate::cli::{Certs, Cli, Command, Exit, Leader, Output};
 use crate::status;
 use warren_server::admin::{Request, Response};
+use warren_transport::io::certs::{self, CertsError};
 
 /// Do what the command line says, print what is to be printed, and say how it ended.
 pub fn run(cli: Cli) -> Exit {
-    let request = match &cli.command {
-        Command::Status => Request::Status,
-        Command::Leader(Leader::Transfer { to }) => Request::TransferLeader { to: *to },
-    };
-    let response = match admin::ask(&cli.socket(), &request) {
+    match &cli.command {
+        Command::Status => ask(&cli, &Request::Status),
+        Command::Leader(Leader::Transfer { to }) => ask(&cli, &Request::TransferLeader { to: *to }),
+        Command::Certs(Certs::Init { dir, ensemble }) => {
+            let made = certs::init(dir, ensemble);
+            done(made, format!("made {}; give it to every server", dir.join("ca.pem").display()))
+        }
+        Command::Certs(Certs::Issue { dir, server_id, out }) => {
+            let made = certs::issue(dir, *server_id).and_then(|pem| certs::write_secret(out, &pem));
+            done(made, format!("made {} for server {server_id}; give it to that server alone", out.display()))
+        }
+        Command::Local { servers, dir, client_port } => local::run(*servers, dir, *client_port),
+    }
+}
+
+fn done(made: Result<(), CertsError>, text: String) -> Exit {
+    match made {
+        Ok(()) => {
+            println!("{text}");
+            Exit::Done
+        }
+        Err(e) => {
+            eprintln!("warren: {e}");
+            Exit::Degraded
+        }
+    }
+}
+
+fn ask(cli: &Cli, request: &Request) -> Exit {
+    let response = match admin::ask(&cli.socket(), request) {
         Ok(response) => response,
         Err(e) => {
             eprintln!("warren: {e}");

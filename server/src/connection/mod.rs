@@ -40,6 +40,9 @@ use warren_transport::{ConnectRequest, ConnectResponse, Opcode, ReplyHeader, tak
 /// Reply bytes that wait to be written; with more, the connection takes no further request until they are.
 pub const REPLY_BYTES_WAITING_MAX: usize = 256 << 10;
 
+/// Why a connection ends that is cut off.
+pub(crate) const CUT_OFF: &str = "this server lost contact with its leader";
+
 /// What bounds a connection. Shared by all of a server.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -304,6 +307,11 @@ impl Connection {
         out: &mut Vec<u8>,
         effects: &mut Effects,
     ) -> Result<(), TreeError> {
+        if self.session().is_some_and(|attached| attached.pulse.is_cut_off(now.ms(), room.contact_ms())) {
+            // Not even a ping: it would keep the client in the belief that its session is safe.
+            self.end(CUT_OFF);
+            return Ok(());
+        }
         let start = out.len();
         let mut tree = room.snapshot();
         self.on_mail(now, room, &tree, out, effects)?;
@@ -468,6 +476,10 @@ impl Connection {
                     }
                 }
                 Item::Close(why) => self.end(why),
+                Item::CutOff(why) => {
+                    self.end(why);
+                    return Ok(());
+                }
             }
         }
         self.arrived = arrived;

@@ -350,8 +350,8 @@ impl Connection {
         Ok(Held::Done)
     }
 
-    /// Go on to a newer snapshot. False: there is none yet, and the mailbox wakes when there is. Events up to it
-    /// are taken along; outcomes cannot be among the mail, for nothing is outstanding.
+    /// Go on to a newer snapshot. False: there is none yet, and the mailbox wakes when there is, or the connection is cut
+    /// off. Events up to it are taken along; outcomes cannot be among the mail, for nothing is outstanding.
     fn step_forward(&mut self, room: &Room, tree: &mut Snapshot) -> bool {
         if room.zxid() <= tree.zxid() {
             room.watches.wait_publication(&self.mailbox);
@@ -366,6 +366,10 @@ impl Connection {
             match item {
                 crate::mailbox::Item::Event(notice) => self.events.push_back((zxid, notice)),
                 crate::mailbox::Item::Close(why) => self.end(why),
+                crate::mailbox::Item::CutOff(why) => {
+                    self.end(why);
+                    return false;
+                }
                 other => unreachable!("nothing is outstanding, and yet: {other:?}"),
             }
         }

@@ -67,7 +67,6 @@ impl Server {
         };
         let consensus = Consensus::new(now, start).unwrap();
         let room = Arc::new(Room::new(1, Arc::new(Metrics::default())));
-        room.set_serving(true);
         let options = ServiceOptions {
             server_id: 1,
             incarnation: 7,
@@ -113,8 +112,10 @@ impl Server {
                     consensus::Action::ReadAt { index, tokens } => {
                         self.serve(service::Event::ReadAt { index, tokens }, &mut work);
                     }
-                    consensus::Action::Lead(leads) => self.serve(service::Event::Lead(leads), &mut work),
-                    consensus::Action::Leader { .. } => {}
+                    consensus::Action::Lead(_) => {}
+                    consensus::Action::Leader { term, leader } => {
+                        self.serve(service::Event::Leader { term, leader }, &mut work);
+                    }
                     other => panic!("an ensemble of one asks for {other:?}"),
                 }
             }
@@ -130,6 +131,7 @@ impl Server {
         while let Some(action) = self.service.poll_action() {
             match action {
                 service::Action::Submit(submissions) => work.push_back(consensus::Event::Submit(submissions)),
+                service::Action::Send { .. } => panic!("an ensemble of one has nobody to write to"),
                 service::Action::Applied(index) => work.push_back(consensus::Event::Applied(index)),
                 service::Action::Checkpoint(checkpoint) => {
                     let written = checkpoint.write().unwrap();
@@ -516,6 +518,43 @@ fn a_standstill_of_the_server_is_no_silence_of_its_clients() {
         client.turn(&mut server);
     }
     assert_eq!(client.connection.ending(), Some(Ending::Because("its session expired")));
+}
+
+/// Once another leader may have expired the session, even the answer to a ping would be a lie.
+#[test]
+fn without_contact_to_a_leader_not_even_a_ping_is_answered() {
+    let mut server = Server::start();
+    let mut client = server.client();
+    // It asked for 10 s; two thirds of that are too long.
+    let contact = server.now + Duration::from_secs(60);
+    server.room.set_contact_ms(contact.ms());
+    server.now = contact + Duration::from_millis(6_665);
+    assert_eq!(client.ask(&mut server, &Request::Ping), ["-2 ok @1"]);
+    client.send(&Request::Ping);
+    server.now = contact + Duration::from_millis(6_666);
+    assert_eq!(client.turn(&mut server), Seen::new());
+    assert_eq!(client.connection.ending(), Some(Ending::Because(super::CUT_OFF)));
+}
+
+/// After a snapshot was taken over, the published tree shows changes whose events were never sent.
+#[test]
+fn who_is_cut_off_is_answered_nothing_more() {
+    let mut server = Server::start();
+    let (mut client, mut writer) = (server.client(), server.client());
+    client.ask(&mut server, &create("/a"));
+    client.send(&set("/a", b"1"));
+    client.send(&get("/a"));
+    client.turn(&mut server);
+    client.connection.mailbox.put(warren_storage::Zxid::ZERO, crate::mailbox::Item::CutOff("a snapshot"));
+    writer.ask(&mut server, &set("/a", b"2"));
+    assert!(client.connection.must_close());
+    assert_eq!(client.turn(&mut server), Seen::new());
+    assert_eq!(client.connection.ending(), Some(Ending::Because("a snapshot")));
+    // It is looked at while a watch is set, too.
+    let mut watcher = server.client();
+    watcher.send(&Request::GetData { path: "/a", watch: true });
+    watcher.connection.mailbox.put(warren_storage::Zxid::ZERO, crate::mailbox::Item::CutOff("a snapshot"));
+    assert_eq!(watcher.turn(&mut server), Seen::new());
 }
 
 #[test]

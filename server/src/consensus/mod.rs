@@ -67,6 +67,16 @@ pub fn found(voters: &[u64]) -> Vec<u8> {
     conf.write_to_bytes().expect("a configuration encodes")
 }
 
+/// How many voters a configuration has, as [`found`] and [`Committed::conf_state`] encode it; 0 for none at all. While it
+/// changes, those of both configurations count.
+pub fn voters(conf_state: &[u8]) -> usize {
+    let conf = ConfState::parse_from_bytes(conf_state).expect("consensus encoded the configuration");
+    let mut voters: Vec<u64> = conf.voters.iter().chain(&conf.voters_outgoing).copied().collect();
+    voters.sort_unstable();
+    voters.dedup();
+    voters.len()
+}
+
 /// Why consensus cannot begin or go on: the store is damaged, or we are.
 #[derive(Debug, thiserror::Error)]
 pub enum ConsensusError {

@@ -223,7 +223,7 @@ impl Client {
     /// The daemon stops: nothing more is read, and what is outstanding is answered first.
     async fn finish(&mut self, out: &mut Vec<u8>, effects: &mut Effects) {
         let until = tokio::time::Instant::now() + GOODBYE_WITHIN;
-        while self.connection.outstanding() > 0 {
+        while self.connection.outstanding() > 0 && self.connection.ending().is_none() {
             tokio::select! {
                 _ = self.notify.notified() => {}
                 _ = tokio::time::sleep_until(until) => return,

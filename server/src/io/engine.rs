@@ -1,19 +1,23 @@
 //! The threads of a server: consensus, log, service, checkpoint. Each owns its machine; they talk by inboxes.
 
 use super::Clock;
+use super::ensemble::Ensemble;
 use super::inbox::Inbox;
 use super::space::Space;
-use crate::consensus::{self, Consensus, Submission};
+use crate::consensus::{self, Consensus, Facts, Measure, Role, Submission};
 use crate::metrics::Metrics;
 use crate::room::Room;
 use crate::service::{self, Service};
 use parking_lot::Mutex;
 use std::fmt::Display;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 use warren_storage::log::{Append, Forgotten, HardState, Log, LogRecord};
-use warren_storage::tree::{Checkpoint, Superseded};
+use warren_storage::tree::{Checkpoint, Position, Superseded, Tree};
+use warren_transport::peer::{PeerMessage, RaftMessage, ServerId, SnapshotHead};
 
 /// What the log thread does, in order.
 ///
@@ -22,8 +26,11 @@ use warren_storage::tree::{Checkpoint, Superseded};
 /// several voters it never does, for others wait for what it has to say while the disk syncs.
 enum LogJob {
     Append { number: u64, records: Vec<LogRecord>, hard_state: Option<HardState> },
-    Purge(u64),
-    Close(std::sync::mpsc::Sender<()>),
+    /// A checkpoint is durable.
+    Purge { checkpoint: Position, conf_state: Vec<u8> },
+    /// See [`consensus::Action::Install`].
+    Install { number: u64, head: SnapshotHead, hard_state: Option<HardState> },
+    Close(mpsc::Sender<()>),
 }
 
 /// What the checkpoint thread does, in order: what takes long and nobody waits for.
@@ -42,6 +49,11 @@ pub(super) struct Engine {
     service: Arc<Inbox<ToService>>,
     log: Arc<Inbox<LogJob>>,
     keeper: Arc<Keeper>,
+    ensemble: Option<Arc<Ensemble>>,
+    /// As of the consensus thread's last turn.
+    facts: Arc<Mutex<Option<Facts>>>,
+    /// The log from here on is still to be sent to a follower that is heard of; `u64::MAX` when none is behind.
+    wanted_from: Arc<AtomicU64>,
 }
 
 enum ToService {
@@ -49,7 +61,9 @@ enum ToService {
     /// Have a look at the machine.
     Look(Box<dyn FnOnce(&Service) + Send>),
     /// Call back once no checkpoint is under way and everything is in one.
-    Settle(std::sync::mpsc::Sender<()>),
+    Settle(mpsc::Sender<()>),
+    /// Put the snapshot that was received in the tree's place, then call back.
+    Install(SnapshotHead, mpsc::Sender<()>),
 }
 
 /// What the engine is made of.
@@ -61,12 +75,14 @@ pub(super) struct Parts {
     pub(super) room: Arc<Room>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) space: Arc<Space>,
+    /// The other servers, if there are any.
+    pub(super) ensemble: Option<Arc<Ensemble>>,
 }
 
 impl Engine {
     /// Start the threads.
     pub(super) fn start(parts: Parts) -> std::io::Result<Engine> {
-        let Parts { clock, consensus, service, log, room, metrics, space } = parts;
+        let Parts { clock, consensus, service, log, room, metrics, space, ensemble } = parts;
         let keeper = Keeper {
             state: Mutex::new(Kept { log: Some(log), logged_bytes: 0, asked: false }),
             metrics: metrics.clone(),
@@ -77,6 +93,9 @@ impl Engine {
             service: Inbox::new(),
             log: Inbox::new(),
             keeper: Arc::new(keeper),
+            ensemble,
+            facts: Arc::default(),
+            wanted_from: Arc::new(AtomicU64::new(u64::MAX)),
         };
         let chores = Inbox::new();
         spawn("warren-log", {
@@ -88,8 +107,8 @@ impl Engine {
             move || run_chores(&clock, &chores, &engine, &metrics, &space)
         })?;
         spawn("warren-service", {
-            let (engine, chores, room) = (engine.clone(), chores, room.clone());
-            move || run_service(&clock, service, &engine, &chores, &room)
+            let engine = engine.clone();
+            move || run_service(&clock, service, &engine, &chores)
         })?;
         spawn("warren-consensus", {
             let engine = engine.clone();
@@ -113,18 +132,63 @@ impl Engine {
         self.consensus.push(consensus::Event::RefuseGrowth(refuse));
     }
 
+    /// What another server said, to the machine that understands it.
+    pub(super) fn from_peer(&self, from: ServerId, message: PeerMessage) {
+        match message {
+            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) => {
+                self.service.push(ToService::Event(service::Event::Peer { from, message }));
+            }
+            message => self.consensus.push(consensus::Event::Peer { from, message }),
+        }
+    }
+
+    /// A server has this store.
+    pub(super) fn met(&self, server: ServerId, store_id: u64) {
+        self.consensus.push(consensus::Event::Met { server, store_id });
+    }
+
+    /// Its link is down, or too much waits for it.
+    pub(super) fn unreachable(&self, server: ServerId) {
+        self.consensus.push(consensus::Event::Unreachable { server });
+    }
+
+    /// A snapshot was sent, or was not.
+    pub(super) fn snapshot_sent(&self, to: ServerId, ok: bool) {
+        self.consensus.push(consensus::Event::SnapshotSent { to, ok });
+    }
+
+    /// A snapshot is all here.
+    pub(super) fn snapshot_received(&self, from: ServerId, message: RaftMessage) {
+        self.consensus.push(consensus::Event::SnapshotReceived { from, message });
+    }
+
+    /// Hand leadership over, if this server has it.
+    pub(super) fn transfer(&self, to: Option<ServerId>) {
+        self.consensus.push(consensus::Event::Transfer { to });
+    }
+
+    /// How consensus stood a moment ago; `None` where there is but one voter.
+    pub(super) fn facts(&self) -> Option<Facts> {
+        self.facts.lock().clone()
+    }
+
     /// Have the service thread look at its machine.
     pub(super) fn look(&self, look: impl FnOnce(&Service) + Send + 'static) {
         self.service.push(ToService::Look(Box::new(look)));
     }
 
+    /// The other servers. Asked only where consensus or service has something for them.
+    fn others(&self) -> &Arc<Ensemble> {
+        self.ensemble.as_ref().expect("an ensemble of one has nobody to write to")
+    }
+
     /// Make a last checkpoint and close the log. Waits.
     pub(super) fn stop(&self) {
-        let (done, wait) = std::sync::mpsc::channel();
+        let (done, wait) = mpsc::channel();
         self.service.push(ToService::Event(service::Event::CheckpointNow));
         self.service.push(ToService::Settle(done));
         let _ = wait.recv();
-        let (done, wait) = std::sync::mpsc::channel();
+        let (done, wait) = mpsc::channel();
         self.log.push(LogJob::Close(done));
         let _ = wait.recv();
     }
@@ -161,9 +225,11 @@ fn run_consensus(clock: &Clock, mut consensus: Consensus, engine: &Engine, room:
     let mut submissions: Vec<Submission> = Vec::new();
     // The last append that the log thread was given and has not reported.
     let mut with_log: Option<u64> = None;
+    let mut shown = clock.now();
     loop {
         engine.consensus.take(clock, Some(consensus.poll_timeout()), &mut events);
         let now = clock.now();
+        let (mut received, mut installs) = (false, false);
         // What came from many connections is proposed together.
         for event in events.drain(..) {
             match event {
@@ -176,7 +242,10 @@ fn run_consensus(clock: &Clock, mut consensus: Consensus, engine: &Engine, room:
                     with_log = with_log.filter(|last| *last > number);
                     handle(&mut consensus, now, event);
                 }
-                event => handle(&mut consensus, now, event),
+                event => {
+                    received |= matches!(event, consensus::Event::SnapshotReceived { .. });
+                    handle(&mut consensus, now, event);
+                }
             }
         }
         if !submissions.is_empty() {
@@ -203,18 +272,56 @@ fn run_consensus(clock: &Clock, mut consensus: Consensus, engine: &Engine, room:
                 consensus::Action::ReadAt { index, tokens } => {
                     engine.service.push(ToService::Event(service::Event::ReadAt { index, tokens }));
                 }
-                consensus::Action::Lead(leads) => {
-                    tracing::debug!(leads, "leadership");
-                    if !leads {
-                        room.set_serving(false);
-                    }
-                    engine.service.push(ToService::Event(service::Event::Lead(leads)));
+                consensus::Action::Lead(leads) => tracing::debug!(leads, "leadership"),
+                consensus::Action::Leader { term, leader } => {
+                    engine.service.push(ToService::Event(service::Event::Leader { term, leader }));
                 }
-                consensus::Action::Leader { term, leader } => tracing::debug!(term, leader, "leader"),
-                other => unreachable!("an ensemble of one asks for {other:?}"),
+                consensus::Action::Send { to, message } => engine.others().send(to, message),
+                consensus::Action::SendSnapshot { to, message } => engine.others().send_snapshot(to, message),
+                consensus::Action::Install { number, head, hard_state } => {
+                    installs = true;
+                    with_log = Some(number);
+                    engine.log.push(LogJob::Install { number, head, hard_state });
+                }
+            }
+        }
+        if received && !installs {
+            engine.others().forget_staged();
+        }
+        if engine.ensemble.is_some() {
+            measure(&mut consensus, &room.metrics);
+            if now.since(shown) >= SHOW_EVERY || installs {
+                shown = now;
+                show(&consensus, engine, &room.metrics);
             }
         }
     }
+}
+
+/// Between two looks at how consensus stands.
+const SHOW_EVERY: Duration = Duration::from_millis(50);
+
+fn measure(consensus: &mut Consensus, metrics: &Metrics) {
+    for measure in consensus.take_measures() {
+        match measure {
+            Measure::Election(took) => metrics.election_time.record(took),
+            Measure::Looking => metrics.looking_count.add(1),
+            Measure::Unavailable(took) => metrics.unavailable_time.record(took),
+            Measure::QuorumAck(took) => metrics.quorum_ack_latency.record(took),
+            Measure::Proposal(took) => metrics.proposal_latency.record(took),
+        }
+    }
+}
+
+fn show(consensus: &Consensus, engine: &Engine, metrics: &Metrics) {
+    let facts = consensus.facts();
+    metrics.quorum_size.set(facts.voters.len() as i64);
+    metrics.synced_followers.set(facts.followers.iter().filter(|f| f.active && f.synced).count() as i64);
+    metrics.leader_id.set(facts.leader.map_or(0, i64::from));
+    metrics.warren_is_leader.set(i64::from(facts.role == Role::Leading));
+    let behind = facts.followers.iter().filter(|f| f.active).map(|f| f.matched + 1).min();
+    engine.wanted_from.store(behind.unwrap_or(u64::MAX), Ordering::Relaxed);
+    *engine.facts.lock() = Some(facts);
 }
 
 fn handle(consensus: &mut Consensus, now: crate::moment::Moment, event: consensus::Event) {
@@ -228,6 +335,9 @@ fn handle(consensus: &mut Consensus, now: crate::moment::Moment, event: consensu
 const LOGGED_BYTES_MAX: u64 = 128 << 20;
 /// The same on a disk below its reserve, which the log must not eat.
 const LOGGED_BYTES_MAX_FULL: u64 = 4 << 20;
+
+/// The log is kept for followers that are behind, up to this many bytes.
+const KEPT_BYTES_MAX: u64 = 512 << 20;
 
 /// How long it waits for the purge that frees space. Then it goes on, and asks again.
 const PURGE_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -339,16 +449,42 @@ fn run_log(clock: &Clock, engine: &Engine, chores: &Inbox<Chore>) {
                         engine.consensus.push(consensus::Event::Persisted(number));
                     }
                 }
-                LogJob::Purge(index) => {
+                LogJob::Purge { checkpoint, conf_state } => {
                     let kept = &mut *keeper.state.lock();
                     (kept.logged_bytes, kept.asked) = (0, false);
-                    match kept.log.as_mut().map(|log| log.forget(index)) {
-                        Some(Ok(forgotten)) if !forgotten.is_empty() => {
-                            chores.push(Chore::Remove(forgotten));
-                        }
-                        None | Some(Ok(_)) => {}
-                        Some(Err(e)) => stop_for("the log cannot be purged", &e),
+                    let Some(log) = kept.log.as_mut() else { continue };
+                    // A follower that is a little behind gets the log, one that is far behind the tree.
+                    let wanted = engine.wanted_from.load(Ordering::Relaxed);
+                    let through = match log.bytes() <= KEPT_BYTES_MAX && !keeper.space.is_refusing() {
+                        true => checkpoint.index.min(wanted - 1),
+                        false => checkpoint.index,
+                    };
+                    match log.forget(through) {
+                        Ok(forgotten) if forgotten.is_empty() => {}
+                        Ok(forgotten) => chores.push(Chore::Remove(forgotten)),
+                        Err(e) => stop_for("the log cannot be purged", &e),
                     }
+                    let first_index = log.reader().first_index();
+                    engine.consensus.leave(consensus::Event::Checkpointed {
+                        position: checkpoint,
+                        conf_state,
+                        first_index,
+                    });
+                }
+                LogJob::Install { number, head, hard_state } => {
+                    let (done, wait) = mpsc::channel();
+                    let (index, term) = (head.index, head.term);
+                    engine.service.push(ToService::Install(head, done));
+                    if wait.recv().is_err() {
+                        continue; // The service stops the process.
+                    }
+                    let kept = &mut *keeper.state.lock();
+                    let Some(log) = kept.log.as_mut() else { continue };
+                    if let Err(e) = log.reset(index, term, hard_state) {
+                        stop_for("the log cannot be begun anew behind a snapshot", &e);
+                    }
+                    (kept.logged_bytes, kept.asked) = (0, false);
+                    engine.consensus.push(consensus::Event::Installed { number });
                 }
                 LogJob::Close(done) => {
                     if let Some(Err(e)) = keeper.state.lock().log.take().map(Log::close) {
@@ -361,16 +497,9 @@ fn run_log(clock: &Clock, engine: &Engine, chores: &Inbox<Chore>) {
     }
 }
 
-fn run_service(
-    clock: &Clock,
-    mut service: Service,
-    engine: &Engine,
-    chores: &Arc<Inbox<Chore>>,
-    room: &Room,
-) {
+fn run_service(clock: &Clock, mut service: Service, engine: &Engine, chores: &Arc<Inbox<Chore>>) {
     let mut events = Vec::new();
-    let mut settles: Vec<std::sync::mpsc::Sender<()>> = Vec::new();
-    let mut leads = false;
+    let mut settles: Vec<mpsc::Sender<()>> = Vec::new();
     loop {
         engine.service.take(clock, service.poll_timeout(), &mut events);
         let now = clock.now();
@@ -379,11 +508,17 @@ fn run_service(
             match event {
                 ToService::Settle(done) => settles.push(done),
                 ToService::Look(look) => look(&service),
+                ToService::Install(head, done) => {
+                    nothing = false;
+                    let tree = install(engine, &head);
+                    if let Err(e) = service.handle(now, service::Event::Install { tree: Box::new(tree) }) {
+                        stop_for("the tree cannot be read or written", &e);
+                    }
+                    service.publish();
+                    let _ = done.send(());
+                }
                 ToService::Event(event) => {
                     nothing = false;
-                    if let service::Event::Lead(l) = event {
-                        leads = l;
-                    }
                     if let Err(e) = service.handle(now, event) {
                         stop_for("the tree cannot be read or written", &e);
                     }
@@ -397,9 +532,6 @@ fn run_service(
             }
             service.publish();
         }
-        if leads && !room.is_stopping() && service.has_epoch() {
-            room.set_serving(true);
-        }
         while let Some(action) = service.poll_action() {
             match action {
                 service::Action::Submit(submissions) => {
@@ -409,7 +541,12 @@ fn run_service(
                 service::Action::Applied(index) => engine.consensus.leave(consensus::Event::Applied(index)),
                 service::Action::Checkpoint(checkpoint) => chores.push(Chore::Write(checkpoint)),
                 service::Action::Superseded(old) => chores.push(Chore::Drop(old)),
-                service::Action::Purge(index) => engine.log.push(LogJob::Purge(index)),
+                service::Action::Send { to, message } => engine.others().send(to, message),
+                service::Action::Purge(_) => {
+                    let tree = service.tree();
+                    let conf_state = tree.checkpointed_conf_state().to_vec();
+                    engine.log.push(LogJob::Purge { checkpoint: tree.checkpointed(), conf_state });
+                }
             }
         }
         if !service.is_checkpointing() {
@@ -417,6 +554,14 @@ fn run_service(
                 let _ = done.send(());
             }
         }
+    }
+}
+
+/// The tree that was received, in the place of the one so far.
+fn install(engine: &Engine, head: &SnapshotHead) -> Tree {
+    match engine.others().install(head) {
+        Ok(tree) => tree,
+        Err(e) => stop_for("a snapshot cannot be put in place", &e),
     }
 }
 

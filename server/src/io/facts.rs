@@ -149,7 +149,7 @@ impl Registry {
         let snapshot = self.room.snapshot();
         let metrics = &self.room.metrics;
         ServerFacts {
-            mode: Mode::Standalone,
+            mode: self.room.standing().mode,
             latency: metrics.request_latency(),
             packets_received: metrics.packets_received.value(),
             packets_sent: metrics.packets_sent.value(),
@@ -235,18 +235,20 @@ impl Registry {
         }
         match word {
             Word::Ruok => words::ruok().to_owned(),
-            Word::Isro => words::isro(Mode::Standalone).to_owned(),
+            Word::Isro => words::isro(self.room.standing().mode).to_owned(),
             Word::Srvr => words::srvr(&self.server()),
             Word::Stat => words::stat(&self.server(), &self.connections()),
             Word::Cons => words::cons(&self.connections()),
             Word::Mntr => {
                 self.measure();
-                words::mntr(Mode::Standalone, &self.room.metrics.mntr_lines())
+                words::mntr(self.room.standing().mode, &self.room.metrics.mntr_lines())
             }
             Word::Conf => {
                 let store = self.store.display().to_string();
                 let port = self.port.load(Ordering::Relaxed);
-                words::conf(&ConfFacts::new(&self.config, port, &store, store_bytes(&self.store), 0))
+                let standing = self.room.standing();
+                let server_id = if standing.mode == Mode::Standalone { 0 } else { standing.server_id };
+                words::conf(&ConfFacts::new(&self.config, port, &store, store_bytes(&self.store), server_id))
             }
             Word::Envi => words::envi(&environment()),
             Word::Dirs => {

@@ -14,6 +14,7 @@ mod clients;
 mod clock;
 pub mod daemon;
 mod engine;
+mod ensemble;
 mod entropy;
 mod facts;
 mod inbox;

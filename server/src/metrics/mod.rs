@@ -129,6 +129,10 @@ metrics! {
         global_sessions Count "Sessions of the whole service; compare with limits.sessions_max."
         open_file_descriptor_count Count "Open file descriptors."
         max_file_descriptor_count Count "File descriptors that the process may open; raise LimitNOFILE before it is reached."
+        quorum_size Count "Servers that vote; 0 on a server that stands alone."
+        synced_followers Count "On the leader: followers that take entries as they come. Below quorum_size - 1 one of them is down or catching up."
+        leader_id Count "The server that leads, as this one knows it; 0 when it knows none."
+        warren_is_leader Flag "1 on the leader; summed over an ensemble it is 1, but for the moment of an election."
         uptime Ms "Time since the server began to serve."
         process_resident_memory_bytes Bytes "Memory of the process that is in RAM."
         warren_disk_free_bytes Bytes "Free space on the disk of the data folder."
@@ -154,9 +158,12 @@ metrics! {
         connection_rejected Count "Connections closed at once because of client.connections_max or connections_per_address_max."
         connection_drop_count Count "Connections closed by the server or lost, for any reason but the client's closing of its session."
         sessionless_connections_expired Count "Connections closed because no session was asked for in time."
+        warren_sessions_cut_off_total Count "Connections closed because this server had no contact with a leader for two thirds of their session's timeout, or 10 s: check the links between the servers."
         stale_sessions_expired Count "Sessions ended because their client was silent for longer than their timeout."
         auth_failed_count Count "Failed attempts to authenticate."
         large_requests_rejected Count "Connections closed because of a request above limits.packet_bytes_max."
+        looking_count Count "Times that this server looked for a leader; when it rises without restarts, the network or the disk is too slow for ensemble.tick_ms."
+        warren_peers_refused_total Count "Links and messages of other servers that were refused; the log has the reasons."
         proposal_count Count "Log entries proposed; each carries one request or many."
         commit_count Count "Log entries committed."
         warren_znode_too_large_total Count "Writes refused because a znode's data was above limits.znode_bytes_max; the log names the path."
@@ -177,11 +184,15 @@ metrics! {
     }
     timings {
         fsynctime "Time to sync the log; above 100 ms the disk is too slow or shared."
+        election_time "Time from the look for a leader to finding one."
+        unavailable_time "Time without a leader that takes writes."
         snapshottime "Time to write a checkpoint; neither reads nor writes wait for it."
         dbinittime "Time to open the store at start."
         startup_txns_load_time "Time to replay the log at start."
     }
     advanced_timings {
+        quorum_ack_latency "On the leader: time from the proposal of an entry to its quorum."
+        proposal_latency "Time from the arrival of a write to its commit."
         readlatency "Time from a read's arrival to its answer; pings count too."
         updatelatency "Time from a write's arrival to its answer."
     }

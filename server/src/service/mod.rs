@@ -3,24 +3,34 @@
 //! [`Service`] owns the tree. It applies committed entries in order, fires watches, puts outcomes into the
 //! mailboxes of the connections that wait for them, and publishes a snapshot for everybody who reads. On the
 //! leader it also finds sessions that ran out and nodes to sweep, and asks for both through the log like any
-//! client. It does no IO but through the tree's disk: the driver calls [`Service::handle`] and drains
-//! [`Service::poll_action`].
+//! client; on the others it tells the leader which sessions were heard of. It does no IO but through the tree's disk:
+//! the driver calls [`Service::handle`] and drains [`Service::poll_action`].
+//!
+//! While there is no leader, connections and sessions stay and reads are answered; only writes wait.
 
+mod sessions;
 mod sweep;
+#[cfg(test)]
+mod tests;
+mod touches;
 
-use crate::consensus::{Committed, Submission};
+use crate::consensus::{self, Committed, Submission};
 use crate::expiry::ExpiryQueue;
-use crate::mailbox::{Attached, Item, Mailbox, Pulse};
+use crate::mailbox::{Item, Mailbox};
 use crate::moment::Moment;
-use crate::room::Room;
+use crate::room::{Room, Standing};
+use crate::words::Mode;
+use sessions::{Attachment, Connect};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use sweep::Sweeper;
+use touches::Reports;
 use warren_storage::tree::{
     Applied, Checkpoint, Outcome, Pressure, Refusals, Reply, Superseded, Tree, TreeError, Written,
 };
 use warren_storage::{Command, Entry, Logged, SessionId, ZPath, Zxid};
+use warren_transport::peer::{PeerMessage, ServerId};
 
 /// Requests of connections that wait for a session, at most; beyond, a new one is refused and its client tries
 /// again later.
@@ -75,8 +85,26 @@ pub enum Event {
         /// From [`Event::Sync`].
         tokens: Vec<u64>,
     },
-    /// This server leads, or no longer does.
-    Lead(bool),
+    /// The term or the leader changed ([`consensus::Action::Leader`]).
+    Leader {
+        /// raft's term.
+        term: u64,
+        /// `None` while there is none.
+        leader: Option<ServerId>,
+    },
+    /// A link brought this: `Touches` or `TouchesAck`.
+    Peer {
+        /// As the link authenticated it.
+        from: ServerId,
+        /// What it said.
+        message: PeerMessage,
+    },
+    /// A snapshot was taken over: this tree, opened from what was received, takes the place of the one so far. All
+    /// clients of this server have to connect anew.
+    Install {
+        /// Further than the one so far.
+        tree: Box<Tree>,
+    },
     /// A checkpoint was written.
     Checkpointed(Written),
     /// Make a checkpoint now, whatever the pressure (at an orderly stop).
@@ -89,6 +117,13 @@ pub enum Event {
 pub enum Action {
     /// Bring these to the leader.
     Submit(Vec<Submission>),
+    /// Bring this to a server. It may be lost.
+    Send {
+        /// To whom.
+        to: ServerId,
+        /// What.
+        message: PeerMessage,
+    },
     /// Entries up to here are applied.
     Applied(u64),
     /// Write this checkpoint and tell [`Event::Checkpointed`].
@@ -120,6 +155,11 @@ pub struct ServiceOptions {
     pub checkpoint_interval: Duration,
 }
 
+/// The earlier of two times; `None` is never.
+fn earliest(a: Option<Moment>, b: Option<Moment>) -> Option<Moment> {
+    [a, b].into_iter().flatten().min_by_key(|moment| moment.us)
+}
+
 /// The service state machine of one server.
 pub struct Service {
     tree: Tree,
@@ -127,26 +167,34 @@ pub struct Service {
     options: ServiceOptions,
     /// Committed, and not applied because the overlay is full.
     backlog: VecDeque<Committed>,
+    /// Sessions that are attached to this run of this server.
     attached: HashMap<SessionId, Attachment, foldhash::fast::FixedState>,
     /// Who asked for a session, by the number of the request.
-    connects: HashMap<u64, Arc<Mailbox>, foldhash::fast::FixedState>,
+    connects: HashMap<u64, Connect, foldhash::fast::FixedState>,
+    /// Who asked for a session that is not known here, by the token of the sync after which it must be.
+    lookups: HashMap<u64, Connect, foldhash::fast::FixedState>,
     next_request: u64,
     syncs: HashMap<u64, Arc<Mailbox>, foldhash::fast::FixedState>,
     /// Tokens whose index is not applied yet.
     read_at: VecDeque<(u64, Vec<u64>)>,
     expiry: ExpiryQueue,
-    /// Asked to expire and not applied yet, with the generation.
-    expiring: HashMap<SessionId, u32, foldhash::fast::FixedState>,
+    reports: Reports,
     sweeper: Sweeper,
+    /// There is no other voter.
+    alone: bool,
+    term: u64,
+    leader: Option<ServerId>,
     leading: bool,
+    /// The term whose leader's first entry is applied.
+    epoch_term: u64,
     checkpointing: bool,
+    /// Checkpoints that are still being written and are of trees that are no longer ours.
+    foreign_checkpoints: u32,
     checkpoint_wanted: bool,
     last_checkpoint: Moment,
     /// When time was looked at last.
     last_time: Moment,
     epoch_asked: bool,
-    /// As the leader, its first entry is applied.
-    has_epoch: bool,
     /// What the metrics were told already.
     refusals: Refusals,
     misses: u64,
@@ -157,44 +205,43 @@ pub struct Service {
     actions: VecDeque<Action>,
 }
 
-/// A session's attachment to a connection of this server.
-struct Attachment {
-    generation: u32,
-    pulse: Arc<Pulse>,
-    /// `None` when the connection is gone and the client may come back.
-    mailbox: Option<Arc<Mailbox>>,
-}
-
 impl Service {
     /// Serve this tree. The room gets its first snapshot.
     pub fn new(now: Moment, tree: Tree, room: Arc<Room>, options: ServiceOptions) -> Service {
         room.publish(tree.snapshot());
-        Service {
+        let mut service = Service {
+            epoch_term: tree.position().term,
             tree,
             room,
             backlog: VecDeque::new(),
             attached: HashMap::default(),
             connects: HashMap::default(),
+            lookups: HashMap::default(),
             next_request: 0,
             syncs: HashMap::default(),
             read_at: VecDeque::new(),
             expiry: ExpiryQueue::new(options.tick_ms),
-            expiring: HashMap::default(),
+            reports: Reports::new(now.ms(), options.tick_ms),
             sweeper: Sweeper::new(now, &options),
+            alone: true,
+            term: 0,
+            leader: None,
             leading: false,
             checkpointing: false,
+            foreign_checkpoints: 0,
             checkpoint_wanted: false,
             last_checkpoint: now,
             last_time: now,
             epoch_asked: false,
-            has_epoch: false,
             refusals: Refusals::default(),
             misses: 0,
             unpublished: false,
             woken: Vec::new(),
             actions: VecDeque::new(),
             options,
-        }
+        };
+        service.on_voters(now);
+        service
     }
 
     /// Take one event. Never waits, except for the tree's disk.
@@ -205,7 +252,7 @@ impl Service {
         match event {
             Event::Commit(entries) => self.backlog.extend(entries),
             Event::Connect { mailbox, session, password, timeout_ms } => {
-                self.on_connect(mailbox, session, password, timeout_ms)
+                self.on_connect(now, mailbox, session, password, timeout_ms)
             }
             Event::Disconnect { connection, session } => self.on_disconnect(connection, session),
             Event::Arm { mailbox, path, recursive } => {
@@ -215,8 +262,14 @@ impl Service {
             Event::Sync { token, mailbox } => {
                 self.syncs.insert(token, mailbox);
             }
-            Event::ReadAt { index, tokens } => self.read_at.push_back((index, tokens)),
-            Event::Lead(leading) => self.on_lead(now, leading),
+            Event::ReadAt { index, mut tokens } => {
+                // A proof needs nothing applied.
+                tokens.retain(|token| !self.on_proof(now, *token));
+                self.read_at.push_back((index, tokens));
+            }
+            Event::Leader { term, leader } => self.on_leader(now, term, leader),
+            Event::Peer { from, message } => self.on_peer(now, from, message),
+            Event::Install { tree } => self.on_install(now, *tree),
             Event::Checkpointed(written) => self.on_checkpointed(now, written),
             Event::CheckpointNow => self.checkpoint_wanted = true,
             Event::Tick => {}
@@ -233,6 +286,9 @@ impl Service {
         if std::mem::take(&mut self.unpublished) {
             self.room.publish(self.tree.snapshot());
             self.measure();
+        }
+        if self.has_epoch() && !self.room.is_serving() {
+            self.room.set_serving(true);
         }
         for mailbox in self.woken.drain(..) {
             mailbox.wake();
@@ -251,13 +307,16 @@ impl Service {
         // With one under way, or a backlog before it, there is nothing to do when the next one is due.
         let idle = !self.checkpointing && self.backlog.is_empty();
         let mut next = idle.then(|| self.last_checkpoint + self.options.checkpoint_interval);
+        if !self.alone {
+            next = earliest(next, Some(at_ms(self.reports.next_ms())));
+        }
         if self.leading {
             // Often enough to know a standstill for one.
-            let heartbeat = Some(self.last_time + STALL / 4);
-            next = [next, heartbeat, self.expiry.next_ms().map(at_ms), Some(self.sweeper.next())]
-                .into_iter()
-                .flatten()
-                .min_by_key(|m| m.us);
+            next = earliest(next, Some(self.last_time + STALL / 4));
+        }
+        if self.leading && self.has_epoch() {
+            next = earliest(next, self.expiry.next_ms().map(at_ms));
+            next = earliest(next, Some(self.sweeper.next()));
         }
         next
     }
@@ -267,9 +326,10 @@ impl Service {
         &self.tree
     }
 
-    /// As the leader: is its epoch begun, so that clients may be served?
+    /// Is there a leader whose epoch has begun here? All that its predecessors acknowledged is applied then, and clients
+    /// may be served.
     pub fn has_epoch(&self) -> bool {
-        self.has_epoch
+        self.leader.is_some() && self.epoch_term >= self.term
     }
 
     /// Sessions by when they expire, for operators: ms of the monotonic clock, and their ids.
@@ -282,103 +342,72 @@ impl Service {
         self.checkpointing || self.checkpoint_wanted
     }
 
-    // ---- sessions ------------------------------------------------------------------------------------------
+    // ---- the leader ----------------------------------------------------------------------------------------
 
-    fn on_connect(&mut self, mailbox: Arc<Mailbox>, session: SessionId, password: [u8; 16], timeout_ms: i32) {
-        let (server_id, incarnation) = (self.options.server_id, self.options.incarnation);
-        if session == 0 && self.tree.session_count() + self.connects.len() >= self.options.sessions_max {
-            self.room.metrics.warren_session_refusals_total.add(1);
-            return self.tell(&mailbox, Zxid::ZERO, Item::Close("the limit of sessions is reached"));
-        }
-        if self.connects.len() >= CONNECTS_WAITING_MAX {
-            return self.tell(&mailbox, Zxid::ZERO, Item::Close("too many connections wait for a session"));
-        }
-        if session != 0 {
-            match self.tree.session(session) {
-                Some(row) if row.password == password && !self.expiring.contains_key(&session) => {}
-                _ => return self.tell(&mailbox, Zxid::ZERO, Item::Refused),
-            }
-            // Whatever other connection has it goes first.
-            if let Some(old) = self.attached.get_mut(&session).and_then(|a| a.mailbox.take()) {
-                self.tell(&old, Zxid::ZERO, Item::Close("its session attached elsewhere"));
-            }
-        }
-        self.next_request += 1;
-        let request = self.next_request;
-        self.connects.insert(request, mailbox);
-        let submission = if session == 0 {
-            Submission::OpenSession { timeout_ms, owner: server_id, incarnation, request }
-        } else {
-            let command = Command::MoveSession {
-                session,
-                password,
-                owner: server_id,
-                incarnation,
-                request,
-                timeout_ms,
-            };
-            Submission::Command(Logged { tag: None, ids: Vec::new(), command }.encode())
-        };
-        self.submit(submission);
-    }
-
-    fn on_disconnect(&mut self, connection: u64, session: Option<(SessionId, u32)>) {
-        self.syncs.retain(|_, mailbox| mailbox.connection != connection);
-        let Some((session, generation)) = session else {
-            self.connects.retain(|_, mailbox| mailbox.connection != connection);
+    fn on_leader(&mut self, now: Moment, term: u64, leader: Option<ServerId>) {
+        if (term, leader) == (self.term, self.leader) {
             return;
-        };
-        if let Some(attachment) = self.attached.get_mut(&session) {
-            if attachment.generation == generation {
-                attachment.mailbox = None;
-            }
         }
-    }
-
-    fn on_lead(&mut self, now: Moment, leading: bool) {
-        self.leading = leading;
+        (self.term, self.leader) = (term, leader);
+        self.leading = leader == Some(self.options.server_id);
         self.epoch_asked = false;
-        self.has_epoch = false;
         self.expiry.clear();
-        self.expiring.clear();
-        if leading {
-            // Nobody knows when clients were last heard.
+        self.reports.on_leader(now.ms());
+        if self.leading {
             self.give_full_timeouts(now);
             self.last_time = now;
             self.sweeper.start(now);
         }
-    }
-
-    fn give_full_timeouts(&mut self, now: Moment) {
-        for (session, row) in self.tree.sessions() {
-            self.expiry.set(session, now.ms() + row.timeout_ms.max(0) as u64);
-        }
-    }
-
-    /// Sessions whose bucket is due: those that were heard since go into a later one, the others are expired
-    /// through the log.
-    fn expire(&mut self, now: Moment) {
-        for session in self.expiry.due(now.ms()) {
-            let Some(row) = self.tree.session(session) else { continue };
-            let timeout_ms = row.timeout_ms.max(0) as u64;
-            let deadline = self.attached.get(&session).map_or(0, |a| {
-                let owed = a.mailbox.is_some() && a.pulse.is_owed();
-                timeout_ms + if owed { now.ms() } else { a.pulse.last_ms() }
-            });
-            if deadline > now.ms() {
-                self.expiry.set(session, deadline);
-                continue;
+        self.show_standing();
+        if !self.alone {
+            match leader {
+                Some(leader) => tracing::info!(leader, term, "there is a leader"),
+                None => tracing::info!(term, "there is no leader; writes wait"),
             }
-            let generation = row.generation;
-            tracing::info!(
-                session = format_args!("{session:#x}"),
-                timeout_ms = row.timeout_ms,
-                "session expired"
-            );
-            self.expiring.insert(session, generation);
-            let command = Command::Expire { session, generation };
-            self.submit(Submission::LeaderOnly(Logged { tag: None, ids: Vec::new(), command }.encode()));
         }
+    }
+
+    fn show_standing(&self) {
+        let mode = match (self.alone, self.leading) {
+            (true, _) => Mode::Standalone,
+            (false, true) => Mode::Leader,
+            (false, false) => Mode::Follower,
+        };
+        let Service { term, leader, .. } = *self;
+        self.room.set_standing(Standing { server_id: self.options.server_id, mode, leader, term });
+    }
+
+    /// Who votes is known, or is others.
+    fn on_voters(&mut self, now: Moment) {
+        self.alone = consensus::voters(self.tree.conf_state()) <= 1;
+        if self.alone {
+            self.room.set_contact_ms(u64::MAX);
+        } else if self.room.contact_ms() == u64::MAX {
+            self.room.set_contact_ms(now.ms());
+        }
+        self.show_standing();
+    }
+
+    /// The tree is another one from now on, of a later position: what lies between was never applied here.
+    fn on_install(&mut self, now: Moment, tree: Tree) {
+        assert!(!self.leading, "a leader takes no snapshot");
+        let position = tree.position();
+        assert!(
+            position > self.tree.position(),
+            "a snapshot at {position:?} after {:?}",
+            self.tree.position()
+        );
+        tracing::info!(index = position.index, "took a snapshot; clients have to connect anew");
+        // Before the new tree can be read, so that no reply shows a change whose event was skipped.
+        self.dismiss_everybody();
+        self.tree = tree;
+        self.backlog.retain(|entry| entry.position.index > position.index);
+        self.epoch_term = position.term;
+        (self.refusals, self.misses) = (self.tree.refusals(), self.tree.misses());
+        self.foreign_checkpoints += u32::from(std::mem::take(&mut self.checkpointing));
+        self.unpublished = true;
+        self.on_voters(now);
+        self.actions.push_back(Action::Applied(position.index));
     }
 
     // ---- apply ---------------------------------------------------------------------------------------------
@@ -414,7 +443,7 @@ impl Service {
                 Entry::NewEpoch { .. } => {
                     self.tree.begin_epoch();
                     self.epoch_asked = false;
-                    self.has_epoch = self.leading;
+                    self.epoch_term = committed.position.term;
                 }
                 Entry::Introduce { server, store_id } => self.tree.introduce(server, store_id),
                 Entry::Batch { time_ms, rules, commands, .. } => {
@@ -428,6 +457,10 @@ impl Service {
             }
         }
         self.tree.advance(committed.position.index, committed.position.term);
+        if let Some(conf_state) = &committed.conf_state {
+            self.tree.set_conf_state(conf_state.clone());
+            self.on_voters(now);
+        }
         self.unpublished = true;
         if self.leading && !self.epoch_asked && self.tree.zxid().counter() >= Zxid::COUNTER_HIGH_WATER {
             self.epoch_asked = true;
@@ -459,20 +492,10 @@ impl Service {
             self.room.watches.fire(at, change, woken);
         }
         match &logged.command {
-            Command::CreateSession { incarnation, request, .. }
-            | Command::MoveSession { incarnation, request, .. } => {
-                self.on_session_applied(now, at, *incarnation, *request, &logged.command, outcome);
+            command @ (Command::CreateSession { .. } | Command::MoveSession { .. }) => {
+                self.on_session_applied(now, at, command, &outcome);
             }
-            Command::Expire { session, .. } => {
-                self.expiring.remove(session);
-                if matches!(outcome, Outcome::Done(Reply::SessionClosed { .. })) {
-                    self.room.metrics.stale_sessions_expired.add(1);
-                    self.on_session_gone(at, *session, Some("its session expired"));
-                } else if let (true, Some(row)) = (self.leading, self.tree.session(*session)) {
-                    // It attached anew before this was applied.
-                    self.expiry.set(*session, now.ms() + row.timeout_ms.max(0) as u64);
-                }
-            }
+            Command::Expire { session, .. } => self.on_expire_applied(now, at, *session, &outcome),
             Command::Sweep { .. } => {}
             Command::CloseSession | Command::Single(_) | Command::Multi(_) => {
                 let closed = matches!(outcome, Outcome::Done(Reply::SessionClosed { .. }));
@@ -489,64 +512,6 @@ impl Service {
         Ok(())
     }
 
-    fn on_session_applied(
-        &mut self,
-        now: Moment,
-        at: Zxid,
-        incarnation: u64,
-        request: u64,
-        command: &Command<'_>,
-        outcome: Outcome,
-    ) {
-        let (session, password, timeout_ms) = match command {
-            Command::CreateSession { session, password, timeout_ms, .. }
-            | Command::MoveSession { session, password, timeout_ms, .. } => {
-                (*session, *password, *timeout_ms)
-            }
-            _ => unreachable!("only these two attach"),
-        };
-        let generation = self.tree.session(session).map_or(0, |row| row.generation);
-        let done = matches!(outcome, Outcome::Done(_));
-        if done && self.leading {
-            self.expiry.set(session, now.ms() + timeout_ms.max(0) as u64);
-        }
-        let waiting =
-            if incarnation == self.options.incarnation { self.connects.remove(&request) } else { None };
-        if !done {
-            if let Some(mailbox) = waiting {
-                let item = match command {
-                    // The id exists (a clock that went back): the client tries again and gets another.
-                    Command::CreateSession { .. } => Item::Close("its session id was taken"),
-                    _ => Item::Refused,
-                };
-                self.tell(&mailbox, at, item);
-            }
-            return;
-        }
-        let pulse = Arc::new(Pulse::default());
-        pulse.beat(now.ms());
-        let attachment = Attachment { generation, pulse: pulse.clone(), mailbox: waiting.clone() };
-        if let Some(old) = self.attached.insert(session, attachment).and_then(|a| a.mailbox) {
-            self.tell(&old, at, Item::Close("its session attached elsewhere"));
-        }
-        if let Some(mailbox) = waiting {
-            if matches!(command, Command::MoveSession { .. }) {
-                self.room.metrics.connection_revalidate_count.add(1);
-            }
-            let attached = Attached { session, password, timeout_ms, generation, pulse };
-            self.tell(&mailbox, at, Item::Attached(attached));
-        }
-    }
-
-    fn on_session_gone(&mut self, at: Zxid, session: SessionId, close: Option<&'static str>) {
-        self.expiry.remove(session);
-        if let Some(mailbox) = self.attached.remove(&session).and_then(|a| a.mailbox) {
-            if let Some(why) = close {
-                self.tell(&mailbox, at, Item::Close(why));
-            }
-        }
-    }
-
     fn answer_syncs(&mut self) {
         let applied = self.tree.position().index;
         while self.read_at.front().is_some_and(|(index, _)| *index <= applied) {
@@ -554,6 +519,8 @@ impl Service {
             for token in tokens {
                 if let Some(mailbox) = self.syncs.remove(&token) {
                     self.tell(&mailbox, self.tree.zxid(), Item::Synced);
+                } else if let Some(connect) = self.lookups.remove(&token) {
+                    self.on_looked_up(connect);
                 }
             }
         }
@@ -562,15 +529,19 @@ impl Service {
     // ---- time ----------------------------------------------------------------------------------------------
 
     fn on_time(&mut self, now: Moment) -> Result<(), TreeError> {
-        if self.leading {
-            if now.since(self.last_time) > STALL {
-                // The whole process stood still, and what clients sent meanwhile is not read yet.
-                tracing::warn!(
-                    ms = now.since(self.last_time).as_millis() as u64,
-                    "stood still; sessions get a full timeout"
-                );
-                self.give_full_timeouts(now);
-            }
+        let stood_still = now.since(self.last_time) > STALL;
+        if stood_still && self.leading {
+            // The whole process stood still, and what clients sent meanwhile is not read yet.
+            tracing::warn!(
+                ms = now.since(self.last_time).as_millis() as u64,
+                "stood still; sessions get a full timeout"
+            );
+            self.give_full_timeouts(now);
+        }
+        if !self.alone && (self.reports.is_due(now.ms()) || stood_still) {
+            self.report(now, stood_still);
+        }
+        if self.leading && self.has_epoch() {
             self.expire(now);
             let mut found = Vec::new();
             let snapshot = self.room.snapshot();
@@ -602,6 +573,11 @@ impl Service {
     }
 
     fn on_checkpointed(&mut self, now: Moment, written: Written) {
+        if self.foreign_checkpoints > 0 {
+            // They are written one after another, so those of the former tree come first.
+            self.foreign_checkpoints -= 1;
+            return;
+        }
         self.checkpointing = false;
         self.last_checkpoint = now;
         let superseded = self.tree.install(written);

@@ -38,7 +38,7 @@ pub struct Applied {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing happened and nobody is answered: applied before, behind a gap, of another attachment of the
-    /// session, or (Expire, Sweep) no longer called for.
+    /// session, or (MoveSession, Expire, Sweep) no longer called for.
     Dropped,
     /// Refused.
     Failed(Code),
@@ -187,9 +187,15 @@ impl Tree {
             }
         }
         let called_for = match &logged.command {
-            Command::Expire { session, generation } => {
-                self.sessions.get(*session).is_some_and(|row| row.generation == *generation)
+            Command::Expire { session, generation, epoch } => {
+                self.zxid().epoch() == *epoch
+                    && self.sessions.get(*session).is_some_and(|row| row.generation == *generation)
             }
+            // What is wrong with the session itself is said below.
+            Command::MoveSession { session, generation, password, .. } => self
+                .sessions
+                .get(*session)
+                .is_none_or(|row| row.generation == *generation || row.password != *password),
             Command::Sweep { path, czxid, pzxid, kind } => {
                 self.sweep_is_due(path, *czxid, *pzxid, *kind, time_ms)?
             }

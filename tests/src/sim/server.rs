@@ -100,7 +100,6 @@ pub(super) struct Server {
     service_timer: u64,
     /// Handled, and not yet published.
     unpublished: bool,
-    leads: bool,
     checkpoint_jobs: VecDeque<CheckpointJob>,
     written: VecDeque<Written>,
     clients: BTreeMap<u64, Client>,
@@ -206,7 +205,6 @@ impl Server {
             service_in: VecDeque::new(),
             service_timer: u64::MAX,
             unpublished: false,
-            leads: false,
             checkpoint_jobs: VecDeque::new(),
             written: VecDeque::new(),
             clients: BTreeMap::new(),
@@ -377,14 +375,7 @@ impl Server {
                     self.service_in.push_back(service::Event::ReadAt { index, tokens });
                     self.wake(ctx, Step::Service);
                 }
-                consensus::Action::Lead(leads) => {
-                    ctx.note(&self.name, format_args!("leads: {leads}"));
-                    if !leads {
-                        self.room.set_serving(false);
-                    }
-                    self.service_in.push_back(service::Event::Lead(leads));
-                    self.wake(ctx, Step::Service);
-                }
+                consensus::Action::Lead(leads) => ctx.note(&self.name, format_args!("leads: {leads}")),
                 consensus::Action::Leader { term, leader } => self.on_leader(ctx, term, leader)?,
                 consensus::Action::Send { to, message } => self.on_send(ctx, to, message),
                 other => unreachable!("{other:?}"),

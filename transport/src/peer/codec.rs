@@ -105,7 +105,10 @@ pub fn size_bound(message: &PeerMessage) -> Result<usize, CodecError> {
                 counted(sessions.len(), TOUCHES_MAX)?;
                 sessions.len() * NUMBER_BYTES_MAX
             }
-            PeerMessage::ForwardAck(_) | PeerMessage::TouchesAck(_) => 0,
+            PeerMessage::ForwardAck(_)
+            | PeerMessage::TouchesAck(_)
+            | PeerMessage::Ask(_)
+            | PeerMessage::Answer(_) => 0,
         };
     let max = message.lane().frame_bytes_max();
     if bytes > max { Err(CodecError::TooLong { bytes, max }) } else { Ok(bytes) }

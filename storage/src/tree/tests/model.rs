@@ -230,8 +230,17 @@ impl Model {
         let session = logged.tag.map(|tag| tag.session);
         let mut seen = Vec::new();
         match &logged.command {
-            Command::Expire { session, generation }
-                if self.sessions.get(session).is_none_or(|row| row.generation != *generation) =>
+            Command::Expire { session, generation, epoch }
+                if *epoch != 0
+                    || self.sessions.get(session).is_none_or(|row| row.generation != *generation) =>
+            {
+                return dropped;
+            }
+            Command::MoveSession { session, generation, password, .. }
+                if self
+                    .sessions
+                    .get(session)
+                    .is_some_and(|row| row.password == *password && row.generation != *generation) =>
             {
                 return dropped;
             }
@@ -451,7 +460,7 @@ enum What {
     Single(OpStep),
     Multi(Vec<OpStep>),
     Create(usize),
-    Move(usize, bool),
+    Move { session: usize, right: bool, late: bool },
     Close,
     Expire(usize, u32),
     Sweep(usize, bool),
@@ -478,7 +487,8 @@ fn step() -> impl Strategy<Value = Step> {
         12 => op_step().prop_map(What::Single),
         3 => proptest::collection::vec(op_step(), 0..4).prop_map(What::Multi),
         2 => (0..SESSIONS.len()).prop_map(What::Create),
-        1 => (0..SESSIONS.len(), any::<bool>()).prop_map(|(session, right)| What::Move(session, right)),
+        1 => (0..SESSIONS.len(), any::<bool>(), any::<bool>())
+            .prop_map(|(session, right, late)| What::Move { session, right, late }),
         1 => Just(What::Close),
         1 => (0..SESSIONS.len(), 0..3u32).prop_map(|(session, generation)| What::Expire(session, generation)),
         2 => (0..PATHS.len(), any::<bool>()).prop_map(|(path, container)| What::Sweep(path, container)),
@@ -541,15 +551,21 @@ fn logged<'a>(model: &Model, session: Option<usize>, skew: i8, what: &'a What) -
                     incarnation: 1,
                     request: 1,
                 },
-                What::Move(at, right) => Command::MoveSession {
-                    session: SESSIONS[at],
+                What::Move { session, right, late } => Command::MoveSession {
+                    session: SESSIONS[session],
+                    generation: model
+                        .sessions
+                        .get(&SESSIONS[session])
+                        .map_or(1, |row| row.generation - u32::from(late)),
                     password: if right { password } else { [2; 16] },
                     owner: 2,
                     incarnation: 1,
                     request: 1,
                     timeout_ms: 8,
                 },
-                What::Expire(at, generation) => Command::Expire { session: SESSIONS[at], generation },
+                What::Expire(at, generation) => {
+                    Command::Expire { session: SESSIONS[at], generation, epoch: u32::from(generation == 2) }
+                }
                 What::Sweep(at, container) => {
                     let path = PATHS[at];
                     let (czxid, pzxid) =

@@ -185,6 +185,7 @@ fn a_tagged_write_is_applied_at_most_once_and_in_order() {
 
     let moving = |password| Command::MoveSession {
         session: 5,
+        generation: 1,
         password,
         owner: 2,
         incarnation: 1,
@@ -194,14 +195,20 @@ fn a_tagged_write_is_applied_at_most_once_and_in_order() {
     assert_eq!(told.server(moving([0; 16])), failed(Code::SessionExpired));
     let moved = Reply::SessionMoved { session: 5, generation: 2, timeout_ms: 6_000 };
     assert_eq!(told.server(moving([7; 16])), Outcome::Done(moved));
+    let zxid = told.tree.zxid();
+    assert_eq!(told.server(moving([7; 16])), Outcome::Dropped, "a late copy of the move");
+    assert_eq!((told.tree.zxid(), told.tree.session(5).unwrap().generation), (zxid, 2));
     assert_eq!(told.tell(&write(1, 2)).outcome, Outcome::Dropped, "a straggler");
     assert!(matches!(told.tell(&write(2, 1)).outcome, Outcome::Done(_)));
     let row = told.tree.session(5).unwrap();
     assert_eq!((row.owner, row.generation, row.last_sequence, row.timeout_ms), (2, 2, 1, 6_000));
 
-    assert_eq!(told.server(Command::Expire { session: 5, generation: 1 }), Outcome::Dropped);
+    let expire = |generation, epoch| Command::Expire { session: 5, generation, epoch };
+    assert_eq!(told.server(expire(1, 0)), Outcome::Dropped);
+    told.tree.begin_epoch();
+    assert_eq!(told.server(expire(2, 0)), Outcome::Dropped, "of a leader that was deposed");
     let closed = Outcome::Done(Reply::SessionClosed { session: 5 });
-    assert_eq!(told.server(Command::Expire { session: 5, generation: 2 }), closed);
+    assert_eq!(told.server(expire(2, 1)), closed);
     let zxid = told.tree.zxid();
     assert_eq!(told.tell(&write(2, 2)).outcome, failed(Code::SessionExpired));
     assert_eq!(told.tree.zxid(), zxid);

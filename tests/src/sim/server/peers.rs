@@ -3,7 +3,7 @@
 use super::Server;
 use crate::sim::context::{Context, Halt, Step};
 use crate::sim::net::{self, host_of};
-use warren_server::consensus;
+use warren_server::{consensus, service};
 use warren_transport::peer::{PeerMessage, ServerId};
 
 impl Server {
@@ -14,7 +14,16 @@ impl Server {
                 self.consensus_in.push(consensus::Event::Peer { from, message });
                 self.wake(ctx, Step::Consensus);
             }
-            _ => {}
+            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) => {
+                if let PeerMessage::Touches(touches) = &message {
+                    for session in &touches.sessions {
+                        ctx.checks.ephemerals.on_heard(ctx.now_us, self.host, *session);
+                    }
+                }
+                self.service_in.push_back(service::Event::Peer { from, message });
+                self.wake(ctx, Step::Service);
+            }
+            PeerMessage::Ask(_) | PeerMessage::Answer(_) => {}
         }
     }
 
@@ -41,6 +50,8 @@ impl Server {
         if leader == Some(net::id_of(self.host)) {
             ctx.checks.leaders.on_leads(self.host, term)?;
         }
+        self.service_in.push_back(service::Event::Leader { term, leader });
+        self.wake(ctx, Step::Service);
         Ok(())
     }
 }

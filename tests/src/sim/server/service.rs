@@ -3,6 +3,7 @@
 use super::{AHEAD, CheckpointJob, LogJob, SERVICE_BEHIND, Server, TIMER_US_MIN};
 use crate::sim::check::shown;
 use crate::sim::context::{Context, Event, Halt, Step};
+use crate::sim::net::id_of;
 use crate::sim::planted::Planted;
 use warren_server::consensus::{self, Submission};
 use warren_server::service;
@@ -28,9 +29,9 @@ impl Server {
     /// One event, or a look at the clock.
     pub(super) fn serve(&mut self, ctx: &mut Context) -> Result<(), Halt> {
         let event = self.service_in.pop_front().unwrap_or(service::Event::Tick);
-        if let service::Event::Lead(leads) = event {
-            self.leads = leads;
-            ctx.checks.ephemerals.on_leads(ctx.now_us, self.host, leads);
+        if let service::Event::Leader { leader, .. } = &event {
+            self.leads = *leader == Some(id_of(self.host));
+            ctx.checks.ephemerals.on_leads(ctx.now_us, self.host, self.leads);
         }
         let mut now = ctx.now_at(self.host);
         if ctx.planted == Some(Planted::ExpireEarly) {
@@ -48,6 +49,7 @@ impl Server {
                     self.consensus_in.push(consensus::Event::Submit(submissions));
                     self.wake(ctx, Step::Consensus);
                 }
+                service::Action::Send { to, message } => self.on_send(ctx, to, message),
                 service::Action::Applied(index) => {
                     ctx.note(
                         &self.name,
@@ -80,7 +82,7 @@ impl Server {
     pub(super) fn look_for_expiry(&self, ctx: &mut Context, submission: &Submission) -> Result<(), Halt> {
         let Submission::LeaderOnly(bytes) = submission else { return Ok(()) };
         let logged = Logged::decode(bytes).map_err(|e| Halt::exit("a command does not decode", e))?;
-        if let Command::Expire { session, generation } = logged.command {
+        if let Command::Expire { session, generation, .. } = logged.command {
             ctx.note(&self.name, format_args!("session {session:#x} ran out"));
             let timeout_ms = self.service.tree().session(session).map_or(0, |row| row.timeout_ms);
             ctx.checks.on_expire(ctx.now_us, self.host, session, generation, timeout_ms)?;
@@ -91,9 +93,6 @@ impl Server {
     pub(super) fn on_publish(&mut self, ctx: &mut Context) -> Result<(), Halt> {
         self.service.publish();
         self.unpublished = false;
-        if self.leads && !self.room.is_stopping() && self.service.has_epoch() {
-            self.room.set_serving(true);
-        }
         if !self.service_in.is_empty() {
             self.wake(ctx, Step::Service);
         }

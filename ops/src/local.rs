@@ -1,0 +1,114 @@
+//! A whole ensemble on one machine, for trying and for tests: which ports it takes, and what each server is told.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Servers of a local ensemble at most.
+pub const SERVERS_MAX: u8 = 9;
+
+/// Name of the ensemble.
+pub const NAME: &str = "local";
+
+/// Where one server of a local ensemble has its things.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// 1 to the number of servers.
+    pub id: u8,
+    /// Its data folder, with its settings and its certificate in it.
+    pub dir: PathBuf,
+    /// TCP.
+    pub client_port: u16,
+    /// UDP.
+    pub peer_port: u16,
+    /// TCP.
+    pub metrics_port: u16,
+}
+
+/// Server N has client port P+N−1, peer port P+100+N, metrics port 7000+N−1 and data in `DIR/N`. An error says which
+/// number does not fit.
+pub fn places(servers: u8, dir: &Path, client_port: u16) -> Result<Vec<Place>, String> {
+    if !(1..=SERVERS_MAX).contains(&servers) {
+        return Err(format!("{servers} servers: a local ensemble has 1 to {SERVERS_MAX}"));
+    }
+    if client_port == 0 || client_port > u16::MAX - 200 {
+        return Err(format!("client port {client_port}: the ports up to {client_port} + 200 must exist"));
+    }
+    Ok((1..=servers)
+        .map(|id| Place {
+            id,
+            dir: dir.join(id.to_string()),
+            client_port: client_port + u16::from(id) - 1,
+            peer_port: client_port + 100 + u16::from(id),
+            metrics_port: 7_000 + u16::from(id) - 1,
+        })
+        .collect())
+}
+
+impl Place {
+    /// Its settings.
+    pub fn config(&self) -> PathBuf {
+        self.dir.join("warren.toml")
+    }
+
+    /// Its certificate and key.
+    pub fn cert(&self) -> PathBuf {
+        self.dir.join("server.pem")
+    }
+}
+
+/// The settings of one of the servers, as `warren.toml`.
+pub fn settings(own: &Place, all: &[Place], ca: &Path) -> String {
+    let quoted = |path: &Path| toml::Value::String(path.display().to_string()).to_string();
+    let mut text = format!(
+        "# Made by `warren local`, and made anew at its next start.\n\
+         data_dir = {}\n\n\
+         [metrics]\naddr = \"127.0.0.1:{}\"\n\n\
+         [ensemble]\nname = \"{NAME}\"\nserver_id = {}\ncert = {}\nca = {}\n",
+        quoted(&own.dir),
+        own.metrics_port,
+        own.id,
+        quoted(&own.cert()),
+        quoted(ca),
+    );
+    for Place { id, client_port, peer_port, .. } in all {
+        let _ = write!(
+            text,
+            "\n[[ensemble.server]]\nid = {id}\npeer_addr = \"127.0.0.1:{peer_port}\"\n\
+             client_addr = \"127.0.0.1:{client_port}\"\n"
+        );
+    }
+    text
+}
+
+/// What clients are given.
+pub fn connect_string(all: &[Place]) -> String {
+    all.iter().map(|place| format!("127.0.0.1:{}", place.client_port)).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use warren_server::config::{FileText, Overrides, load};
+
+    #[test]
+    fn ports_and_settings_fit_together() {
+        let all = places(3, Path::new("/d'ir"), 2181).unwrap();
+        assert_eq!((all[2].client_port, all[2].peer_port, all[2].metrics_port), (2183, 2284, 7002));
+        assert_eq!(connect_string(&all), "127.0.0.1:2181,127.0.0.1:2182,127.0.0.1:2183");
+        let text = settings(&all[1], &all, Path::new("/d'ir/ca/ca.pem"));
+        let config = load(FileText::WarrenToml(&text), &Overrides::default()).unwrap().config;
+        assert_eq!(config.data_dir, Path::new("/d'ir/2"));
+        assert_eq!(config.client.addr.to_string(), "127.0.0.1:2182");
+        assert_eq!(config.metrics.addr.to_string(), "127.0.0.1:7001");
+        let ensemble = config.ensemble.unwrap();
+        assert_eq!((ensemble.server_id, ensemble.servers.len()), (2, 3));
+        assert_eq!(ensemble.listen().to_string(), "127.0.0.1:2283");
+    }
+
+    #[test]
+    fn numbers_that_do_not_fit_are_refused() {
+        assert!(places(0, Path::new("d"), 2181).is_err());
+        assert!(places(10, Path::new("d"), 2181).is_err());
+        assert!(places(3, Path::new("d"), 65_500).unwrap_err().contains("65500"));
+    }
+}

@@ -1,0 +1,337 @@
+//! The other servers of the ensemble: what comes from them goes to the machine that understands it, and what the
+//! machines have for them goes onto the links.
+
+use super::engine::Engine;
+use crate::config;
+use crate::founding::{Founding, Verdict};
+use crate::metrics::Metrics;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::Duration;
+use warren_storage::SharedDisk;
+use warren_storage::log::LogReader;
+use warren_storage::tree::{Exporter, Import, ImportError, Staged, Tree, TreeError, TreeOptions};
+use warren_transport::io::links::{
+    DownReason, LinkHandler, Links, Refusal, SnapshotError, SnapshotReceiver,
+};
+use warren_transport::peer::{Answer, Ask, PeerMessage, RaftMessage, ServerId, SnapshotHead};
+
+/// Between two questions of a server whose store is empty.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+/// Between two log lines of it.
+const SAY_EVERY: Duration = Duration::from_secs(10);
+/// Of a snapshot, at a time, unless a single row is larger; bytes.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// What is known of a link.
+#[derive(Clone, Debug)]
+pub(super) enum LinkState {
+    Up,
+    Down(String),
+}
+
+/// See the module's text.
+pub(super) struct Ensemble {
+    pub(super) config: config::Ensemble,
+    store_id: u64,
+    disk: SharedDisk,
+    reserve_bytes: u64,
+    tree_options: TreeOptions,
+    /// Of the tree in use.
+    exporter: Mutex<Exporter>,
+    links: OnceLock<Links>,
+    engine: OnceLock<(Engine, LogReader)>,
+    founding: Mutex<Founding>,
+    states: Mutex<BTreeMap<ServerId, LinkState>>,
+    metrics: Arc<Metrics>,
+    /// A snapshot that is all here, until consensus takes it or does not.
+    staged: Mutex<Option<Staged>>,
+}
+
+impl Ensemble {
+    /// Of the server whose tree this is.
+    pub(super) fn new(
+        config: config::Ensemble,
+        tree: &Tree,
+        tree_options: TreeOptions,
+        disk: SharedDisk,
+        reserve_bytes: u64,
+        metrics: Arc<Metrics>,
+    ) -> Arc<Ensemble> {
+        let store_id = tree.store_id();
+        let founding = Mutex::new(Founding::new(store_id, config.servers.len()));
+        let unlinked = |id| (id, LinkState::Down("not linked yet".to_owned()));
+        let states = Mutex::new(config.others().map(|s| unlinked(s.id)).collect());
+        Arc::new(Ensemble {
+            config,
+            store_id,
+            disk,
+            reserve_bytes,
+            tree_options,
+            exporter: Mutex::new(tree.exporter()),
+            links: OnceLock::new(),
+            engine: OnceLock::new(),
+            founding,
+            states,
+            metrics,
+            staged: Mutex::new(None),
+        })
+    }
+
+    /// The links are there.
+    pub(super) fn attach_links(&self, links: Links) {
+        assert!(self.links.set(links).is_ok(), "links are attached once");
+    }
+
+    /// From now on the machines are told what comes.
+    pub(super) fn attach_engine(&self, engine: Engine, reader: LogReader) {
+        assert!(self.engine.set((engine, reader)).is_ok(), "the engine is attached once");
+        // Who asked before, and was told that all is empty, asks again; the others are told who this is.
+        self.config.others().for_each(|server| self.ask(server.id));
+    }
+
+    /// Who this server is, for the leader's record.
+    pub(super) fn introduce(&self, engine: &Engine) {
+        engine.met(self.config.server_id, self.store_id);
+    }
+
+    /// No more links: the server stops.
+    pub(super) fn stop(&self) {
+        if let Some(links) = self.links.get() {
+            links.stop();
+        }
+    }
+
+    /// How each link is.
+    pub(super) fn states(&self) -> BTreeMap<ServerId, LinkState> {
+        self.states.lock().clone()
+    }
+
+    /// Send it, or tell consensus that it could not be sent.
+    pub(super) fn send(&self, to: ServerId, message: PeerMessage) {
+        let sent = self.links.get().is_some_and(|links| links.send(to, message).is_ok());
+        if let (false, Some((engine, _))) = (sent, self.engine.get()) {
+            engine.unreachable(to);
+        }
+    }
+
+    fn ask(&self, to: ServerId) {
+        // Lost is lost: it is asked again, and a new link asks by itself.
+        if let Some(links) = self.links.get() {
+            let _ = links.send(to, PeerMessage::Ask(Ask { store_id: self.store_id }));
+        }
+    }
+
+    /// Ask until it is clear whether this server, whose store is empty, may take part.
+    pub(super) async fn may_take_part(&self) -> Verdict {
+        let mut said = tokio::time::Instant::now();
+        loop {
+            let verdict = self.founding.lock().verdict();
+            if verdict != Verdict::Wait {
+                return verdict;
+            }
+            self.config.others().for_each(|server| self.ask(server.id));
+            tokio::time::sleep(ASK_EVERY).await;
+            if said.elapsed() >= SAY_EVERY {
+                said = tokio::time::Instant::now();
+                let missing: Vec<String> = self
+                    .states()
+                    .iter()
+                    .filter_map(|(id, state)| match state {
+                        LinkState::Up => None,
+                        LinkState::Down(why) => Some(format!("{id} ({why})")),
+                    })
+                    .collect();
+                tracing::warn!(
+                    "this server's store is empty, and it takes part only once enough of the others say what they \
+                     know of it; not linked: {}",
+                    missing.join(", ")
+                );
+            }
+        }
+    }
+
+    /// Stream the newest checkpoint to a server that is too far behind for the log. `message` goes first; its head is
+    /// rewritten to what is streamed. The engine is told how it ended.
+    pub(super) fn send_snapshot(self: &Arc<Self>, to: ServerId, message: RaftMessage) {
+        let ensemble = self.clone();
+        let run = move || {
+            let exporter = ensemble.exporter.lock().clone();
+            let sent = ensemble.stream(to, message, &exporter);
+            match &sent {
+                Ok(bytes) => tracing::info!(server = to, bytes, "sent a snapshot"),
+                Err(e) => tracing::warn!(server = to, "a snapshot could not be sent: {e}"),
+            }
+            if let Some((engine, _)) = ensemble.engine.get() {
+                engine.snapshot_sent(to, sent.is_ok());
+            }
+        };
+        let spawned = thread::Builder::new().name("warren-snapshot".into()).spawn(run);
+        if let (Err(e), Some((engine, _))) = (spawned, self.engine.get()) {
+            tracing::warn!(server = to, "a snapshot could not be sent: {e}");
+            engine.snapshot_sent(to, false);
+        }
+    }
+
+    fn stream(
+        &self,
+        to: ServerId,
+        mut message: RaftMessage,
+        exporter: &Exporter,
+    ) -> Result<u64, Box<dyn std::error::Error>> {
+        let links = self.links.get().ok_or("there are no links yet")?;
+        let mut export = exporter.export()?;
+        let made_of = export.head();
+        if let Some(head) = &mut message.snapshot {
+            (head.index, head.term) = (made_of.position.index, made_of.position.term);
+            head.conf_state = made_of.conf_state.clone().into();
+        }
+        tracing::info!(server = to, index = made_of.position.index, "sending a snapshot");
+        let mut stream = links.open_snapshot(to, message)?;
+        let mut bytes = 0;
+        while let Some(chunk) = export.next_chunk(CHUNK_BYTES)? {
+            bytes += chunk.len() as u64;
+            stream.send(&chunk)?;
+        }
+        stream.finish()?;
+        Ok(bytes)
+    }
+
+    /// Consensus did not want what was received.
+    pub(super) fn forget_staged(&self) {
+        *self.staged.lock() = None;
+    }
+
+    /// Put the snapshot that consensus took in the place of the tree.
+    pub(super) fn install(&self, head: &SnapshotHead) -> Result<Tree, InstallError> {
+        // Held until it is done, so that nobody begins to receive another one.
+        let mut staged = self.staged.lock();
+        let taken = staged.take().ok_or(InstallError::Gone)?;
+        if (taken.position().index, taken.position().term) != (head.index, head.term) {
+            return Err(InstallError::Gone);
+        }
+        let tree = Tree::replace(self.disk.clone(), taken, self.tree_options)?;
+        *self.exporter.lock() = tree.exporter();
+        Ok(tree)
+    }
+
+    fn receive(&self, from: ServerId, mut stream: SnapshotReceiver) -> Result<RaftMessage, ReceiveError> {
+        let message = stream.head().clone();
+        // One at a time, and none while one is being put in place.
+        let mut staged = self.staged.try_lock().ok_or(ReceiveError::Busy)?;
+        if staged.is_some() {
+            return Err(ReceiveError::Busy);
+        }
+        let mut import = Import::begin(self.disk.clone(), self.store_id, self.reserve_bytes)?;
+        let received = loop {
+            match stream.next_chunk() {
+                Ok(Some(chunk)) => {
+                    if let Err(e) = import.push(&chunk) {
+                        break Err(e.into());
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(e) => break Err(ReceiveError::Stream(e)),
+            }
+        };
+        if let Err(e) = received {
+            import.abandon()?;
+            return Err(e);
+        }
+        let whole = import.finish()?;
+        let head = message.snapshot.as_ref().ok_or(ReceiveError::OtherHead)?;
+        if (head.index, head.term) != (whole.position().index, whole.position().term) {
+            return Err(ReceiveError::OtherHead);
+        }
+        tracing::info!(server = from, index = head.index, "received a snapshot");
+        *staged = Some(whole);
+        Ok(message)
+    }
+}
+
+/// Why a snapshot was not taken.
+#[derive(Debug, thiserror::Error)]
+enum ReceiveError {
+    #[error(transparent)]
+    Stream(#[from] SnapshotError),
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error("what was streamed is not what was announced")]
+    OtherHead,
+    #[error("another one is being received or put in place")]
+    Busy,
+}
+
+/// Why a snapshot cannot be put in place.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum InstallError {
+    #[error("what was received is no longer there")]
+    Gone,
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+}
+
+/// The handler of the links. A type of its own, as the links keep it and the ensemble keeps the links.
+pub(super) struct Handler(pub(super) Arc<Ensemble>);
+
+impl LinkHandler for Handler {
+    fn message(&self, from: ServerId, message: PeerMessage) {
+        let ensemble = &self.0;
+        match (message, ensemble.engine.get()) {
+            (PeerMessage::Ask(_), None) => {
+                if let Some(links) = ensemble.links.get() {
+                    let _ = links.send(from, PeerMessage::Answer(Answer::Empty));
+                }
+            }
+            (PeerMessage::Answer(answer), None) => ensemble.founding.lock().hear(from, answer),
+            // Before consensus begins here, nobody counts on this server.
+            (_, None) | (PeerMessage::Answer(_), Some(_)) => {}
+            (PeerMessage::Ask(Ask { store_id }), Some((engine, reader))) => {
+                engine.met(from, store_id);
+                let ensemble = ensemble.clone();
+                let last_index = reader.last_index();
+                engine.look(move |service| {
+                    let tree = service.tree();
+                    let answer = match tree.position().index < last_index {
+                        true => Answer::Undecided,
+                        false => Answer::Recorded(tree.recorded_store(from)),
+                    };
+                    ensemble.send(from, PeerMessage::Answer(answer));
+                });
+            }
+            (message, Some((engine, _))) => engine.from_peer(from, message),
+        }
+    }
+
+    fn link_up(&self, server: ServerId) {
+        self.0.states.lock().insert(server, LinkState::Up);
+        self.0.ask(server);
+    }
+
+    fn link_down(&self, server: ServerId, why: DownReason) {
+        self.0.states.lock().insert(server, LinkState::Down(why.to_string()));
+        if let Some((engine, _)) = self.0.engine.get() {
+            engine.unreachable(server);
+        }
+    }
+
+    fn snapshot(&self, from: ServerId, stream: SnapshotReceiver) {
+        let ensemble = self.0.clone();
+        let run = move || {
+            let Some((engine, _)) = ensemble.engine.get() else { return };
+            match ensemble.receive(from, stream) {
+                Ok(message) => engine.snapshot_received(from, message),
+                Err(e) => tracing::warn!(server = from, "a snapshot was not taken: {e}"),
+            }
+        };
+        if let Err(e) = thread::Builder::new().name("warren-import".into()).spawn(run) {
+            tracing::warn!(server = from, "a snapshot was not taken: {e}");
+        }
+    }
+
+    fn refused(&self, _refusal: Refusal) {
+        self.0.metrics.warren_peers_refused_total.add(1);
+    }
+}
