@@ -55,6 +55,10 @@ pub(super) enum Step {
     Checkpoint,
     /// What it wrote is reported.
     Checkpointed,
+    /// The next chunk of this tree is sent.
+    Stream(u64),
+    /// A received tree is in place, and the log's thread learns of it.
+    Installed,
     /// A connection's task runs.
     Connection(u64),
     /// Submissions are delivered a second time.

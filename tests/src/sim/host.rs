@@ -2,6 +2,7 @@
 
 use super::check::Violation;
 use super::context::{Context, Event, Halt, Step};
+use super::net;
 use super::server::{Server, deliver};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -116,7 +117,7 @@ impl Host {
             server.die();
         }
         self.refusing = false;
-        ctx.net.trouble(ctx.now_us);
+        net::part(ctx, self.number);
         ctx.checks.on_stopped(self.number);
         cut(ctx, self.number);
     }

@@ -4,11 +4,11 @@
 //! to a server that has been started anew since is lost, as with the connection it was sent on. When a message is lost,
 //! its sender may be told that the link failed.
 
-use super::context::{Context, Event};
+use super::context::{Context, Event, Halt};
 use super::host::Host;
 use super::server::Server;
 use std::collections::{BTreeMap, BTreeSet};
-use warren_transport::peer::{Forwarded, Lane, PeerMessage, RaftKind, ServerId};
+use warren_transport::peer::{Forwarded, Lane, PeerMessage, RaftKind, RaftMessage, ServerId};
 
 /// From the loss of a message until the sender knows that the link is down, at most, µs.
 const LINK_DOWN_US_MAX: u64 = 1_500_000;
@@ -17,14 +17,43 @@ const LINK_DOWN_US_MAX: u64 = 1_500_000;
 struct Letter {
     from: usize,
     to: usize,
+    /// The sender's life.
+    of: u32,
     /// The receiver's life for which it is.
     life: u32,
     parcel: Parcel,
 }
 
 /// What is on its way.
-enum Parcel {
+pub(super) enum Parcel {
+    /// What machines say.
     Message(PeerMessage),
+    /// A tree follows, chunk by chunk.
+    Tree {
+        /// Which stream.
+        stream: u64,
+        /// What consensus is told in the end.
+        message: RaftMessage,
+    },
+    /// A part of it.
+    Chunk {
+        /// Which stream.
+        stream: u64,
+        /// As it was exported.
+        bytes: Vec<u8>,
+    },
+    /// That was all.
+    TreeEnd {
+        /// Which stream.
+        stream: u64,
+    },
+    /// The receiver has all, or will have nothing of it.
+    Taken {
+        /// Which stream.
+        stream: u64,
+        /// Has it?
+        ok: bool,
+    },
     /// The link to the sender is known to be down.
     Down,
 }
@@ -35,7 +64,7 @@ pub(super) struct Net {
     letters: BTreeMap<u64, Letter>,
     written: u64,
     /// When the last message of a lane arrives.
-    last: BTreeMap<(usize, usize, Lane), u64>,
+    last: BTreeMap<(usize, usize, Option<Lane>), u64>,
     /// From whom nothing comes to whom.
     blocked: BTreeSet<(usize, usize)>,
     /// The last life of each host's server.
@@ -105,34 +134,89 @@ fn post(ctx: &mut Context, from: usize, to: usize, message: PeerMessage) {
     let unordered = ctx.setup.network.unordered_per_mille;
     let mut at = ctx.now_us + ctx.delay();
     if ctx.healing || unordered == 0 || !ctx.dice.chance(unordered) {
-        let last = ctx.net.last.entry((from, to, lane)).or_default();
+        let last = ctx.net.last.entry((from, to, Some(lane))).or_default();
         *last = at.max(*last);
         at = *last;
     }
     put(ctx, from, to, at - ctx.now_us, Parcel::Message(message));
 }
 
+/// Send a part of a stream: on a lane of its own, and nothing of it is lost as long as the link is up.
+pub(super) fn stream(ctx: &mut Context, from: usize, to: usize, parcel: Parcel) {
+    if !ctx.net.reaches(from, to) {
+        return break_link(ctx, from, to);
+    }
+    let at = ctx.now_us + ctx.delay();
+    let last = ctx.net.last.entry((from, to, None)).or_default();
+    *last = at.max(*last);
+    let later = *last - ctx.now_us;
+    put(ctx, from, to, later, parcel);
+}
+
+/// Both ends learn that their link is down.
+fn break_link(ctx: &mut Context, one: usize, other: usize) {
+    ctx.net.trouble(ctx.now_us);
+    for (from, to) in [(one, other), (other, one)] {
+        let later = ctx.dice.below(LINK_DOWN_US_MAX);
+        put(ctx, from, to, later, Parcel::Down);
+    }
+}
+
+/// A server is gone, and all its links with it.
+pub(super) fn part(ctx: &mut Context, host: usize) {
+    for other in (0..ctx.setup.servers).filter(|other| *other != host) {
+        let later = ctx.dice.below(LINK_DOWN_US_MAX);
+        put(ctx, host, other, later, Parcel::Down);
+    }
+    let now_us = ctx.now_us;
+    ctx.net.trouble(now_us);
+}
+
 fn put(ctx: &mut Context, from: usize, to: usize, later: u64, parcel: Parcel) {
     ctx.net.written += 1;
     let number = ctx.net.written;
-    let life = ctx.net.lives.get(&to).copied().unwrap_or(0);
-    ctx.net.letters.insert(number, Letter { from, to, life, parcel });
+    let life = |host| ctx.net.lives.get(&host).copied().unwrap_or(0);
+    let letter = Letter { from, to, of: life(from), life: life(to), parcel };
+    ctx.net.letters.insert(number, letter);
     ctx.after(later, Event::Letter(number));
 }
 
-/// A message arrives, if its receiver is still there.
-pub(super) fn arrive(ctx: &mut Context, hosts: &mut [Host], number: u64) {
-    let Some(Letter { from, to, life, parcel }) = ctx.net.letters.remove(&number) else { return };
+/// Something arrives, if its receiver is still there. At which host, and what came of it.
+pub(super) fn arrive(ctx: &mut Context, hosts: &mut [Host], number: u64) -> (usize, Result<(), Halt>) {
+    let Some(Letter { from, to, of, life, parcel }) = ctx.net.letters.remove(&number) else {
+        return (0, Ok(()));
+    };
+    let reaches = ctx.net.reaches(from, to);
+    // A stream ends with its sender.
+    let whole = reaches && ctx.net.lives.get(&from) == Some(&of) && hosts[from].server.is_some();
     let server: Option<&mut Server> = hosts[to].server.as_mut().filter(|server| server.life == life);
-    match (parcel, server) {
-        (Parcel::Message(message), Some(server)) if ctx.net.reaches(from, to) => {
+    let done = match (parcel, server) {
+        (Parcel::Message(message), Some(server)) if reaches => {
             ctx.note("network", format_args!("s{} > s{} {}", from + 1, to + 1, words_of(&message)));
             server.on_message(ctx, id_of(from), message);
+            Ok(())
         }
-        (Parcel::Message(message), _) => lose(ctx, from, to, &message),
+        (Parcel::Message(message), _) => {
+            lose(ctx, from, to, &message);
+            Ok(())
+        }
         (Parcel::Down, Some(server)) => server.on_link_down(ctx, id_of(from)),
-        (Parcel::Down, None) => {}
-    }
+        (Parcel::Down, None) => Ok(()),
+        (Parcel::Tree { stream, message }, Some(server)) if whole => {
+            server.on_tree(ctx, id_of(from), stream, message)
+        }
+        (Parcel::Chunk { stream, bytes }, Some(server)) if whole => server.on_chunk(stream, &bytes),
+        (Parcel::TreeEnd { stream }, Some(server)) if whole => server.on_tree_end(ctx, stream),
+        (Parcel::Taken { stream, ok }, Some(server)) if whole => {
+            server.on_taken(ctx, stream, ok);
+            Ok(())
+        }
+        _ => {
+            break_link(ctx, from, to);
+            Ok(())
+        }
+    };
+    (to, done)
 }
 
 /// The server id of a host.

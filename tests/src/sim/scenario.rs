@@ -104,7 +104,8 @@ const ELECTION_STEP_US: u64 = 10_000;
 fn thread_of(step: Step) -> &'static str {
     match step {
         Step::Consensus | Step::ConsensusTimer(_) | Step::Repeat => "consensus",
-        Step::Log | Step::Logged(_) => "log",
+        Step::Log | Step::Logged(_) | Step::Installed => "log",
+        Step::Stream(_) => "stream",
         Step::Service | Step::ServiceTimer(_) => "service",
         Step::Publish => "publish",
         Step::Checkpoint | Step::Checkpointed => "checkpoint",
@@ -212,10 +213,7 @@ impl Stage {
                 Ok(())
             }
             Event::Server(host, life, step) => hosts[host].step(ctx, life, step),
-            Event::Letter(number) => {
-                net::arrive(ctx, hosts, number);
-                Ok(())
-            }
+            Event::Letter(number) => net::arrive(ctx, hosts, number).1,
             Event::ToServer(id) => {
                 arrive(ctx, id, true);
                 if let Some(server) = server_of(ctx, hosts, id) {
@@ -298,9 +296,11 @@ impl Stage {
                 }
             }
             ["alone", rest @ ..] => {
-                for (one, other) in self.meant(rest)?.into_iter().flat_map(|one| self.others(one)) {
-                    self.ctx.net.block(one, other);
-                    self.ctx.net.block(other, one);
+                for one in self.meant(rest)? {
+                    for other in 0..self.hosts.len() {
+                        self.ctx.net.block(one, other);
+                        self.ctx.net.block(other, one);
+                    }
                 }
             }
             ["apart", groups @ ..] => {
@@ -371,10 +371,6 @@ impl Stage {
         }
         self.settle(0);
         Ok(())
-    }
-
-    fn others(&self, one: usize) -> Vec<(usize, usize)> {
-        (0..self.hosts.len()).filter(|other| *other != one).map(|other| (one, other)).collect()
     }
 
     /// To which server a client connects, and what else the step says.

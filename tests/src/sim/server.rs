@@ -7,8 +7,9 @@
 
 mod connections;
 mod peers;
-mod service;
+mod serving;
 mod store;
+mod streams;
 
 pub(super) use connections::deliver;
 
@@ -18,10 +19,10 @@ use super::net::id_of;
 use super::planted::Planted;
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use warren_server::connection::{Connection, Effects, Limits, REPLY_BYTES_WAITING_MAX};
+use warren_server::connection::{Connection, Limits};
 use warren_server::consensus::{self, Consensus, Submission, Timers};
 use warren_server::entropy::Entropy as _;
 use warren_server::identity::Authentication;
@@ -30,11 +31,12 @@ use warren_server::metrics::Metrics;
 use warren_server::moment::Moment;
 use warren_server::room::Room;
 use warren_server::service::{self, Service, ServiceOptions};
-use warren_storage::log::{Append, HardState, Log, LogOptions, LogRecord};
+use warren_storage::log::{HardState, Log, LogOptions, LogRecord};
 use warren_storage::simdisk::SimDisk;
-use warren_storage::tree::{Checkpoint, Superseded, Written};
-use warren_storage::{Command, Logged, Rules, SharedDisk, Tree, TreeOptions};
-use warren_transport::peer::ServerId;
+use warren_storage::tree::{Checkpoint, Exporter, Position, Staged, Superseded, Written};
+use warren_storage::{Rules, SharedDisk, Tree, TreeOptions};
+use streams::{Receiving, Sending};
+use warren_transport::peer::{ServerId, SnapshotHead};
 
 /// Width of expiry buckets, ms.
 const TICK_MS: u64 = 100;
@@ -53,7 +55,15 @@ pub(super) fn address_of(client: usize) -> IpAddr {
 /// What the log's thread does.
 enum LogJob {
     Append { number: u64, records: Vec<LogRecord>, hard_state: Option<HardState> },
-    Purge(u64),
+    Purge { checkpoint: Position, conf_state: Vec<u8> },
+    Install { number: u64, head: SnapshotHead, hard_state: Option<HardState> },
+}
+
+/// What the service's thread is told.
+enum ToService {
+    Event(service::Event),
+    /// The received tree takes the place of the one so far.
+    Install(SnapshotHead),
 }
 
 /// What the checkpoint's thread does.
@@ -96,10 +106,21 @@ pub(super) struct Server {
     log_jobs: VecDeque<LogJob>,
     log_busy: bool,
     service: Service,
-    service_in: VecDeque<service::Event>,
+    service_in: VecDeque<ToService>,
     service_timer: u64,
     /// Handled, and not yet published.
     unpublished: bool,
+    leads: bool,
+    tree_options: TreeOptions,
+    exporter: Exporter,
+    /// Trees on their way to others.
+    sending: Vec<Sending>,
+    /// A tree on its way to this server.
+    receiving: Option<Receiving>,
+    /// One that is all here.
+    staged: Option<Staged>,
+    /// The job of the log's thread that waits for the service.
+    installing: Option<LogJob>,
     checkpoint_jobs: VecDeque<CheckpointJob>,
     written: VecDeque<Written>,
     clients: BTreeMap<u64, Client>,
@@ -120,12 +141,12 @@ impl Server {
         if shared.mend().map_err(|e| Halt::exit("mend what a failed sync left", e))? {
             ctx.note(&name, format_args!("wrote everything once more: a sync had failed"));
         }
-        let options = TreeOptions {
+        let tree_options = TreeOptions {
             memory_bytes: ctx.setup.tree_bytes,
             hash_seed: ctx.dice.roll(),
             store_id: ctx.dice.roll(),
         };
-        let mut tree = Tree::open(shared.clone(), options).map_err(|e| Halt::exit("open the tree", e))?;
+        let mut tree = Tree::open(shared.clone(), tree_options).map_err(|e| Halt::exit("open the tree", e))?;
         let options = LogOptions {
             segment_bytes_max: ctx.setup.segment_bytes,
             ahead_bytes: 64 << 10,
@@ -173,6 +194,7 @@ impl Server {
             container_unused_max: Duration::from_secs(5),
             checkpoint_interval: Duration::from_millis(ctx.setup.checkpoint_interval_ms),
         };
+        let (exporter, store_id) = (tree.exporter(), tree.store_id());
         let service = Service::new(now, tree, room.clone(), options);
         let limits = Limits {
             packet_bytes_max: 1 << 20,
@@ -205,6 +227,13 @@ impl Server {
             service_in: VecDeque::new(),
             service_timer: u64::MAX,
             unpublished: false,
+            leads: false,
+            tree_options,
+            exporter,
+            sending: Vec::new(),
+            receiving: None,
+            staged: None,
+            installing: None,
             checkpoint_jobs: VecDeque::new(),
             written: VecDeque::new(),
             clients: BTreeMap::new(),
@@ -215,6 +244,7 @@ impl Server {
             ),
             scheduled: Vec::new(),
         };
+        server.introduce(ctx, store_id);
         server.wake(ctx, Step::Consensus);
         Ok(server)
     }
@@ -241,7 +271,7 @@ impl Server {
 
     /// Is nothing under way?
     pub(super) fn is_quiet(&self) -> bool {
-        self.consensus_in.is_empty()
+        (self.consensus_in.is_empty() || !self.consensus.is_alone())
             && self.log_jobs.is_empty()
             && self.service_in.is_empty()
             && self.checkpoint_jobs.is_empty()
@@ -278,7 +308,7 @@ impl Server {
 
     /// Make a checkpoint now.
     pub(super) fn checkpoint_now(&mut self, ctx: &mut Context) {
-        self.service_in.push_back(service::Event::CheckpointNow);
+        self.service_in.push_back(ToService::Event(service::Event::CheckpointNow));
         self.wake(ctx, Step::Service);
     }
 
@@ -297,11 +327,13 @@ impl Server {
             Step::Checkpointed => {
                 if let Some(written) = self.written.pop_front() {
                     ctx.note(&self.name, format_args!("checkpoint {} is reported", written.position().index));
-                    self.service_in.push_back(service::Event::Checkpointed(written));
+                    self.service_in.push_back(ToService::Event(service::Event::Checkpointed(written)));
                     self.wake(ctx, Step::Service);
                 }
                 Ok(())
             }
+            Step::Stream(stream) => self.on_stream(ctx, stream),
+            Step::Installed => self.on_installed(ctx),
             Step::Connection(id) => self.on_connection(ctx, id),
             Step::Repeat => {
                 let commands = self.repeats.pop_front().unwrap_or_default();
@@ -339,7 +371,9 @@ impl Server {
     fn on_consensus(&mut self, ctx: &mut Context) -> Result<(), Halt> {
         let now = ctx.now_at(self.host);
         let mut submissions: Vec<Submission> = Vec::new();
+        let (mut received, mut installs) = (false, false);
         for event in std::mem::take(&mut self.consensus_in) {
+            received |= matches!(event, consensus::Event::SnapshotReceived { .. });
             match event {
                 consensus::Event::Submit(more) => submissions.extend(more),
                 event => self.tell_consensus(now, event)?,
@@ -368,18 +402,28 @@ impl Server {
                         entries.remove(0);
                         self.forget -= 1;
                     }
-                    self.service_in.push_back(service::Event::Commit(entries));
+                    self.service_in.push_back(ToService::Event(service::Event::Commit(entries)));
                     self.wake(ctx, Step::Service);
                 }
                 consensus::Action::ReadAt { index, tokens } => {
-                    self.service_in.push_back(service::Event::ReadAt { index, tokens });
+                    self.service_in.push_back(ToService::Event(service::Event::ReadAt { index, tokens }));
                     self.wake(ctx, Step::Service);
                 }
                 consensus::Action::Lead(leads) => ctx.note(&self.name, format_args!("leads: {leads}")),
                 consensus::Action::Leader { term, leader } => self.on_leader(ctx, term, leader)?,
                 consensus::Action::Send { to, message } => self.on_send(ctx, to, message),
-                other => unreachable!("{other:?}"),
+                consensus::Action::SendSnapshot { to, message } => self.send_snapshot(ctx, to, message)?,
+                consensus::Action::Install { number, head, hard_state } => {
+                    installs = true;
+                    ctx.checks.on_installs(self.host, head.index);
+                    self.committed = self.committed.max(head.index);
+                    self.log_jobs.push_back(LogJob::Install { number, head, hard_state });
+                    self.wake_log(ctx);
+                }
             }
+        }
+        if received && !installs {
+            self.staged = None;
         }
         let due = ctx.us_of(self.host, self.consensus.poll_timeout()).max(ctx.now_us + TIMER_US_MIN);
         if due != self.consensus_timer {

@@ -267,10 +267,7 @@ impl World {
         let (host, halted) = match event {
             Event::Server(host, life, step) => (host, hosts[host].step(ctx, life, step)),
             Event::Start(host) => (host, hosts[host].start(ctx)),
-            Event::Letter(number) => {
-                net::arrive(ctx, hosts, number);
-                return Ok(());
-            }
+            Event::Letter(number) => net::arrive(ctx, hosts, number),
             Event::ToServer(id) => {
                 arrive(ctx, id, true);
                 if let Some(server) = server_of(ctx, hosts, id) {

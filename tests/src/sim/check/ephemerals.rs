@@ -79,7 +79,7 @@ impl Ephemerals {
             Outcome::Done(Reply::SessionClosed { session }) => Some(session),
             _ => None,
         };
-        if let (Command::Expire { session, generation }, Some(_), Some(leader)) =
+        if let (Command::Expire { session, generation, .. }, Some(_), Some(leader)) =
             (&logged.command, ended, leader)
         {
             hold(self.asked.contains(&(*session, *generation, leader)), PROPERTY, || {

@@ -164,9 +164,13 @@ impl Checks {
         Ok(())
     }
 
-    /// A server took the tree of another one, as of this entry.
+    /// Consensus wants the tree of another server, as of this entry.
+    pub fn on_installs(&mut self, server: usize, index: u64) {
+        self.committed[server] = index;
+    }
+
+    /// The tree of another server is in place, as of this entry.
     pub fn on_installed(&mut self, server: usize, position: Position) -> Verdict {
-        self.committed[server] = position.index;
         self.majority.on_checkpoint(server, position);
         self.history.on_installed(position)
     }

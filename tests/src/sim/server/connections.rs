@@ -1,6 +1,6 @@
 //! Connections of clients, each a task.
 
-use super::{Client, Server, address_of};
+use super::{Client, Server, ToService, address_of};
 use crate::sim::context::{Context, Event, Halt, Step};
 use crate::sim::planted::Planted;
 use bytes::BytesMut;
@@ -108,7 +108,7 @@ impl Server {
 
     pub(super) fn submit(&mut self, ctx: &mut Context, effects: Effects) {
         if !effects.service.is_empty() {
-            self.service_in.extend(effects.service);
+            self.service_in.extend(effects.service.into_iter().map(ToService::Event));
             self.wake(ctx, Step::Service);
         }
         if effects.submissions.is_empty() {

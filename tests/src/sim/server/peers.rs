@@ -1,10 +1,10 @@
 //! What a server hears of the others and tells them.
 
-use super::Server;
+use super::{Server, ToService};
 use crate::sim::context::{Context, Halt, Step};
-use crate::sim::net::{self, host_of};
+use crate::sim::net::{self, host_of, id_of};
 use warren_server::{consensus, service};
-use warren_transport::peer::{PeerMessage, ServerId};
+use warren_transport::peer::{Ask, PeerMessage, ServerId};
 
 impl Server {
     /// A message of another server arrives.
@@ -20,18 +20,34 @@ impl Server {
                         ctx.checks.ephemerals.on_heard(ctx.now_us, self.host, *session);
                     }
                 }
-                self.service_in.push_back(service::Event::Peer { from, message });
+                self.service_in.push_back(ToService::Event(service::Event::Peer { from, message }));
                 self.wake(ctx, Step::Service);
             }
-            PeerMessage::Ask(_) | PeerMessage::Answer(_) => {}
+            PeerMessage::Ask(Ask { store_id }) => {
+                self.consensus_in.push(consensus::Event::Met { server: from, store_id });
+                self.wake(ctx, Step::Consensus);
+            }
+            PeerMessage::Answer(_) => {}
+        }
+    }
+
+    /// Say whose store this is, to itself and to all.
+    pub(super) fn introduce(&mut self, ctx: &mut Context, store_id: u64) {
+        if self.consensus.is_alone() {
+            return;
+        }
+        self.consensus_in.push(consensus::Event::Met { server: id_of(self.host), store_id });
+        for other in (0..ctx.setup.servers).filter(|other| *other != self.host) {
+            net::send(ctx, self.host, other, PeerMessage::Ask(Ask { store_id }));
         }
     }
 
     /// The link to another server is known to be down.
-    pub(in crate::sim) fn on_link_down(&mut self, ctx: &mut Context, server: ServerId) {
+    pub(in crate::sim) fn on_link_down(&mut self, ctx: &mut Context, server: ServerId) -> Result<(), Halt> {
         ctx.note(&self.name, format_args!("the link to s{server} is down"));
         self.consensus_in.push(consensus::Event::Unreachable { server });
         self.wake(ctx, Step::Consensus);
+        self.break_streams(ctx, server)
     }
 
     /// Consensus or service has something for another server.
@@ -47,10 +63,10 @@ impl Server {
         leader: Option<ServerId>,
     ) -> Result<(), Halt> {
         ctx.note(&self.name, format_args!("term {term}, the leader is {leader:?}"));
-        if leader == Some(net::id_of(self.host)) {
+        if leader == Some(id_of(self.host)) {
             ctx.checks.leaders.on_leads(self.host, term)?;
         }
-        self.service_in.push_back(service::Event::Leader { term, leader });
+        self.service_in.push_back(ToService::Event(service::Event::Leader { term, leader }));
         self.wake(ctx, Step::Service);
         Ok(())
     }

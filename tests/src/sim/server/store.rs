@@ -1,9 +1,9 @@
 //! The log's thread and the checkpoint's.
 
-use super::{CheckpointJob, LogJob, Server};
+use super::{CheckpointJob, LogJob, Server, ToService};
 use crate::sim::context::{Context, Event, Halt, Step};
 use crate::sim::planted::Planted;
-use warren_server::{consensus, service};
+use warren_server::consensus;
 use warren_storage::log::Append;
 
 impl Server {
@@ -47,13 +47,37 @@ impl Server {
                 self.log_busy = true;
                 ctx.soon(Event::Server(self.host, self.life, Step::Logged(number)));
             }
-            LogJob::Purge(index) => {
+            LogJob::Purge { checkpoint, conf_state } => {
+                let index = self.purge_through(ctx, checkpoint.index);
                 ctx.note(&self.name, format_args!("log: purge up to {index}"));
                 self.log.purge(index).map_err(|e| Halt::exit("the log cannot be purged", e))?;
+                let first_index = self.log.reader().first_index();
+                self.consensus_in.push(consensus::Event::Checkpointed {
+                    position: checkpoint,
+                    conf_state,
+                    first_index,
+                });
+                self.wake(ctx, Step::Consensus);
                 self.wake_log(ctx);
+            }
+            LogJob::Install { ref head, .. } => {
+                self.log_busy = true;
+                self.service_in.push_back(ToService::Install(head.clone()));
+                self.installing = Some(job);
+                self.wake(ctx, Step::Service);
             }
         }
         Ok(())
+    }
+
+    /// A follower that is a little behind gets the log, unless its leader has no patience.
+    fn purge_through(&mut self, ctx: &mut Context, checkpoint: u64) -> u64 {
+        if ctx.setup.servers == 1 || ctx.dice.chance(500) {
+            return checkpoint;
+        }
+        let followers = self.consensus.facts().followers;
+        let wanted = followers.iter().filter(|f| f.active).map(|f| f.matched).min();
+        wanted.map_or(checkpoint, |wanted| checkpoint.min(wanted))
     }
 
     pub(super) fn on_logged(&mut self, ctx: &mut Context, number: u64) -> Result<(), Halt> {

@@ -1,6 +1,6 @@
 //! The service's thread.
 
-use super::{AHEAD, CheckpointJob, LogJob, SERVICE_BEHIND, Server, TIMER_US_MIN};
+use super::{AHEAD, CheckpointJob, LogJob, SERVICE_BEHIND, Server, TIMER_US_MIN, ToService};
 use crate::sim::check::shown;
 use crate::sim::context::{Context, Event, Halt, Step};
 use crate::sim::net::id_of;
@@ -28,7 +28,17 @@ impl Server {
 
     /// One event, or a look at the clock.
     pub(super) fn serve(&mut self, ctx: &mut Context) -> Result<(), Halt> {
-        let event = self.service_in.pop_front().unwrap_or(service::Event::Tick);
+        let event = match self.service_in.pop_front() {
+            Some(ToService::Install(head)) => {
+                self.on_install(ctx, &head)?;
+                match self.service_in.pop_front() {
+                    Some(ToService::Event(event)) => event,
+                    _ => unreachable!("it was put in front"),
+                }
+            }
+            Some(ToService::Event(event)) => event,
+            None => service::Event::Tick,
+        };
         if let service::Event::Leader { leader, .. } = &event {
             self.leads = *leader == Some(id_of(self.host));
             ctx.checks.ephemerals.on_leads(ctx.now_us, self.host, self.leads);
@@ -70,8 +80,11 @@ impl Server {
                     self.checkpoint_jobs.push_back(CheckpointJob::Drop(old));
                     self.wake(ctx, Step::Checkpoint);
                 }
-                service::Action::Purge(index) => {
-                    self.log_jobs.push_back(LogJob::Purge(index));
+                service::Action::Purge(_) => {
+                    let tree = self.service.tree();
+                    let conf_state = tree.checkpointed_conf_state().to_vec();
+                    let checkpoint = tree.checkpointed();
+                    self.log_jobs.push_back(LogJob::Purge { checkpoint, conf_state });
                     self.wake_log(ctx);
                 }
             }
