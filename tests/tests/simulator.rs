@@ -1,11 +1,11 @@
 //! The simulator over a bounded number of seeds, and its own proof: planted faults are caught.
 
-use warren_tests::sim::{self, Planted};
+use warren_tests::sim::{self, Planted, Run};
 
 #[test]
 fn the_server_holds_its_promises() {
     for seed in 0..200 {
-        if let Err(failure) = sim::run(seed, None, false) {
+        if let Err(failure) = sim::run(Run::of(seed)) {
             panic!("{failure}");
         }
     }
@@ -14,8 +14,8 @@ fn the_server_holds_its_promises() {
 #[test]
 fn equal_seeds_have_equal_traces() {
     for seed in [1, 2, 3, 50, 97] {
-        let first = sim::run(seed, None, false).unwrap_or_else(|failure| panic!("{failure}"));
-        let second = sim::run(seed, None, false).unwrap_or_else(|failure| panic!("{failure}"));
+        let first = sim::run(Run::of(seed)).unwrap_or_else(|failure| panic!("{failure}"));
+        let second = sim::run(Run::of(seed)).unwrap_or_else(|failure| panic!("{failure}"));
         assert_eq!(first, second, "seed {seed}");
     }
 }
@@ -35,7 +35,8 @@ fn planted_faults_are_caught() {
     ];
     assert_eq!(expected.len(), Planted::ALL.len());
     for (planted, property, within) in expected {
-        let caught = (0..within).find_map(|seed| sim::run(seed, Some(planted), false).err());
+        let caught =
+            (0..within).find_map(|seed| sim::run(Run { planted: Some(planted), ..Run::of(seed) }).err());
         let failure = caught.unwrap_or_else(|| panic!("{planted:?} was not caught within {within} seeds"));
         assert_eq!(failure.violation.property, property, "{failure}");
     }

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
-use warren_tests::sim::{self, Planted, Summary};
+use warren_tests::sim::{self, Planted, Run, Summary};
 
-/// Run a whole server in one thread from a seed, with faults, and judge it
+/// Run a whole ensemble in one thread from a seed, with faults, and judge it
 #[derive(Parser)]
 #[command(name = "sim")]
 struct Arguments {
@@ -18,6 +18,9 @@ struct Arguments {
     /// Run this one
     #[arg(long)]
     seed: Option<u64>,
+    /// So many servers, instead of as many as the seed says
+    #[arg(long)]
+    servers: Option<usize>,
     /// Print every event
     #[arg(long)]
     trace: bool,
@@ -67,7 +70,12 @@ fn main() -> ExitCode {
     let mut failures: BTreeMap<&'static str, (u64, u64)> = BTreeMap::new();
     for seed in from..to {
         SEED.store(seed, Ordering::Relaxed);
-        match sim::run(seed, arguments.planted, arguments.trace) {
+        match sim::run(Run {
+            seed,
+            servers: arguments.servers,
+            planted: arguments.planted,
+            trace: arguments.trace,
+        }) {
             Ok(summary) => total.add(&summary),
             Err(failure) => {
                 println!("{failure}");
@@ -79,16 +87,21 @@ fn main() -> ExitCode {
         }
     }
     let (seeds, seconds) = ((to - from).max(1), start.elapsed().as_secs_f64());
+    let each = |count: u64| count as f64 / seeds as f64;
     println!(
         "{} seeds in {seconds:.1} s, {:.1} a second; a seed has on average {} requests, {} replies judged, \
-         {} watch events, {} commands in the log, {:.1} lives of the server, {} events, {:.1} simulated seconds",
+         {} watch events, {} commands in the log, {:.1} servers with {:.1} lives together, {:.1} leaders, {:.2} snapshots sent, {} events, \
+         {:.1} simulated seconds",
         to - from,
         seeds as f64 / seconds,
         total.requests / seeds,
         total.replies / seeds,
         total.watch_events / seeds,
         total.commands / seeds,
-        total.lives as f64 / seeds as f64,
+        each(total.servers),
+        each(total.lives),
+        each(total.leaders),
+        each(total.snapshots),
         total.events / seeds,
         total.simulated_us as f64 / seeds as f64 / 1e6,
     );

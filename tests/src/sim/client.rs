@@ -1,12 +1,15 @@
 //! A client: it opens connections, pipelines requests, reads slowly, goes silent, comes back with its session or
 //! with another's.
 
+use super::check::Violation;
 use super::check::shown;
 use super::check::watches::Kept;
-use super::context::{Context, Event, Halt};
-use super::server::{Server, address_of, deliver};
+use super::context::{Context, Event};
+use super::host::{Host, name_of};
+use super::server::{address_of, deliver};
 use super::wire::Wire;
 use super::workload::{Asked, Workload};
+use super::world::server_of;
 use bytes::BytesMut;
 use warren_storage::{Acl, CreateMode, Op};
 use warren_transport::request::SetWatches;
@@ -47,6 +50,8 @@ enum Healing {
 pub(super) struct Client {
     id: usize,
     name: String,
+    /// The server that it prefers, as a number of a host.
+    home: usize,
     /// Its connection, if it has one.
     pub(super) connection: Option<u64>,
     phase: Phase,
@@ -78,6 +83,7 @@ impl Client {
         Client {
             id,
             name: format!("c{id}"),
+            home: id % ctx.setup.servers,
             connection: None,
             phase: Phase::Greeting,
             ticket: Ticket::default(),
@@ -120,13 +126,7 @@ impl Client {
     }
 
     /// A turn: whatever comes to its mind. `others` are sessions that it may steal.
-    pub(super) fn act(
-        &mut self,
-        ctx: &mut Context,
-        server: &mut Option<Server>,
-        others: &[Ticket],
-        budget: &mut u64,
-    ) {
+    pub(super) fn act(&mut self, ctx: &mut Context, hosts: &mut [Host], others: &[Ticket], budget: &mut u64) {
         let think = ctx.setup.think_us;
         let pause = if ctx.healing { 20_000 } else { ctx.dice.between(think / 10, think * 2) };
         ctx.after(pause, Event::Client(self.id));
@@ -134,12 +134,12 @@ impl Client {
             return;
         }
         let Some(connection) = self.connection else {
-            self.connect(ctx, server, others);
+            self.connect(ctx, hosts, others);
             return;
         };
         if self.phase == Phase::Greeting {
             if ctx.now_us > self.since_us + 3_000_000 {
-                self.disconnect(ctx, server, "no answer to its handshake");
+                self.disconnect(ctx, hosts, "no answer to its handshake");
             }
             return;
         }
@@ -149,7 +149,7 @@ impl Client {
         }
         let [leave, silence, slow, goodbye, _] = ctx.setup.client_faults;
         if ctx.dice.chance(leave) {
-            return self.disconnect(ctx, server, "it leaves");
+            return self.disconnect(ctx, hosts, "it leaves");
         }
         if ctx.dice.chance(silence) {
             let until = ctx.now_us + ctx.dice.below(3 * self.timeout_ms as u64 * 1_000);
@@ -230,16 +230,23 @@ impl Client {
         }
     }
 
-    fn connect(&mut self, ctx: &mut Context, server: &mut Option<Server>, others: &[Ticket]) {
-        let Some(server) = server else { return };
+    fn connect(&mut self, ctx: &mut Context, hosts: &mut [Host], others: &[Ticket]) {
+        if hosts.len() > 1 && ctx.dice.chance(300) {
+            self.home = ctx.dice.below(hosts.len() as u64) as usize;
+        }
+        let Some(server) = &mut hosts[self.home].server else {
+            self.home = (self.home + 1) % hosts.len();
+            return;
+        };
         let [.., theft] = ctx.setup.client_faults;
         let steal = !ctx.healing && !others.is_empty() && ctx.dice.chance(theft * 5);
         let ticket = if steal { ctx.dice.pick(others).clone() } else { self.ticket.clone() };
         self.borrows = ticket.session != self.ticket.session;
         ctx.connections += 1;
         let id = ctx.connections;
-        ctx.note(&self.name, format_args!("#{id} connects for session {:#x}", ticket.session));
-        ctx.wires.insert(id, Wire { client: self.id, ..Wire::default() });
+        let to = name_of(ctx, self.home);
+        ctx.note(&self.name, format_args!("#{id} connects to {to} for session {:#x}", ticket.session));
+        ctx.wires.insert(id, Wire { client: self.id, host: self.home, ..Wire::default() });
         ctx.checks.on_connection(id, self.id, address_of(self.id));
         server.accept(ctx, id, self.id);
         self.connection = Some(id);
@@ -264,7 +271,7 @@ impl Client {
     }
 
     /// Give the connection up.
-    pub(super) fn disconnect(&mut self, ctx: &mut Context, server: &mut Option<Server>, why: &str) {
+    pub(super) fn disconnect(&mut self, ctx: &mut Context, hosts: &mut [Host], why: &str) {
         let Some(id) = self.connection.take() else { return };
         ctx.note(&self.name, format_args!("#{id} is over: {why}"));
         let kept = ctx.checks.on_closed(id);
@@ -285,14 +292,14 @@ impl Client {
             }
             wire.to_server.end();
             deliver(ctx, id, true);
-            if let Some(server) = server {
+            if let Some(server) = server_of(ctx, hosts, id) {
                 server.wake_connection(ctx, id);
             }
         }
     }
 
     /// A sign of life, when nothing else was said; and giving up, when nothing was heard.
-    pub(super) fn ping(&mut self, ctx: &mut Context, server: &mut Option<Server>, connection: u64) {
+    pub(super) fn ping(&mut self, ctx: &mut Context, hosts: &mut [Host], connection: u64) {
         if self.connection != Some(connection) {
             return;
         }
@@ -302,7 +309,7 @@ impl Client {
             return;
         }
         if ctx.now_us > self.heard_us + 2 * third_us && ctx.now_us > self.paused_until_us {
-            self.disconnect(ctx, server, "the server is silent");
+            self.disconnect(ctx, hosts, "the server is silent");
         } else if ctx.now_us >= self.sent_us + third_us / 2 {
             let mut bytes = Vec::new();
             Request::Ping.encode(xid::PING, &mut bytes);
@@ -311,12 +318,7 @@ impl Client {
     }
 
     /// Bytes arrived.
-    pub(super) fn read(
-        &mut self,
-        ctx: &mut Context,
-        server: &mut Option<Server>,
-        id: u64,
-    ) -> Result<(), Halt> {
+    pub(super) fn read(&mut self, ctx: &mut Context, hosts: &mut [Host], id: u64) -> Result<(), Violation> {
         if self.connection != Some(id) || ctx.now_us < self.paused_until_us {
             return Ok(());
         }
@@ -324,26 +326,26 @@ impl Client {
         let bytes = wire.to_client.read();
         let over = wire.to_client.is_over();
         self.input.extend_from_slice(&bytes);
-        if let (false, Some(server)) = (bytes.is_empty(), server.as_mut()) {
+        if let (false, Some(server)) = (bytes.is_empty(), server_of(ctx, hosts, id)) {
             server.on_writable(ctx, id);
         }
         while self.connection == Some(id) {
             let Ok(Some(packet)) = take_frame(&mut self.input, usize::MAX >> 1) else { break };
             self.heard_us = ctx.now_us;
             match self.phase {
-                Phase::Greeting => self.on_greeted(ctx, server, id, &packet),
+                Phase::Greeting => self.on_greeted(ctx, hosts, id, &packet),
                 Phase::Live => self.on_packet(ctx, id, &packet)?,
             }
         }
         if over {
-            self.disconnect(ctx, server, "the server closed it");
+            self.disconnect(ctx, hosts, "the server closed it");
         }
         Ok(())
     }
 
-    fn on_greeted(&mut self, ctx: &mut Context, server: &mut Option<Server>, id: u64, packet: &[u8]) {
+    fn on_greeted(&mut self, ctx: &mut Context, hosts: &mut [Host], id: u64, packet: &[u8]) {
         let Ok(response) = ConnectResponse::decode(packet) else {
-            return self.disconnect(ctx, server, "the handshake's answer does not decode");
+            return self.disconnect(ctx, hosts, "the handshake's answer does not decode");
         };
         if response.is_expired() {
             ctx.note(&self.name, format_args!("#{id} < the session is expired"));
@@ -351,7 +353,7 @@ impl Client {
                 self.ticket = Ticket::default();
                 self.kept = Kept::default();
             }
-            return self.disconnect(ctx, server, "expired");
+            return self.disconnect(ctx, hosts, "expired");
         }
         ctx.note(&self.name, format_args!("#{id} < session {:#x}", response.session));
         self.phase = Phase::Live;
@@ -384,7 +386,7 @@ impl Client {
         self.send(ctx, id, xid::SET_WATCHES, &format!("{request:?}"), &bytes);
     }
 
-    fn on_packet(&mut self, ctx: &mut Context, id: u64, packet: &[u8]) -> Result<(), Halt> {
+    fn on_packet(&mut self, ctx: &mut Context, id: u64, packet: &[u8]) -> Result<(), Violation> {
         let header = ReplyHeader::decode(packet).map(|(header, _)| header);
         if let Ok(header) = header {
             ctx.note(

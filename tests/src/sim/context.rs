@@ -1,6 +1,7 @@
 //! What everything in a run shares: the clock, the queue of events, the dice, the network, the trace, the checkers.
 
 use super::check::{Checks, Violation};
+use super::net::Net;
 use super::wire::Wire;
 use super::{Dice, Planted, Setup, trace::Trace};
 use std::cmp::Reverse;
@@ -11,8 +12,10 @@ use warren_server::moment::Moment;
 /// Something that is going to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Event {
-    /// A step of the server with this life; nothing when it is dead.
-    Server(u32, Step),
+    /// A step of this host's server in this life; nothing when it is dead.
+    Server(usize, u32, Step),
+    /// A message between servers arrives.
+    Letter(u64),
     /// Bytes of this connection arrive at the server.
     ToServer(u64),
     /// Bytes of this connection arrive at its client.
@@ -21,12 +24,14 @@ pub(super) enum Event {
     Client(usize),
     /// A client's timer for pings, of this connection.
     Ping(usize, u64),
-    /// The daemon is started.
-    Start,
+    /// The daemon of this host is started.
+    Start(usize),
     /// Something breaks.
     Fault,
-    /// A full disk has space again.
-    Space,
+    /// The network between the servers changes.
+    Network,
+    /// The full disk of this host has space again.
+    Space(usize),
 }
 
 /// A step of one of the server's threads; see the daemon's engine.
@@ -50,6 +55,10 @@ pub(super) enum Step {
     Checkpoint,
     /// What it wrote is reported.
     Checkpointed,
+    /// The next chunk of this tree is sent.
+    Stream(u64),
+    /// A received tree is in place, and the log's thread learns of it.
+    Installed,
     /// A connection's task runs.
     Connection(u64),
     /// Submissions are delivered a second time.
@@ -93,8 +102,8 @@ const START_WALL_MS: i64 = 1_700_000_000_000;
 pub(super) struct Context {
     /// Since the run began, µs.
     pub(super) now_us: u64,
-    /// The wall clock's jumps, ms.
-    pub(super) wall_jump_ms: i64,
+    /// The jumps of each host's wall clock, ms.
+    pub(super) wall_jump_ms: Vec<i64>,
     /// All randomness.
     pub(super) dice: Dice,
     /// The seed's circumstances.
@@ -105,8 +114,12 @@ pub(super) struct Context {
     pub(super) trace: Trace,
     /// What must hold.
     pub(super) checks: Checks,
+    /// The network between servers.
+    pub(super) net: Net,
     /// Connections' networks.
     pub(super) wires: BTreeMap<u64, Wire>,
+    /// Trees sent to servers that were far behind.
+    pub(super) snapshots: u64,
     /// Connections opened so far.
     pub(super) connections: u64,
     queue: BinaryHeap<Reverse<(u64, u64, Event)>>,
@@ -118,17 +131,19 @@ pub(super) struct Context {
 impl Context {
     /// The beginning of a run.
     pub(super) fn new(dice: Dice, setup: Setup, planted: Option<Planted>, trace: Trace) -> Context {
-        let mut checks = Checks::new();
+        let mut checks = Checks::new(setup.servers);
         checks.ephemerals.stall_us_max = setup.stall_us_max;
         Context {
             now_us: 0,
-            wall_jump_ms: 0,
+            wall_jump_ms: vec![0; setup.servers],
             dice,
             setup,
             planted,
             trace,
             checks,
+            net: Net::default(),
             wires: BTreeMap::new(),
+            snapshots: 0,
             connections: 0,
             queue: BinaryHeap::new(),
             scheduled: 0,
@@ -136,15 +151,21 @@ impl Context {
         }
     }
 
-    /// Now, as the server is told.
-    pub(super) fn now(&self) -> Moment {
-        let wall_ms = START_WALL_MS + (self.now_us / 1_000) as i64 + self.wall_jump_ms;
-        Moment { us: START_US + self.now_us, wall_ms }
+    /// Now, by the clocks of this host. The monotonic one of each began at another time, and goes a little wrong.
+    pub(super) fn now_at(&self, host: usize) -> Moment {
+        let us =
+            self.now_us.saturating_add_signed(self.now_us as i64 * self.setup.drift_ppm[host] / 1_000_000);
+        let wall_ms = START_WALL_MS + (us / 1_000) as i64 + self.wall_jump_ms[host];
+        Moment { us: START_US * (host as u64 + 1) + us, wall_ms }
     }
 
-    /// A moment of the server's clock, in the run's.
-    pub(super) fn us_of(&self, moment: Moment) -> u64 {
-        moment.us.saturating_sub(START_US)
+    /// A moment of this host's clock, in the run's time.
+    pub(super) fn us_of(&self, host: usize, moment: Moment) -> u64 {
+        let us = moment.us.saturating_sub(START_US * (host as u64 + 1));
+        match self.setup.drift_ppm[host] {
+            0 => us,
+            ppm => (i128::from(us) * 1_000_000 / i128::from(1_000_000 + ppm)) as u64 + 1,
+        }
     }
 
     /// `event` happens at this time, or now if that is past.

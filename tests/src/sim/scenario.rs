@@ -12,21 +12,29 @@
 //! > alice: create /a one; get /a watch; sync       pipelined in one packet; see `request`
 //! > hold log; > release log                        consensus, log, service, publish, checkpoint
 //! > power loss; > kill; > start; > wait 1500; > checkpoint
+//!
+//! > servers 3                                      in front of everything else; then the steps above name a server:
+//! > alice connects to 2 [MS]; > kill 2; > start 2; > checkpoint 2; > hold log 2
+//! > kill leader; > start all; > alice connects to leader      …or the leader, a follower, or all of them
+//! > alone leader; > apart 1 2 | 3; > join          who reaches whom
+//! > hand over to 2                                 the leader gives leadership to server 2
+//! > elect                                          time passes until one leads and all others follow
+//! > all                                            where everybody stands
 //! ```
 
 use super::check::shown;
 use super::check::watches::Kept;
 use super::client::Ticket;
 use super::context::{Context, Event, Halt, Step};
-use super::server::{Server, address_of, deliver};
+use super::host::Host;
+use super::server::{address_of, deliver};
 use super::trace::Trace;
 use super::wire::Wire;
 use super::workload::Asked;
-use super::world::{arrive, cut};
-use super::{Dice, Setup};
+use super::world::{arrive, server_of};
+use super::{Dice, Setup, net, partition};
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
-use warren_storage::simdisk::SimDisk;
 use warren_storage::{Acl, CreateMode, Op};
 use warren_transport::reply::{OpResult, code};
 use warren_transport::request::{AddWatchMode, SetWatches, WatcherType};
@@ -37,7 +45,9 @@ use warren_transport::{
 
 /// Play a scenario; its text with what happened. `Err` for a step that means nothing.
 pub fn play(text: &str) -> Result<String, String> {
-    let mut stage = Stage::new();
+    let servers = text.lines().find_map(|line| line.strip_prefix("> servers "));
+    let servers = servers.map_or(Ok(1), |n| n.trim().parse().map_err(|_| "servers takes a number"))?;
+    let mut stage = Stage::new(servers);
     let mut told = String::new();
     for line in text.lines() {
         if line.starts_with('#') || line.trim().is_empty() {
@@ -46,6 +56,9 @@ pub fn play(text: &str) -> Result<String, String> {
         } else if let Some(step) = line.strip_prefix('>') {
             told.push_str(line);
             told.push('\n');
+            if step.trim().starts_with("servers ") {
+                continue;
+            }
             stage.step(step.trim()).map_err(|e| format!("{line}: {e}"))?;
             for line in stage.told.drain(..) {
                 told.push_str(&format!("    {line}\n"));
@@ -59,6 +72,8 @@ pub fn play(text: &str) -> Result<String, String> {
 #[derive(Default)]
 struct Actor {
     number: usize,
+    /// The server it connects to.
+    host: usize,
     connection: Option<u64>,
     greeted: bool,
     ticket: Ticket,
@@ -72,20 +87,25 @@ struct Actor {
 
 struct Stage {
     ctx: Context,
-    disk: SimDisk,
-    server: Option<Server>,
-    lives: u32,
+    hosts: Vec<Host>,
     actors: BTreeMap<String, Actor>,
-    held: Vec<String>,
+    /// Names of threads, of every host or of one.
+    held: Vec<(String, Option<usize>)>,
     waiting: Vec<Event>,
     told: Vec<String>,
 }
+
+/// How long an election is waited for, in steps.
+const ELECTION_STEPS_MAX: u32 = 1_000;
+/// One step of it, µs.
+const ELECTION_STEP_US: u64 = 10_000;
 
 /// The name of the thread that takes this step, for `hold`.
 fn thread_of(step: Step) -> &'static str {
     match step {
         Step::Consensus | Step::ConsensusTimer(_) | Step::Repeat => "consensus",
-        Step::Log | Step::Logged(_) => "log",
+        Step::Log | Step::Logged(_) | Step::Installed => "log",
+        Step::Stream(_) => "stream",
         Step::Service | Step::ServiceTimer(_) => "service",
         Step::Publish => "publish",
         Step::Checkpoint | Step::Checkpointed => "checkpoint",
@@ -94,40 +114,81 @@ fn thread_of(step: Step) -> &'static str {
 }
 
 impl Stage {
-    fn new() -> Stage {
-        let ctx = Context::new(Dice::new(0), Setup::still(), None, Trace::new(false));
+    fn new(servers: usize) -> Stage {
+        let ctx = Context::new(Dice::new(0), Setup::still(servers), None, Trace::new(false));
         let mut stage = Stage {
             ctx,
-            disk: SimDisk::new(),
-            server: None,
-            lives: 0,
+            hosts: (0..servers).map(Host::new).collect(),
             actors: BTreeMap::new(),
             held: Vec::new(),
             waiting: Vec::new(),
             told: Vec::new(),
         };
-        stage.start();
+        for host in 0..servers {
+            stage.start(host);
+        }
         stage.settle(0);
         stage
     }
 
-    fn start(&mut self) {
-        self.lives += 1;
-        match Server::start(&mut self.ctx, self.disk.clone(), self.lives) {
-            Ok(server) => self.server = Some(server),
-            Err(halt) => self.told.push(format!("the server does not start: {halt:?}")),
+    fn start(&mut self, host: usize) {
+        if let Err(halt) = self.hosts[host].start(&mut self.ctx) {
+            self.told.push(format!("the server does not start: {halt:?}"));
         }
     }
 
-    fn crash(&mut self, power: bool) {
-        let next = if power { self.disk.after_crash(0) } else { self.disk.after_kill() };
-        let old = std::mem::replace(&mut self.disk, next);
-        old.lose_power();
-        if let Some(server) = self.server.take() {
-            server.die();
+    fn stop(&mut self, host: usize, power: bool) {
+        self.waiting.retain(|event| !matches!(event, Event::Server(of, ..) if *of == host));
+        self.hosts[host].stop(&mut self.ctx, power, 0);
+    }
+
+    fn leader(&self) -> Option<usize> {
+        let leads = |host: &Host| host.server.as_ref().filter(|s| s.leads()).map(|s| s.facts().term);
+        let leaders = self.hosts.iter().filter_map(|host| Some((leads(host)?, host.number)));
+        leaders.max().map(|(_, host)| host)
+    }
+
+    /// Which servers a step means; with one server, it need not say.
+    fn meant(&self, words: &[&str]) -> Result<Vec<usize>, String> {
+        let leader = || self.leader().ok_or("nobody leads".to_owned());
+        Ok(match words {
+            [] if self.hosts.len() == 1 => vec![0],
+            ["all"] => (0..self.hosts.len()).collect(),
+            ["leader"] => vec![leader()?],
+            ["follower"] => vec![(leader()? + 1) % self.hosts.len()],
+            [number] => match number.parse::<usize>() {
+                Ok(number) if (1..=self.hosts.len()).contains(&number) => vec![number - 1],
+                _ => return Err(format!("{number} is no server")),
+            },
+            _ => return Err("which server?".into()),
+        })
+    }
+
+    /// Time passes until one leads and all others that are up follow it.
+    fn elect(&mut self) -> Result<(), String> {
+        for _ in 0..ELECTION_STEPS_MAX {
+            self.settle(ELECTION_STEP_US);
+            let leader = self.leader().map(net::id_of);
+            let mut up = self.hosts.iter().filter_map(|host| host.server.as_ref());
+            if leader.is_some() && up.all(|s| s.is_serving() && s.facts().leader == leader) {
+                return Ok(());
+            }
         }
-        self.waiting.clear();
-        cut(&mut self.ctx);
+        Err("nobody is elected".into())
+    }
+
+    /// Where everybody stands.
+    fn stand(&mut self) {
+        for host in &self.hosts {
+            let name = format!("server {}", host.number + 1);
+            self.told.push(match &host.server {
+                None => format!("{name} is down"),
+                Some(server) => {
+                    let zxid = shown(server.service().tree().zxid().wire());
+                    format!("{name} is {:?}, at {zxid}", server.facts().role).to_lowercase()
+                }
+            });
+        }
     }
 
     /// Everything that is due within this time.
@@ -143,24 +204,27 @@ impl Stage {
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Halt> {
+        let Stage { ctx, hosts, held, waiting, .. } = self;
         match event {
-            Event::Server(_, step) if self.held.iter().any(|name| name == thread_of(step)) => {
-                self.waiting.push(event);
+            Event::Server(host, _, step)
+                if held
+                    .iter()
+                    .any(|(name, of)| name == thread_of(step) && of.is_none_or(|of| of == host)) =>
+            {
+                waiting.push(event);
                 Ok(())
             }
-            Event::Server(life, step) => match &mut self.server {
-                Some(server) if server.life == life => server.step(&mut self.ctx, step),
-                _ => Ok(()),
-            },
+            Event::Server(host, life, step) => hosts[host].step(ctx, life, step),
+            Event::Letter(number) => net::arrive(ctx, hosts, number).1,
             Event::ToServer(id) => {
-                arrive(&mut self.ctx, id, true);
-                if let Some(server) = &mut self.server {
-                    server.wake_connection(&mut self.ctx, id);
+                arrive(ctx, id, true);
+                if let Some(server) = server_of(ctx, hosts, id) {
+                    server.wake_connection(ctx, id);
                 }
                 Ok(())
             }
             Event::ToClient(id) => {
-                arrive(&mut self.ctx, id, false);
+                arrive(ctx, id, false);
                 self.read(id)
             }
             _ => Ok(()),
@@ -212,36 +276,79 @@ impl Stage {
         }
         let words: Vec<&str> = step.split_whitespace().collect();
         match words.as_slice() {
-            ["hold", thread] => self.held.push((*thread).to_owned()),
+            ["servers", _] => return Err("is the first step".into()),
+            ["hold", thread, rest @ ..] => {
+                let of = if rest.is_empty() { None } else { Some(self.meant(rest)?[0]) };
+                self.held.push(((*thread).to_owned(), of));
+            }
             ["release", thread] => {
-                self.held.retain(|name| name != thread);
+                self.held.retain(|(name, _)| name != thread);
                 for event in std::mem::take(&mut self.waiting) {
                     self.ctx.after(0, event);
                 }
             }
-            ["power", "loss"] => self.crash(true),
-            ["kill"] => self.crash(false),
-            ["start"] => self.start(),
-            ["checkpoint"] => {
-                if let Some(server) = &mut self.server {
-                    server.checkpoint_now(&mut self.ctx);
+            ["power", "loss", rest @ ..] => {
+                self.meant(rest)?.into_iter().for_each(|host| self.stop(host, true))
+            }
+            ["kill", rest @ ..] => self.meant(rest)?.into_iter().for_each(|host| self.stop(host, false)),
+            ["start", rest @ ..] => self.meant(rest)?.into_iter().for_each(|host| self.start(host)),
+            ["checkpoint", rest @ ..] => {
+                for host in self.meant(rest)? {
+                    if let Some(server) = &mut self.hosts[host].server {
+                        server.checkpoint_now(&mut self.ctx);
+                    }
                 }
             }
+            ["alone", rest @ ..] => {
+                for one in self.meant(rest)? {
+                    for other in 0..self.hosts.len() {
+                        self.ctx.net.block(one, other);
+                        self.ctx.net.block(other, one);
+                    }
+                }
+            }
+            ["apart", groups @ ..] => {
+                let side = groups.iter().position(|word| *word == "|").ok_or("apart takes two groups")?;
+                let of = |words: &[&str]| -> Result<Vec<usize>, String> {
+                    let each = words.iter().map(|word| self.meant(&[*word]));
+                    Ok(each.collect::<Result<Vec<_>, _>>()?.concat())
+                };
+                let (here, there) = (of(&groups[..side])?, of(&groups[side + 1..])?);
+                for (one, other) in here.iter().flat_map(|one| there.iter().map(move |other| (*one, *other)))
+                {
+                    self.ctx.net.block(one, other);
+                    self.ctx.net.block(other, one);
+                }
+            }
+            ["join"] => partition::end(&mut self.ctx),
+            ["hand", "over", "to", to] => {
+                let to = net::id_of(self.meant(&[*to])?[0]);
+                let leader = self.meant(&["leader"])?[0];
+                if let Some(server) = &mut self.hosts[leader].server {
+                    server.transfer(&mut self.ctx, Some(to));
+                }
+            }
+            ["elect"] => self.elect()?,
+            ["all"] => self.stand(),
             ["wait", ms] => {
                 let ms: u64 = ms.parse().map_err(|_| "wait takes ms")?;
                 self.settle(ms * 1_000);
             }
             [name, "connects", rest @ ..] => {
                 let number = self.actors.len();
+                let (host, rest) = self.addressed(rest)?;
                 let actor = self.actors.entry((*name).to_owned()).or_default();
-                *actor = Actor { number, next_xid: 1, timeout_ms: 4_000, ..Actor::default() };
+                *actor = Actor { number, host, next_xid: 1, timeout_ms: 4_000, ..Actor::default() };
                 if let [ms] = rest {
                     actor.timeout_ms = ms.parse().map_err(|_| "connects takes ms")?;
                 }
                 self.connect(name, Ticket::default())?;
             }
-            [name, "reconnects"] => {
-                let ticket = self.actors.get(*name).ok_or("nobody of that name")?.ticket.clone();
+            [name, "reconnects", rest @ ..] => {
+                let host = if rest.is_empty() { None } else { Some(self.addressed(rest)?.0) };
+                let actor = self.actors.get_mut(*name).ok_or("nobody of that name")?;
+                actor.host = host.unwrap_or(actor.host);
+                let ticket = actor.ticket.clone();
                 self.connect(name, ticket)?;
             }
             [name, "takes", other] => {
@@ -271,15 +378,23 @@ impl Stage {
         Ok(())
     }
 
+    /// To which server a client connects, and what else the step says.
+    fn addressed<'a>(&self, words: &'a [&'a str]) -> Result<(usize, &'a [&'a str]), String> {
+        match words {
+            ["to", server, rest @ ..] => Ok((self.meant(&[*server])?[0], rest)),
+            rest => Ok((0, rest)),
+        }
+    }
+
     fn connect(&mut self, name: &str, ticket: Ticket) -> Result<(), String> {
         let actor = self.actors.get_mut(name).ok_or("nobody of that name")?;
-        let Some(server) = &mut self.server else {
+        let Some(server) = &mut self.hosts[actor.host].server else {
             self.told.push(format!("{name} finds no server"));
             return Ok(());
         };
         self.ctx.connections += 1;
         let id = self.ctx.connections;
-        self.ctx.wires.insert(id, Wire { client: actor.number, ..Wire::default() });
+        self.ctx.wires.insert(id, Wire { client: actor.number, host: actor.host, ..Wire::default() });
         self.ctx.checks.on_connection(id, actor.number, address_of(actor.number));
         server.accept(&mut self.ctx, id, actor.number);
         actor.connection = Some(id);

@@ -1,19 +1,29 @@
-//! One life of the server: the daemon's machines, driven as its engine drives them, by events instead of threads.
+//! One life of a server: the daemon's machines, driven as its engine drives them, by events instead of threads.
 //!
 //! Each thread of the daemon is an inbox and a step here. A step takes what the thread would take when it wakes; what
 //! it hands on wakes the next thread, a while later. What is one call in the daemon and can be seen from outside while
 //! it goes on is two steps: the service's handling and its publication, the log's append and its report, a
 //! checkpoint's freezing, its writing and its installation.
 
-use super::check::shown;
+mod connections;
+mod peers;
+mod serving;
+mod store;
+mod streams;
+
+pub(super) use connections::deliver;
+
 use super::context::{Context, Event, Halt, Step};
+use super::host::name_of;
+use super::net::id_of;
 use super::planted::Planted;
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use warren_server::connection::{Connection, Effects, Limits, REPLY_BYTES_WAITING_MAX};
+use streams::{Receiving, Sending};
+use warren_server::connection::{Connection, Limits};
 use warren_server::consensus::{self, Consensus, Submission, Timers};
 use warren_server::entropy::Entropy as _;
 use warren_server::identity::Authentication;
@@ -22,14 +32,12 @@ use warren_server::metrics::Metrics;
 use warren_server::moment::Moment;
 use warren_server::room::Room;
 use warren_server::service::{self, Service, ServiceOptions};
-use warren_storage::log::{Append, HardState, Log, LogOptions, LogRecord};
+use warren_storage::log::{HardState, Log, LogOptions, LogRecord};
 use warren_storage::simdisk::SimDisk;
-use warren_storage::tree::{Checkpoint, Superseded, Written};
-use warren_storage::{Command, Logged, Recovered, Rules, SharedDisk, TreeOptions, recover};
-use warren_transport::{take_frame, xid};
+use warren_storage::tree::{Checkpoint, Exporter, Position, Staged, Superseded, Written};
+use warren_storage::{Recovered, Rules, SharedDisk, TreeOptions, recover};
+use warren_transport::peer::{ServerId, SnapshotHead};
 
-/// The only server of an ensemble of one.
-const SERVER_ID: u8 = 1;
 /// Width of expiry buckets, ms.
 const TICK_MS: u64 = 100;
 /// Timers are no finer than this, µs; so a timer that is always due does not stop the clock.
@@ -47,7 +55,15 @@ pub(super) fn address_of(client: usize) -> IpAddr {
 /// What the log's thread does.
 enum LogJob {
     Append { number: u64, records: Vec<LogRecord>, hard_state: Option<HardState> },
-    Purge(u64),
+    Purge { checkpoint: Position, conf_state: Vec<u8> },
+    Install { number: u64, head: SnapshotHead, hard_state: Option<HardState> },
+}
+
+/// What the service's thread is told.
+enum ToService {
+    Event(service::Event),
+    /// The received tree takes the place of the one so far.
+    Install(SnapshotHead),
 }
 
 /// What the checkpoint's thread does.
@@ -72,6 +88,10 @@ struct Client {
 
 /// A running server.
 pub(super) struct Server {
+    /// The host it runs on.
+    pub(super) host: usize,
+    /// Who it is, for the trace.
+    name: String,
     /// Which one, of this run.
     pub(super) life: u32,
     /// Its disk.
@@ -86,10 +106,21 @@ pub(super) struct Server {
     log_jobs: VecDeque<LogJob>,
     log_busy: bool,
     service: Service,
-    service_in: VecDeque<service::Event>,
+    service_in: VecDeque<ToService>,
     service_timer: u64,
     /// Handled, and not yet published.
     unpublished: bool,
+    leads: bool,
+    tree_options: TreeOptions,
+    exporter: Exporter,
+    /// Trees on their way to others.
+    sending: Vec<Sending>,
+    /// A tree on its way to this server.
+    receiving: Option<Receiving>,
+    /// One that is all here.
+    staged: Option<Staged>,
+    /// The job of the log's thread that waits for the service.
+    installing: Option<LogJob>,
     checkpoint_jobs: VecDeque<CheckpointJob>,
     written: VecDeque<Written>,
     clients: BTreeMap<u64, Client>,
@@ -104,12 +135,13 @@ pub(super) struct Server {
 
 impl Server {
     /// Start on what is on the disk, as the daemon does.
-    pub(super) fn start(ctx: &mut Context, disk: SimDisk, life: u32) -> Result<Server, Halt> {
+    pub(super) fn start(ctx: &mut Context, host: usize, disk: SimDisk, life: u32) -> Result<Server, Halt> {
+        let (name, server_id) = (name_of(ctx, host), id_of(host));
         let shared: SharedDisk = Arc::new(disk.clone());
         if shared.mend().map_err(|e| Halt::exit("mend what a failed sync left", e))? {
-            ctx.note("server", format_args!("wrote everything once more: a sync had failed"));
+            ctx.note(&name, format_args!("wrote everything once more: a sync had failed"));
         }
-        let options = TreeOptions {
+        let tree_options = TreeOptions {
             memory_bytes: ctx.setup.tree_bytes,
             hash_seed: ctx.dice.roll(),
             store_id: ctx.dice.roll(),
@@ -120,27 +152,28 @@ impl Server {
             cache_bytes: ctx.setup.log_cache_bytes,
         };
         let Recovered { mut tree, log, found: recovered, .. } =
-            recover(shared, options, log_options).map_err(|e| Halt::exit("open the store", e))?;
-        let id = consensus::raft_id(SERVER_ID, 1);
+            recover(shared, tree_options, log_options).map_err(|e| Halt::exit("open the store", e))?;
         if tree.conf_state().is_empty() {
-            tree.set_conf_state(consensus::found(&[id]));
+            let voters: Vec<u64> =
+                (0..ctx.setup.servers).map(|host| consensus::raft_id(id_of(host), 1)).collect();
+            tree.set_conf_state(consensus::found(&voters));
         }
         let checkpoint = tree.position();
         ctx.note(
-            "server",
+            &name,
             format_args!(
                 "life {life} starts: checkpoint at {}, log {}..={}, repaired {}",
                 checkpoint.index, recovered.first_index, recovered.last_index, recovered.repaired
             ),
         );
-        let now = ctx.now();
+        let now = ctx.now_at(host);
         let entropy = Box::new(ctx.dice.fork());
         let room = Arc::new(Room::new(ctx.dice.next_u64(), Arc::new(Metrics::default())));
         // Never 0, which stands for no run.
         let incarnation = ctx.dice.roll().max(1);
         let start = consensus::Start {
-            id,
-            server_id: SERVER_ID,
+            id: consensus::raft_id(server_id, 1),
+            server_id,
             incarnation,
             reader: log.reader(),
             hard_state: recovered.hard_state,
@@ -152,7 +185,7 @@ impl Server {
         };
         let consensus = Consensus::new(now, start).map_err(|e| Halt::exit("consensus cannot begin", e))?;
         let options = ServiceOptions {
-            server_id: SERVER_ID,
+            server_id,
             incarnation,
             tick_ms: TICK_MS,
             sessions_max: 1_000,
@@ -161,6 +194,7 @@ impl Server {
             container_unused_max: Duration::from_secs(5),
             checkpoint_interval: Duration::from_millis(ctx.setup.checkpoint_interval_ms),
         };
+        let (exporter, store_id) = (tree.exporter(), tree.store_id());
         let service = Service::new(now, tree, room.clone(), options);
         let limits = Limits {
             packet_bytes_max: 1 << 20,
@@ -174,8 +208,10 @@ impl Server {
             skip_acl: false,
             authentication: Authentication::default(),
         };
-        ctx.checks.on_started(&service, recovered.first_index)?;
+        ctx.checks.on_started(host, &service, &log.reader())?;
         let mut server = Server {
+            host,
+            name,
             life,
             disk,
             room,
@@ -191,6 +227,13 @@ impl Server {
             service_in: VecDeque::new(),
             service_timer: u64::MAX,
             unpublished: false,
+            leads: false,
+            tree_options,
+            exporter,
+            sending: Vec::new(),
+            receiving: None,
+            staged: None,
+            installing: None,
             checkpoint_jobs: VecDeque::new(),
             written: VecDeque::new(),
             clients: BTreeMap::new(),
@@ -201,6 +244,7 @@ impl Server {
             ),
             scheduled: Vec::new(),
         };
+        server.introduce(ctx, store_id);
         server.wake(ctx, Step::Consensus);
         Ok(server)
     }
@@ -210,6 +254,16 @@ impl Server {
         &self.service
     }
 
+    /// Does it take itself for the leader?
+    pub(super) fn leads(&self) -> bool {
+        self.leads
+    }
+
+    /// How its consensus stands.
+    pub(super) fn facts(&self) -> consensus::Facts {
+        self.consensus.facts()
+    }
+
     /// Are clients served?
     pub(super) fn is_serving(&self) -> bool {
         self.room.is_serving()
@@ -217,7 +271,7 @@ impl Server {
 
     /// Is nothing under way?
     pub(super) fn is_quiet(&self) -> bool {
-        self.consensus_in.is_empty()
+        (self.consensus_in.is_empty() || !self.consensus.is_alone())
             && self.log_jobs.is_empty()
             && self.service_in.is_empty()
             && self.checkpoint_jobs.is_empty()
@@ -236,7 +290,7 @@ impl Server {
     fn wake(&mut self, ctx: &mut Context, step: Step) {
         if !self.scheduled.contains(&step) {
             self.scheduled.push(step);
-            ctx.soon(Event::Server(self.life, step));
+            ctx.soon(Event::Server(self.host, self.life, step));
         }
     }
 
@@ -246,9 +300,15 @@ impl Server {
         self.wake(ctx, Step::Consensus);
     }
 
+    /// Hand leadership over, if it leads.
+    pub(super) fn transfer(&mut self, ctx: &mut Context, to: Option<ServerId>) {
+        self.consensus_in.push(consensus::Event::Transfer { to });
+        self.wake(ctx, Step::Consensus);
+    }
+
     /// Make a checkpoint now.
     pub(super) fn checkpoint_now(&mut self, ctx: &mut Context) {
-        self.service_in.push_back(service::Event::CheckpointNow);
+        self.service_in.push_back(ToService::Event(service::Event::CheckpointNow));
         self.wake(ctx, Step::Service);
     }
 
@@ -266,12 +326,14 @@ impl Server {
             Step::Checkpoint => self.on_checkpoint(ctx),
             Step::Checkpointed => {
                 if let Some(written) = self.written.pop_front() {
-                    ctx.note("server", format_args!("checkpoint {} is reported", written.position().index));
-                    self.service_in.push_back(service::Event::Checkpointed(written));
+                    ctx.note(&self.name, format_args!("checkpoint {} is reported", written.position().index));
+                    self.service_in.push_back(ToService::Event(service::Event::Checkpointed(written)));
                     self.wake(ctx, Step::Service);
                 }
                 Ok(())
             }
+            Step::Stream(stream) => self.on_stream(ctx, stream),
+            Step::Installed => self.on_installed(ctx),
             Step::Connection(id) => self.on_connection(ctx, id),
             Step::Repeat => {
                 let commands = self.repeats.pop_front().unwrap_or_default();
@@ -299,7 +361,7 @@ impl Server {
         if let Some(client) = self.clients.get_mut(&id) {
             if !client.scheduled {
                 client.scheduled = true;
-                ctx.soon(Event::Server(self.life, Step::Connection(id)));
+                ctx.soon(Event::Server(self.host, self.life, Step::Connection(id)));
             }
         }
     }
@@ -307,9 +369,11 @@ impl Server {
     // ---- consensus -----------------------------------------------------------------------------------------
 
     fn on_consensus(&mut self, ctx: &mut Context) -> Result<(), Halt> {
-        let now = ctx.now();
+        let now = ctx.now_at(self.host);
         let mut submissions: Vec<Submission> = Vec::new();
+        let (mut received, mut installs) = (false, false);
         for event in std::mem::take(&mut self.consensus_in) {
+            received |= matches!(event, consensus::Event::SnapshotReceived { .. });
             match event {
                 consensus::Event::Submit(more) => submissions.extend(more),
                 event => self.tell_consensus(now, event)?,
@@ -331,406 +395,45 @@ impl Server {
                 }
                 consensus::Action::Commit(mut entries) => {
                     let last = entries.last().map_or(self.committed, |e| e.position.index);
-                    ctx.note("server", format_args!("commits up to {last}"));
-                    ctx.checks.on_committed(ctx.now_us, &entries)?;
+                    ctx.note(&self.name, format_args!("commits up to {last}"));
+                    ctx.checks.on_committed(ctx.now_us, self.host, &entries)?;
                     self.committed = last;
                     while self.forget > 0 && entries.len() > 1 {
                         entries.remove(0);
                         self.forget -= 1;
                     }
-                    self.service_in.push_back(service::Event::Commit(entries));
+                    self.service_in.push_back(ToService::Event(service::Event::Commit(entries)));
                     self.wake(ctx, Step::Service);
                 }
                 consensus::Action::ReadAt { index, tokens } => {
-                    self.service_in.push_back(service::Event::ReadAt { index, tokens });
+                    self.service_in.push_back(ToService::Event(service::Event::ReadAt { index, tokens }));
                     self.wake(ctx, Step::Service);
                 }
-                consensus::Action::Lead(leads) => ctx.note("server", format_args!("leads: {leads}")),
-                consensus::Action::Leader { term, leader } => {
-                    self.service_in.push_back(service::Event::Leader { term, leader });
-                    self.wake(ctx, Step::Service);
+                consensus::Action::Lead(leads) => ctx.note(&self.name, format_args!("leads: {leads}")),
+                consensus::Action::Leader { term, leader } => self.on_leader(ctx, term, leader)?,
+                consensus::Action::Send { to, message } => self.on_send(ctx, to, message),
+                consensus::Action::SendSnapshot { to, message } => self.send_snapshot(ctx, to, message)?,
+                consensus::Action::Install { number, head, hard_state } => {
+                    installs = true;
+                    ctx.checks.on_installs(self.host, head.index);
+                    self.committed = self.committed.max(head.index);
+                    self.log_jobs.push_back(LogJob::Install { number, head, hard_state });
+                    self.wake_log(ctx);
                 }
-                other => unreachable!("an ensemble of one asks for {other:?}"),
             }
         }
-        let due = ctx.us_of(self.consensus.poll_timeout()).max(ctx.now_us + TIMER_US_MIN);
+        if received && !installs {
+            self.staged = None;
+        }
+        let due = ctx.us_of(self.host, self.consensus.poll_timeout()).max(ctx.now_us + TIMER_US_MIN);
         if due != self.consensus_timer {
             self.consensus_timer = due;
-            ctx.at(due, Event::Server(self.life, Step::ConsensusTimer(due)));
+            ctx.at(due, Event::Server(self.host, self.life, Step::ConsensusTimer(due)));
         }
         Ok(())
     }
 
     fn tell_consensus(&mut self, now: Moment, event: consensus::Event) -> Result<(), Halt> {
         self.consensus.handle(now, event).map_err(|e| Halt::exit("consensus cannot go on", e))
-    }
-
-    // ---- the log -------------------------------------------------------------------------------------------
-
-    fn wake_log(&mut self, ctx: &mut Context) {
-        if !self.log_busy && !self.log_jobs.is_empty() {
-            self.wake(ctx, Step::Log);
-        }
-    }
-
-    fn on_log(&mut self, ctx: &mut Context) -> Result<(), Halt> {
-        let Some(job) = self.log_jobs.pop_front() else { return Ok(()) };
-        match job {
-            LogJob::Append { mut number, mut records, mut hard_state } => {
-                // What waited for the last sync shares the next one.
-                while let Some(LogJob::Append { .. }) = self.log_jobs.front() {
-                    let Some(LogJob::Append { number: n, records: more, hard_state: later }) =
-                        self.log_jobs.pop_front()
-                    else {
-                        break;
-                    };
-                    if let Some(first) = more.first() {
-                        records.retain(|r| r.index < first.index);
-                    }
-                    records.extend(more);
-                    hard_state = later.or(hard_state);
-                    number = n;
-                }
-                ctx.note(
-                    "server",
-                    format_args!(
-                        "log: {} records up to {}",
-                        records.len(),
-                        records.last().map_or(0, |r| r.index)
-                    ),
-                );
-                self.log
-                    .append(Append { records: &records, hard_state })
-                    .map_err(|e| Halt::exit("the log cannot be written", e))?;
-                self.log_busy = true;
-                ctx.soon(Event::Server(self.life, Step::Logged(number)));
-            }
-            LogJob::Purge(index) => {
-                ctx.note("server", format_args!("log: purge up to {index}"));
-                self.log.purge(index).map_err(|e| Halt::exit("the log cannot be purged", e))?;
-                self.wake_log(ctx);
-            }
-        }
-        Ok(())
-    }
-
-    fn on_logged(&mut self, ctx: &mut Context, number: u64) -> Result<(), Halt> {
-        self.log_busy = false;
-        let told = match ctx.planted {
-            // It was told long ago.
-            Some(Planted::AcknowledgeBeforeSync) => false,
-            Some(Planted::LoseReport) => ctx.dice.chance(700),
-            _ => true,
-        };
-        if told {
-            self.consensus_in.push(consensus::Event::Persisted(number));
-            self.wake(ctx, Step::Consensus);
-        }
-        self.wake_log(ctx);
-        Ok(())
-    }
-
-    // ---- the service ---------------------------------------------------------------------------------------
-
-    fn on_service(&mut self, ctx: &mut Context) -> Result<(), Halt> {
-        if self.unpublished {
-            // Busy; it looks again when it is done.
-            return Ok(());
-        }
-        // A thread that is far behind takes many events without a pause.
-        while self.service_in.len() > SERVICE_BEHIND {
-            self.serve(ctx)?;
-            self.service.publish();
-        }
-        self.serve(ctx)?;
-        self.unpublished = true;
-        self.wake(ctx, Step::Publish);
-        Ok(())
-    }
-
-    /// One event, or a look at the clock.
-    fn serve(&mut self, ctx: &mut Context) -> Result<(), Halt> {
-        let event = self.service_in.pop_front().unwrap_or(service::Event::Tick);
-        if matches!(event, service::Event::Leader { leader: Some(SERVER_ID), .. }) {
-            ctx.checks.ephemerals.on_leads(ctx.now_us);
-        }
-        let mut now = ctx.now();
-        if ctx.planted == Some(Planted::ExpireEarly) {
-            now = now + AHEAD;
-        }
-        self.service.handle(now, event).map_err(|e| Halt::exit("the tree cannot be read or written", e))?;
-        ctx.checks.on_step(ctx.now_us, &self.service, self.committed)?;
-        while let Some(action) = self.service.poll_action() {
-            match action {
-                service::Action::Submit(submissions) => {
-                    for submission in &submissions {
-                        self.look_for_expiry(ctx, submission)?;
-                    }
-                    self.consensus_in.push(consensus::Event::Submit(submissions));
-                    self.wake(ctx, Step::Consensus);
-                }
-                service::Action::Send { .. } => unreachable!("an ensemble of one has nobody to write to"),
-                service::Action::Applied(index) => {
-                    ctx.note(
-                        "server",
-                        format_args!(
-                            "applied up to {index}, zxid {}",
-                            shown(self.service.tree().zxid().wire())
-                        ),
-                    );
-                    self.consensus_in.push(consensus::Event::Applied(index));
-                    self.wake(ctx, Step::Consensus);
-                }
-                service::Action::Checkpoint(checkpoint) => {
-                    ctx.note("server", format_args!("freezes"));
-                    self.checkpoint_jobs.push_back(CheckpointJob::Write(checkpoint));
-                    self.wake(ctx, Step::Checkpoint);
-                }
-                service::Action::Superseded(old) => {
-                    self.checkpoint_jobs.push_back(CheckpointJob::Drop(old));
-                    self.wake(ctx, Step::Checkpoint);
-                }
-                service::Action::Purge(index) => {
-                    self.log_jobs.push_back(LogJob::Purge(index));
-                    self.wake_log(ctx);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn look_for_expiry(&self, ctx: &mut Context, submission: &Submission) -> Result<(), Halt> {
-        let Submission::LeaderOnly(bytes) = submission else { return Ok(()) };
-        let logged = Logged::decode(bytes).map_err(|e| Halt::exit("a command does not decode", e))?;
-        if let Command::Expire { session, generation, .. } = logged.command {
-            ctx.note("server", format_args!("session {session:#x} ran out"));
-            let timeout_ms = self.service.tree().session(session).map_or(0, |row| row.timeout_ms);
-            ctx.checks.on_expire(ctx.now_us, session, generation, timeout_ms)?;
-        }
-        Ok(())
-    }
-
-    fn on_publish(&mut self, ctx: &mut Context) -> Result<(), Halt> {
-        self.service.publish();
-        self.unpublished = false;
-        if !self.service_in.is_empty() {
-            self.wake(ctx, Step::Service);
-        }
-        if let Some(due) = self.service.poll_timeout() {
-            let due = ctx.us_of(due).max(ctx.now_us + TIMER_US_MIN);
-            if due != self.service_timer {
-                self.service_timer = due;
-                ctx.at(due, Event::Server(self.life, Step::ServiceTimer(due)));
-            }
-        }
-        Ok(())
-    }
-
-    // ---- checkpoints ---------------------------------------------------------------------------------------
-
-    fn on_checkpoint(&mut self, ctx: &mut Context) -> Result<(), Halt> {
-        match self.checkpoint_jobs.pop_front() {
-            Some(CheckpointJob::Write(checkpoint)) => {
-                let written =
-                    checkpoint.write().map_err(|e| Halt::exit("a checkpoint cannot be written", e))?;
-                ctx.note("server", format_args!("checkpoint {} is written", written.position().index));
-                self.written.push_back(written);
-                ctx.soon(Event::Server(self.life, Step::Checkpointed));
-            }
-            Some(CheckpointJob::Drop(old)) => drop(old),
-            None => {}
-        }
-        if !self.checkpoint_jobs.is_empty() {
-            self.wake(ctx, Step::Checkpoint);
-        }
-        Ok(())
-    }
-
-    // ---- connections ---------------------------------------------------------------------------------------
-
-    /// A client connects.
-    pub(super) fn accept(&mut self, ctx: &mut Context, id: u64, client: usize) {
-        let woken = self.woken.clone();
-        let wake = move || woken.lock().expect("nobody panics with it").push(id);
-        let mailbox = Mailbox::new(id, Box::new(wake));
-        let peer = SocketAddr::new(address_of(client), 40_000);
-        let connection = Connection::new(peer, mailbox.clone(), self.limits.clone());
-        let client = Client {
-            connection,
-            mailbox,
-            input: BytesMut::new(),
-            out: Vec::new(),
-            scheduled: false,
-            attached: false,
-            received: 0,
-        };
-        self.clients.insert(id, client);
-        self.wake_connection(ctx, id);
-    }
-
-    /// One turn of a connection's task: send what is left; read, if it may; take a turn; send.
-    fn on_connection(&mut self, ctx: &mut Context, id: u64) -> Result<(), Halt> {
-        let Some(client) = self.clients.get_mut(&id) else { return Ok(()) };
-        client.scheduled = false;
-        flush(ctx, id, &mut client.out);
-        let Some(wire) = ctx.wires.get_mut(&id) else {
-            self.close(ctx, id, "the network failed");
-            return Ok(());
-        };
-        if !client.out.is_empty() {
-            // While the client does not read, nothing else is done for it.
-            if client.connection.must_close() || wire.client_gone {
-                self.close(ctx, id, "it does not read");
-            }
-            return Ok(());
-        }
-        if let Some(ending) = client.connection.ending() {
-            self.close(ctx, id, &format!("{ending:?}"));
-            return Ok(());
-        }
-        if client.connection.wants_input(&self.room) {
-            let bytes = wire.to_server.read();
-            client.input.extend_from_slice(&bytes);
-            if bytes.is_empty() && wire.to_server.is_over() {
-                self.close(ctx, id, "the client closed it");
-                return Ok(());
-            }
-        }
-        let mut effects = Effects::default();
-        let now = ctx.now();
-        client
-            .connection
-            .turn(now, &self.room, &mut client.input, &mut client.out, &mut effects)
-            .map_err(|e| Halt::exit("the tree cannot be read", e))?;
-        if ctx.planted == Some(Planted::LoseMark) {
-            client.mailbox.clear_marks();
-        }
-        let session = client.connection.session().map(|a| (a.session, a.generation));
-        if let Some((session, generation)) = session {
-            if !client.attached {
-                client.attached = true;
-                ctx.checks.on_attached(id, session, generation);
-                ctx.checks.ephemerals.on_heard(ctx.now_us, session);
-            }
-            if client.connection.facts.received > client.received {
-                ctx.checks.ephemerals.on_heard(ctx.now_us, session);
-            }
-        }
-        client.received = client.connection.facts.received;
-        match ctx.planted {
-            Some(Planted::WatchAfterReply) => {
-                swap(&mut client.out, |first, second| first == xid::NOTIFICATION && second > 0)
-            }
-            Some(Planted::SwapReplies) => swap(&mut client.out, |first, second| first > 0 && second > 0),
-            _ => {}
-        }
-        let full = client.out.len() >= REPLY_BYTES_WAITING_MAX;
-        flush(ctx, id, &mut client.out);
-        let flushed = client.out.is_empty();
-        let ending = client.connection.ending();
-        // Whole requests may be in the buffer, and more with the network.
-        let wants_input = client.connection.wants_input(&self.room);
-        let more = ctx.wires.get(&id).is_some_and(|w| w.to_server.has_arrived() || w.to_server.is_over());
-        self.submit(ctx, effects);
-        if flushed {
-            if let Some(ending) = ending {
-                self.close(ctx, id, &format!("{ending:?}"));
-            } else if full || (wants_input && more) {
-                self.wake_connection(ctx, id);
-            }
-        }
-        Ok(())
-    }
-
-    fn submit(&mut self, ctx: &mut Context, effects: Effects) {
-        if !effects.service.is_empty() {
-            self.service_in.extend(effects.service);
-            self.wake(ctx, Step::Service);
-        }
-        if effects.submissions.is_empty() {
-            return;
-        }
-        if !ctx.healing && ctx.dice.chance(ctx.setup.repeats_per_mille) {
-            let untag = ctx.planted == Some(Planted::SkipDedup);
-            let commands = effects.submissions.iter().filter_map(|submission| match submission {
-                Submission::Command(bytes) if untag => {
-                    let logged = Logged::decode(bytes).ok()?;
-                    Some(Logged { tag: None, ..logged }.encode())
-                }
-                Submission::Command(bytes) => Some(bytes.clone()),
-                _ => None,
-            });
-            self.repeats.push_back(commands.collect());
-            ctx.soon(Event::Server(self.life, Step::Repeat));
-        }
-        self.consensus_in.push(consensus::Event::Submit(effects.submissions));
-        self.wake(ctx, Step::Consensus);
-    }
-
-    fn close(&mut self, ctx: &mut Context, id: u64, why: &str) {
-        let Some(mut client) = self.clients.remove(&id) else { return };
-        ctx.note("server", format_args!("closes #{id}: {why}"));
-        let mut effects = Effects::default();
-        client.connection.on_closed(&self.room, &mut effects);
-        self.submit(ctx, effects);
-        if let Some(wire) = ctx.wires.get_mut(&id) {
-            if wire.client_gone {
-                ctx.wires.remove(&id);
-            } else {
-                wire.server_gone = true;
-                wire.to_client.end();
-                deliver(ctx, id, false);
-            }
-        }
-    }
-
-    /// The network takes more of this connection.
-    pub(super) fn on_writable(&mut self, ctx: &mut Context, id: u64) {
-        if self.clients.get(&id).is_some_and(|client| !client.out.is_empty()) {
-            self.wake_connection(ctx, id);
-        }
-    }
-}
-
-/// Send as much as the network takes.
-fn flush(ctx: &mut Context, id: u64, out: &mut Vec<u8>) {
-    let Some(wire) = ctx.wires.get_mut(&id) else { return };
-    let room = ctx.setup.window_bytes.saturating_sub(wire.to_client.unread());
-    let sent = room.min(out.len());
-    if sent > 0 {
-        wire.to_client.send(&out[..sent]);
-        out.drain(..sent);
-        deliver(ctx, id, false);
-    }
-}
-
-/// What was sent arrives later.
-pub(super) fn deliver(ctx: &mut Context, id: u64, to_server: bool) {
-    let Some(wire) = ctx.wires.get_mut(&id) else { return };
-    let pipe = if to_server { &mut wire.to_server } else { &mut wire.to_client };
-    if !pipe.scheduled {
-        pipe.scheduled = true;
-        ctx.soon(if to_server { Event::ToServer(id) } else { Event::ToClient(id) });
-    }
-}
-
-/// Let two packets that follow each other change places, where their xids are as wanted.
-fn swap(out: &mut Vec<u8>, wanted: impl Fn(i32, i32) -> bool) {
-    let mut rest = BytesMut::from(out.as_slice());
-    let mut packets: Vec<Vec<u8>> = Vec::new();
-    while let Ok(Some(packet)) = take_frame(&mut rest, usize::MAX >> 1) {
-        packets.push(packet.to_vec());
-    }
-    // The answer to a handshake has no xid; it begins with the version, 0.
-    let xid = |packet: &[u8]| packet.first_chunk().map_or(0, |xid| i32::from_be_bytes(*xid));
-    for at in 1..packets.len() {
-        if wanted(xid(&packets[at - 1]), xid(&packets[at])) {
-            packets.swap(at - 1, at);
-        }
-    }
-    out.clear();
-    for packet in packets {
-        out.extend_from_slice(&(packet.len() as u32).to_be_bytes());
-        out.extend_from_slice(&packet);
     }
 }

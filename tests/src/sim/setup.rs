@@ -6,6 +6,18 @@ use super::Dice;
 /// none at all.
 #[derive(Clone, Debug)]
 pub struct Setup {
+    /// Voters.
+    pub servers: usize,
+    /// How wrong each server's clock goes, millionths.
+    pub drift_ppm: Vec<i64>,
+    /// The network between servers.
+    pub network: Network,
+    /// In a thousand faults, so many stop all servers at once.
+    pub blackouts_per_mille: u64,
+    /// In a thousand faults, so many hand leadership over.
+    pub transfers_per_mille: u64,
+    /// A server that went stays away for at most this, µs.
+    pub downtime_us_max: u64,
     /// Clients.
     pub clients: u64,
     /// Requests of all clients together, before the healing phase.
@@ -44,9 +56,28 @@ pub struct Setup {
     pub repeats_per_mille: u64,
 }
 
+/// What may happen to messages between servers.
+#[derive(Clone, Debug, Default)]
+pub struct Network {
+    /// In a thousand messages, so many are lost.
+    pub lost_per_mille: u64,
+    /// So many arrive twice.
+    pub doubled_per_mille: u64,
+    /// So many overtake others of their lane.
+    pub unordered_per_mille: u64,
+    /// Between two changes of who reaches whom on average, µs; 0: everybody always reaches everybody.
+    pub change_every_us: u64,
+    /// Weights of partitions: none, one server alone, two groups, one direction of a pair, a pair, one who reaches
+    /// all while they do not reach each other, one who is heard and does not hear, one who hears and is not heard.
+    pub partitions: [u64; 8],
+}
+
+/// The dice of what a single server does not have, so that its seeds are not disturbed.
+const ENSEMBLE: u64 = 0x656e_7365_6d62_6c65;
+
 impl Setup {
-    /// The circumstances of a seed.
-    pub fn draw(dice: &mut Dice) -> Setup {
+    /// The circumstances of a seed, with so many servers, or as many as the seed says.
+    pub fn draw(seed: u64, dice: &mut Dice, servers: Option<usize>) -> Setup {
         let some = |dice: &mut Dice, max: u64| if dice.chance(500) { dice.below(max + 1) } else { 0 };
         let mut faults = [0; 8];
         for weight in &mut faults {
@@ -56,7 +87,31 @@ impl Setup {
         for (each, max) in client_faults.iter_mut().zip([60, 30, 30, 10, 20]) {
             *each = some(dice, max);
         }
+        let mut ensemble = Dice::new(seed ^ ENSEMBLE);
+        let drawn = *ensemble.pick(&[1, 1, 3, 3, 3, 5]);
+        let servers = servers.unwrap_or(drawn);
+        let drifts = servers > 1 && ensemble.chance(500);
+        let drift = |dice: &mut Dice| if drifts { dice.below(20_001) as i64 - 10_000 } else { 0 };
+        let mut partitions = [2, 0, 0, 0, 0, 0, 0, 0];
+        for weight in &mut partitions[1..] {
+            *weight = some(&mut ensemble, 3);
+        }
         Setup {
+            servers,
+            drift_ppm: (0..servers).map(|_| drift(&mut ensemble)).collect(),
+            network: Network {
+                lost_per_mille: some(&mut ensemble, 100),
+                doubled_per_mille: some(&mut ensemble, 100),
+                unordered_per_mille: some(&mut ensemble, 100),
+                change_every_us: *ensemble.pick(&[0, 300_000, 1_000_000, 4_000_000]),
+                partitions,
+            },
+            blackouts_per_mille: some(&mut ensemble, 200),
+            transfers_per_mille: some(&mut ensemble, 400),
+            downtime_us_max: match servers {
+                1 => 300_000,
+                _ => *ensemble.pick(&[100_000, 1_000_000, 5_000_000]),
+            },
             clients: dice.between(2, 7),
             requests: dice.between(200, 600),
             pipeline_max: *dice.pick(&[1, 4, 12, 30]),
@@ -78,8 +133,14 @@ impl Setup {
     }
 
     /// Nothing by chance: for scenarios.
-    pub fn still() -> Setup {
+    pub fn still(servers: usize) -> Setup {
         Setup {
+            servers,
+            drift_ppm: vec![0; servers],
+            network: Network::default(),
+            blackouts_per_mille: 0,
+            transfers_per_mille: 0,
+            downtime_us_max: 0,
             clients: 0,
             requests: 0,
             pipeline_max: 1,

@@ -70,6 +70,8 @@ impl Pipe {
 pub(super) struct Wire {
     /// Whose.
     pub(super) client: usize,
+    /// To which host.
+    pub(super) host: usize,
     /// The client is gone without a word: what is sent to it is lost.
     pub(super) client_gone: bool,
     /// The server closed it, or died.

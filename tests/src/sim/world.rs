@@ -2,15 +2,13 @@
 
 use super::check::{Violation, heal};
 use super::client::Client;
-use super::context::{Context, Event, Halt};
+use super::context::{Context, Event};
+use super::host::{Host, text_of};
 use super::server::{Server, deliver};
 use super::trace::Trace;
-use super::{Dice, Planted, Setup};
-use std::any::Any;
+use super::{Dice, Planted, Setup, net, partition};
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use warren_storage::Disk as _;
-use warren_storage::simdisk::SimDisk;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// The first phase ends at this time at the latest, µs, though not every request is sent.
 const FIRST_PHASE_US_MAX: u64 = 60_000_000;
@@ -30,8 +28,14 @@ pub struct Summary {
     pub watch_events: u64,
     /// Commands in the log.
     pub commands: u64,
-    /// Lives of the server.
+    /// Servers.
+    pub servers: u64,
+    /// Lives of them.
     pub lives: u64,
+    /// Leaders of all terms.
+    pub leaders: u64,
+    /// Trees sent to a server that was far behind.
+    pub snapshots: u64,
     /// Simulated time, µs.
     pub simulated_us: u64,
 }
@@ -39,25 +43,58 @@ pub struct Summary {
 impl Summary {
     /// Both together.
     pub fn add(&mut self, other: &Summary) {
-        let Summary { hash, events, requests, replies, watch_events, commands, lives, simulated_us } = other;
+        let Summary {
+            hash,
+            events,
+            requests,
+            replies,
+            watch_events,
+            commands,
+            servers,
+            lives,
+            leaders,
+            snapshots,
+            simulated_us,
+        } = other;
         self.hash ^= hash;
         self.events += events;
         self.requests += requests;
         self.replies += replies;
         self.watch_events += watch_events;
         self.commands += commands;
+        self.servers += servers;
         self.lives += lives;
+        self.leaders += leaders;
+        self.snapshots += snapshots;
         self.simulated_us += simulated_us;
+    }
+}
+
+/// What to run.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Run {
+    /// Decides everything.
+    pub seed: u64,
+    /// So many servers, instead of as many as the seed says.
+    pub servers: Option<usize>,
+    /// A fault that must be found.
+    pub planted: Option<Planted>,
+    /// Print every event.
+    pub trace: bool,
+}
+
+impl Run {
+    /// This seed as it is.
+    pub fn of(seed: u64) -> Run {
+        Run { seed, ..Run::default() }
     }
 }
 
 /// Why a run failed.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// Its seed.
-    pub seed: u64,
-    /// What was planted.
-    pub planted: Option<Planted>,
+    /// What was run.
+    pub run: Run,
     /// What does not hold.
     pub violation: Violation,
     /// When, µs.
@@ -66,18 +103,19 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { seed, planted, violation, at_us } = self;
+        let Failure { run: Run { seed, servers, planted, .. }, violation, at_us } = self;
         write!(f, "seed {seed} at {}.{:06}: {violation}", at_us / 1_000_000, at_us % 1_000_000)?;
+        let servers = servers.map_or(String::new(), |servers| format!(" --servers {servers}"));
         let planted = planted.map_or(String::new(), |planted| format!(" --planted {planted:?}"));
-        write!(f, "\nreplay: cargo run -p warren-tests --bin sim -- --seed {seed}{planted} --trace")
+        write!(f, "\nreplay: cargo run -p warren-tests --bin sim -- --seed {seed}{servers}{planted} --trace")
     }
 }
 
 /// Run one seed to its end.
-pub fn run(seed: u64, planted: Option<Planted>, trace: bool) -> Result<Summary, Failure> {
-    let mut dice = Dice::new(seed);
-    let setup = Setup::draw(&mut dice);
-    let mut world = World::new(Context::new(dice, setup, planted, Trace::new(trace)));
+pub fn run(run: Run) -> Result<Summary, Failure> {
+    let mut dice = Dice::new(run.seed);
+    let setup = Setup::draw(run.seed, &mut dice, run.servers);
+    let mut world = World::new(Context::new(dice, setup, run.planted, Trace::new(run.trace)));
     let violation = match catch_unwind(AssertUnwindSafe(|| world.run())) {
         Ok(Ok(())) => return Ok(world.summary()),
         Ok(Err(violation)) => violation,
@@ -86,49 +124,28 @@ pub fn run(seed: u64, planted: Option<Planted>, trace: bool) -> Result<Summary, 
             // What a panic left behind is not to be dropped with care.
             let at_us = world.ctx.now_us;
             std::mem::forget(world);
-            return Err(Failure {
-                seed,
-                planted,
-                violation: Violation { property: "no panic", what },
-                at_us,
-            });
+            return Err(Failure { run, violation: Violation { property: "no panic", what }, at_us });
         }
     };
-    Err(Failure { seed, planted, violation, at_us: world.ctx.now_us })
-}
-
-fn text_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().cloned();
-    text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_else(|| "a panic".into())
+    Err(Failure { run, violation, at_us: world.ctx.now_us })
 }
 
 struct World {
     ctx: Context,
-    disk: SimDisk,
-    server: Option<Server>,
+    hosts: Vec<Host>,
     clients: Vec<Client>,
-    lives: u32,
     /// Requests that may still be sent in the first phase.
     budget: u64,
     /// Clients do nothing any more.
     frozen: bool,
-    refusing: bool,
 }
 
 impl World {
     fn new(mut ctx: Context) -> World {
         let clients = (0..ctx.setup.clients as usize).map(|id| Client::new(&mut ctx, id)).collect();
+        let hosts = (0..ctx.setup.servers).map(Host::new).collect();
         let budget = ctx.setup.requests;
-        World {
-            ctx,
-            disk: SimDisk::new(),
-            server: None,
-            clients,
-            lives: 0,
-            budget,
-            frozen: false,
-            refusing: false,
-        }
+        World { ctx, hosts, clients, budget, frozen: false }
     }
 
     fn summary(&self) -> Summary {
@@ -139,7 +156,10 @@ impl World {
             replies: self.ctx.checks.replies,
             watch_events: self.ctx.checks.events,
             commands: self.ctx.checks.history.facts.len() as u64,
-            lives: u64::from(self.lives),
+            servers: self.hosts.len() as u64,
+            lives: self.hosts.iter().map(|host| u64::from(host.lives)).sum(),
+            leaders: self.ctx.checks.leaders.count() as u64,
+            snapshots: self.ctx.snapshots,
             simulated_us: self.ctx.now_us,
         }
     }
@@ -147,8 +167,10 @@ impl World {
     fn run(&mut self) -> Result<(), Violation> {
         let setup = self.ctx.setup.clone();
         self.ctx.note("world", format_args!("{setup:?}"));
-        self.disk.set_stale_space(self.ctx.dice.chance(500));
-        self.ctx.at(0, Event::Start);
+        for host in &self.hosts {
+            host.disk.set_stale_space(self.ctx.dice.chance(500));
+            self.ctx.at(0, Event::Start(host.number));
+        }
         for client in 0..self.clients.len() {
             let at = self.ctx.dice.below(50_000);
             self.ctx.at(at, Event::Client(client));
@@ -156,6 +178,9 @@ impl World {
         if setup.fault_every_us > 0 {
             let at = self.ctx.dice.below(2 * setup.fault_every_us);
             self.ctx.at(at, Event::Fault);
+        }
+        if setup.servers > 1 && setup.network.change_every_us > 0 {
+            self.ctx.at(setup.network.change_every_us, Event::Network);
         }
         // The first phase: everything may break.
         self.run_until(|world| world.budget == 0 || world.ctx.now_us > FIRST_PHASE_US_MAX)?;
@@ -165,11 +190,8 @@ impl World {
         // The second: nothing does.
         self.ctx.note("world", format_args!("heals"));
         self.ctx.healing = true;
-        self.disk.set_capacity(None);
-        self.disk.call_off();
-        if self.refusing {
-            self.toggle_growth();
-        }
+        partition::end(&mut self.ctx);
+        self.hosts.iter_mut().for_each(|host| host.heal(&mut self.ctx));
         // Twice, so that what the first round changed is told before the second is over.
         for _ in 0..2 {
             self.clients.iter_mut().for_each(Client::heal);
@@ -178,30 +200,31 @@ impl World {
                     self.ctx.soon(Event::ToClient(connection));
                 }
             }
-            self.run_healing(|world| world.clients.iter().all(Client::is_well))?;
+            self.run_healing(|world| {
+                world.clients.iter().all(Client::is_well) && world.hosts.iter().all(Host::is_serving)
+            })?;
         }
         self.frozen = true;
         self.run_healing(World::is_quiet)?;
         self.judge_quiet()?;
 
         // What was acknowledged outlives the power.
-        let World { ctx, clients, server, .. } = self;
-        clients.iter_mut().for_each(|client| client.disconnect(ctx, server, "the end"));
-        self.crash(true);
-        self.run_healing(|world| world.server.as_ref().is_some_and(Server::is_serving) && world.is_quiet())?;
+        let World { ctx, clients, hosts, .. } = self;
+        clients.iter_mut().for_each(|client| client.disconnect(ctx, hosts, "the end"));
+        self.hosts.iter_mut().for_each(|host| host.crash(&mut self.ctx, true));
+        self.run_healing(|world| world.hosts.iter().all(Host::is_serving) && world.is_quiet())?;
         self.judge_quiet()
     }
 
     fn is_quiet(&self) -> bool {
         let committed = self.ctx.checks.history.position();
-        self.server.as_ref().is_some_and(|s| s.is_quiet() && s.service().tree().position() == committed)
+        let quiet = |s: &Server| s.is_quiet() && s.service().tree().position() == committed;
+        self.hosts.iter().all(|host| host.server.as_ref().is_some_and(quiet))
     }
 
     fn judge_quiet(&mut self) -> Result<(), Violation> {
-        match &self.server {
-            Some(server) => self.ctx.checks.on_quiet(server.service()),
-            None => Ok(()),
-        }
+        let servers = self.hosts.iter().filter_map(|host| host.server.as_ref());
+        servers.map(Server::service).try_for_each(|service| self.ctx.checks.on_quiet(service))
     }
 
     fn run_until(&mut self, done: impl Fn(&World) -> bool) -> Result<(), Violation> {
@@ -220,195 +243,110 @@ impl World {
             return Ok(());
         }
         let clients: Vec<String> = self.clients.iter().map(Client::state).collect();
-        let serving = self.server.as_ref().map(Server::is_serving);
-        Err(heal::overdue(format!("serving: {serving:?}; {}", clients.join("; "))))
+        let servers: Vec<String> = self.hosts.iter().map(|host| self.state(host)).collect();
+        Err(heal::overdue(format!("{}; {}", servers.join("; "), clients.join("; "))))
+    }
+
+    /// Where a server stands, for a report.
+    fn state(&self, host: &Host) -> String {
+        let (name, committed) = (host.name(&self.ctx), self.ctx.checks.history.position().index);
+        match &host.server {
+            None => format!("{name} is down"),
+            Some(server) => format!(
+                "{name} {} and applied {} of {committed}, {:?}",
+                if server.is_serving() { "serves" } else { "does not serve" },
+                server.service().tree().position().index,
+                server.facts()
+            ),
+        }
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
-        let World { ctx, server, clients, .. } = self;
-        let halted = match event {
-            Event::Server(life, step) => match server {
-                // The process may also stop by a panic, when an error of the disk meets code that has no other way.
-                Some(server) if server.life == life => {
-                    match catch_unwind(AssertUnwindSafe(|| server.step(ctx, step))) {
-                        Ok(done) => done,
-                        Err(panic) if text_of(&*panic).contains("simulated") => {
-                            Err(Halt::Exit(text_of(&*panic)))
-                        }
-                        Err(panic) => resume_unwind(panic),
-                    }
-                }
-                _ => Ok(()),
-            },
+        let World { ctx, hosts, clients, .. } = self;
+        // Whose step it is, and what it came to.
+        let (host, halted) = match event {
+            Event::Server(host, life, step) => (host, hosts[host].step(ctx, life, step)),
+            Event::Start(host) => (host, hosts[host].start(ctx)),
+            Event::Letter(number) => net::arrive(ctx, hosts, number),
             Event::ToServer(id) => {
                 arrive(ctx, id, true);
-                if let Some(server) = server {
+                if let Some(server) = server_of(ctx, hosts, id) {
                     server.wake_connection(ctx, id);
                 }
-                Ok(())
+                return Ok(());
             }
             Event::ToClient(id) => {
                 arrive(ctx, id, false);
-                match ctx.wires.get(&id).map(|wire| wire.client) {
-                    Some(client) => clients[client].read(ctx, server, id),
+                return match ctx.wires.get(&id).map(|wire| wire.client) {
+                    Some(client) => clients[client].read(ctx, hosts, id),
                     None => Ok(()),
-                }
+                };
             }
             Event::Client(client) if !self.frozen => {
                 let others: Vec<_> =
                     clients.iter().map(|c| c.ticket.clone()).filter(|t| t.session != 0).collect();
-                clients[client].act(ctx, server, &others, &mut self.budget);
-                Ok(())
+                clients[client].act(ctx, hosts, &others, &mut self.budget);
+                return Ok(());
             }
             Event::Ping(client, connection) if !self.frozen => {
-                clients[client].ping(ctx, server, connection);
-                Ok(())
+                clients[client].ping(ctx, hosts, connection);
+                return Ok(());
             }
-            Event::Client(_) | Event::Ping(..) => Ok(()),
-            Event::Start => self.start(),
+            Event::Client(_) | Event::Ping(..) => return Ok(()),
+            Event::Network => {
+                partition::change(ctx, hosts);
+                return Ok(());
+            }
             Event::Fault => {
                 self.fault();
-                Ok(())
+                return Ok(());
             }
-            Event::Space => {
-                self.disk.set_capacity(None);
-                Ok(())
+            Event::Space(host) => {
+                hosts[host].disk.set_capacity(None);
+                return Ok(());
             }
         };
-        match halted {
-            Ok(()) if self.server.is_some() && self.disk.is_off() => {
-                self.ctx.note("FAULT", format_args!("the power went in that step"));
-                self.crash(true);
-                Ok(())
-            }
-            Ok(()) => Ok(()),
-            Err(Halt::Violated(violation)) => Err(violation),
-            Err(Halt::Exit(why)) => self.exit(&why),
-        }
-    }
-
-    /// The server's process stops itself. It must have a reason.
-    fn exit(&mut self, why: &str) -> Result<(), Violation> {
-        self.ctx.note("server", format_args!("stops: {why}"));
-        if self.disk.faults() == 0 {
-            return Err(Violation { property: "stops only for a reason", what: why.to_owned() });
-        }
-        // The machine usually runs on: the next process finds in the system's cache what a failed sync did not write.
-        let power = self.ctx.dice.chance(300);
-        self.crash(power);
-        Ok(())
-    }
-
-    /// The server is gone, with or without the power. It is started again later.
-    fn crash(&mut self, power: bool) {
-        let seed = self.ctx.dice.roll();
-        let next = if power { self.disk.after_crash(seed) } else { self.disk.after_kill() };
-        let old = std::mem::replace(&mut self.disk, next);
-        old.lose_power();
-        if let Some(server) = self.server.take() {
-            server.die();
-        }
-        self.refusing = false;
-        cut(&mut self.ctx);
-        let later = self.ctx.dice.below(300_000);
-        self.ctx.after(later, Event::Start);
-    }
-
-    fn start(&mut self) -> Result<(), Halt> {
-        if self.server.is_some() {
-            return Ok(());
-        }
-        if !self.ctx.healing && self.ctx.setup.faults[2] > 0 && self.ctx.dice.chance(300) {
-            let n = self.ctx.dice.between(1, 150);
-            self.ctx.note("FAULT", format_args!("the power will go at operation {n} of the start"));
-            self.disk.lose_power_at(n);
-        }
-        self.lives += 1;
-        self.server = Some(Server::start(&mut self.ctx, self.disk.clone(), self.lives)?);
-        Ok(())
+        hosts[host].after_step(ctx, halted)
     }
 
     fn fault(&mut self) {
         if self.ctx.healing {
             return;
         }
-        let every = self.ctx.setup.fault_every_us;
-        let next = self.ctx.dice.between(every / 4, every * 2);
-        self.ctx.after(next, Event::Fault);
-        let weights = self.ctx.setup.faults;
-        let mut roll = self.ctx.dice.below(weights.iter().sum::<u64>().max(1));
+        let World { ctx, hosts, .. } = self;
+        let every = ctx.setup.fault_every_us;
+        let next = ctx.dice.between(every / 4, every * 2);
+        ctx.after(next, Event::Fault);
+        let weights = ctx.setup.faults;
+        let mut roll = ctx.dice.below(weights.iter().sum::<u64>().max(1));
         let mut kind = 0;
         while kind < weights.len() && roll >= weights[kind] {
             roll -= weights[kind];
             kind += 1;
         }
-        if self.server.is_none() {
-            return;
+        if hosts.len() == 1 {
+            return hosts[0].fault(ctx, kind);
         }
-        let operation = self.disk.operations();
-        match kind {
-            0 | 1 => {
-                self.ctx.note("FAULT", format_args!("{}", if kind == 0 { "power loss" } else { "kill" }));
-                self.crash(kind == 0);
-            }
-            2 => {
-                let n = operation + self.ctx.dice.between(1, 80);
-                self.ctx.note("FAULT", format_args!("the power will go at operation {n}"));
-                self.disk.lose_power_at(n);
-            }
-            3 => {
-                let n = operation + self.ctx.dice.between(1, 80);
-                self.ctx.note("FAULT", format_args!("operation {n} will fail"));
-                self.disk.fail_at(n);
-            }
-            4 => {
-                const ALL: u64 = 1 << 40;
-                self.disk.set_capacity(Some(ALL));
-                let used = ALL - self.disk.free_bytes().unwrap_or(0);
-                let left = self.ctx.dice.below(64 << 10);
-                self.disk.set_capacity(Some(used + left));
-                self.ctx.note("FAULT", format_args!("{left} bytes are left on the disk"));
-                let later = self.ctx.dice.below(2_000_000);
-                self.ctx.after(later, Event::Space);
-            }
-            5 => self.toggle_growth(),
-            6 => {
-                let jump = self.ctx.dice.below(200_000) as i64 - 100_000;
-                self.ctx.wall_jump_ms += jump;
-                self.ctx.note("FAULT", format_args!("the wall clock jumps by {jump} ms"));
-            }
-            7 => {
-                if let Some(server) = &mut self.server {
-                    server.checkpoint_now(&mut self.ctx);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    fn toggle_growth(&mut self) {
-        if let Some(server) = &mut self.server {
-            self.refusing = !self.refusing;
-            self.ctx.note("FAULT", format_args!("growth is refused: {}", self.refusing));
-            server.refuse_growth(&mut self.ctx, self.refusing);
+        if ctx.dice.chance(ctx.setup.transfers_per_mille) {
+            let to = ctx.dice.below(hosts.len() as u64 + 1) as usize;
+            let to = (to < hosts.len()).then(|| net::id_of(to));
+            ctx.note("FAULT", format_args!("leadership is handed over to {to:?}"));
+            hosts.iter_mut().filter_map(|host| host.server.as_mut()).for_each(|s| s.transfer(ctx, to));
+        } else if ctx.dice.chance(ctx.setup.blackouts_per_mille) {
+            ctx.note("FAULT", format_args!("all servers stop"));
+            let power = ctx.dice.chance(500);
+            hosts.iter_mut().filter(|host| host.server.is_some()).for_each(|host| host.crash(ctx, power));
+        } else {
+            let host = ctx.dice.below(hosts.len() as u64) as usize;
+            hosts[host].fault(ctx, kind);
         }
     }
 }
 
-/// The server's end of every connection is gone.
-pub(super) fn cut(ctx: &mut Context) {
-    ctx.wires.retain(|_, wire| !wire.client_gone);
-    let ids: Vec<u64> = ctx.wires.keys().copied().collect();
-    for id in ids {
-        let lost = ctx.dice.chance(500);
-        let Some(wire) = ctx.wires.get_mut(&id) else { continue };
-        wire.server_gone = true;
-        if lost {
-            wire.to_client.lose();
-        }
-        wire.to_client.end();
-        deliver(ctx, id, false);
-    }
+/// The server at the other end of a connection, unless it died meanwhile.
+pub(super) fn server_of<'a>(ctx: &Context, hosts: &'a mut [Host], connection: u64) -> Option<&'a mut Server> {
+    let host = ctx.wires.get(&connection)?.host;
+    hosts[host].server.as_mut()
 }
 
 /// Some of what is on its way arrives.

@@ -22,12 +22,16 @@ pub struct Sent {
     pub is_write: bool,
     /// It is answered from a snapshot.
     pub is_read: bool,
+    /// It is a sync.
+    pub is_sync: bool,
     /// It does not decode, and this is the answer.
     pub refused: Option<Code>,
     /// Writes of this connection in front of it; its own sequence, if it is a write, is one more.
     pub writes_before: u64,
     /// The highest zxid acknowledged to anybody when it was sent.
     pub acknowledged: i64,
+    /// The same of the last sync in front of it.
+    pub synced: i64,
 }
 
 impl Sent {
@@ -80,6 +84,7 @@ pub struct Conversation {
     /// What stands on the server on this connection's behalf.
     pub watches: Watches,
     writes: u64,
+    synced: i64,
     auths: VecDeque<(String, Vec<u8>)>,
 }
 
@@ -94,6 +99,7 @@ impl Conversation {
             pending: VecDeque::new(),
             watches: Watches::default(),
             writes: 0,
+            synced: 0,
             auths: VecDeque::new(),
         }
     }
@@ -106,9 +112,11 @@ impl Conversation {
             packet: packet.to_vec(),
             is_write: false,
             is_read: false,
+            is_sync: false,
             refused: None,
             writes_before: self.writes,
             acknowledged,
+            synced: self.synced,
         };
         match &request {
             Ok(Request::Ping) => return,
@@ -119,6 +127,10 @@ impl Conversation {
             Ok(Request::Change(_) | Request::Multi(_) | Request::CloseSession) => {
                 sent.is_write = true;
                 self.writes += 1;
+            }
+            Ok(Request::Sync { .. }) => {
+                sent.is_sync = true;
+                self.synced = acknowledged;
             }
             Ok(Request::SetWatches(lists)) => self.watches.begin_set(lists),
             Ok(request) => sent.is_read = answer::is_read(request.opcode()),

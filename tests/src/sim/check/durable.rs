@@ -2,44 +2,50 @@
 //!
 //! Nothing is acknowledged, or shown to a reader, before it is committed; so it is enough that a recovered server
 //! reaches the last entry that was ever committed, and that up to there its log is the same ([`super::history`])
-//! and its tree ([`super::digests`]). It must have got there before it serves.
+//! and its tree ([`super::digests`]). It must have got there before it leads.
 
 use super::history::History;
 use super::{Verdict, hold};
 use warren_server::service::Service;
 
-const PROPERTY: &str = "acknowledged is durable";
+pub(super) const PROPERTY: &str = "acknowledged is durable";
 
 /// What a recovered server owes.
-#[derive(Default)]
 pub struct Durable {
-    /// It must reach this index before it has an epoch of its own.
-    owed: u64,
+    /// By server: it must reach this index before it has an epoch of its own.
+    owed: Vec<u64>,
 }
 
 impl Durable {
+    pub(super) fn new(servers: usize) -> Durable {
+        Durable { owed: vec![0; servers] }
+    }
+
     pub(super) fn on_started(
         &mut self,
+        server: usize,
         history: &History,
         service: &Service,
         first_log_index: u64,
     ) -> Verdict {
-        self.owed = history.position().index;
+        let owed = history.position().index;
+        self.owed[server] = owed;
         let tree = service.tree().position().index;
         hold(first_log_index <= tree + 1, PROPERTY, || {
             format!("the log begins at {first_log_index} and the checkpoint ends at {tree}")
         })?;
-        hold(tree <= self.owed, PROPERTY, || {
-            format!("the checkpoint holds entry {tree}, and only {} was ever committed", self.owed)
+        hold(tree <= owed, PROPERTY, || {
+            format!("the checkpoint holds entry {tree}, and only {owed} was ever committed")
         })
     }
 
-    pub(super) fn on_step(&mut self, history: &History, service: &Service) -> Verdict {
+    pub(super) fn on_step(&self, server: usize, history: &History, service: &Service) -> Verdict {
         let applied = service.tree().position().index;
         // `has_epoch` says that the new leader's first entry is applied: everything old lies before it.
         if service.has_epoch() {
-            hold(applied >= self.owed, PROPERTY, || {
-                format!("the server serves at entry {applied}; {} was committed before it went", self.owed)
+            let owed = self.owed[server];
+            hold(applied >= owed, PROPERTY, || {
+                format!("a server leads at entry {applied}; {owed} was committed before it was started")
             })?;
         }
         hold(applied <= history.position().index, PROPERTY, || {

@@ -11,48 +11,81 @@ use warren_storage::{Command, Op, SessionId};
 
 const PROPERTY: &str = "ephemerals end with their session";
 
-/// A session may outlive its timeout by so much, for buckets, commits and the slowness of everything: µs. Stalls
-/// come on top.
+/// A session may outlive its timeout by so much, for buckets, commits, reports to the leader and the slowness of
+/// everything: µs. Stalls come on top.
 const GRACE_US: u64 = 1_500_000;
+/// The same where sessions are heard of at one server and expired by another.
+const GRACE_APART_US: u64 = 4_000_000;
 
 /// When clients were heard of.
-#[derive(Default)]
 pub struct Ephemerals {
-    /// Session → when the server last took a request of its client, µs.
-    heard: BTreeMap<SessionId, u64>,
-    /// Since when the server leads without interruption, µs.
-    leads_since: Option<u64>,
+    /// For each server, session → when it last took a request of its client, or was told of one, µs.
+    heard: Vec<BTreeMap<SessionId, u64>>,
+    /// Since when each server leads without interruption, µs.
+    leads_since: Vec<Option<u64>>,
+    /// Which servers asked to expire which attachment of a session.
+    asked: BTreeSet<(SessionId, u32, usize)>,
     /// How much the longest stall may be, µs.
     pub stall_us_max: u64,
 }
 
 impl Ephemerals {
-    pub(super) fn on_started(&mut self) {
-        self.leads_since = None;
+    pub(super) fn new(servers: usize) -> Ephemerals {
+        Ephemerals {
+            heard: vec![BTreeMap::new(); servers],
+            leads_since: vec![None; servers],
+            asked: BTreeSet::new(),
+            stall_us_max: 0,
+        }
     }
 
-    /// The server leads: everybody gets a full timeout.
-    pub fn on_leads(&mut self, now_us: u64) {
-        self.leads_since.get_or_insert(now_us);
+    pub(super) fn on_stopped(&mut self, server: usize) {
+        self.leads_since[server] = None;
     }
 
-    /// The server took a request of this session, or attached it.
-    pub fn on_heard(&mut self, now_us: u64, session: SessionId) {
-        self.heard.insert(session, now_us);
+    /// A server leads, or no longer does: everybody gets a full timeout.
+    pub fn on_leads(&mut self, now_us: u64, server: usize, leads: bool) {
+        let since = &mut self.leads_since[server];
+        *since = if leads { since.or(Some(now_us)) } else { None };
+    }
+
+    /// The server took a request of this session, attached it, or was told by another one.
+    pub fn on_heard(&mut self, now_us: u64, server: usize, session: SessionId) {
+        self.heard[server].insert(session, now_us);
+    }
+
+    /// When anybody last heard of it.
+    fn heard_us(&self, session: SessionId) -> u64 {
+        self.heard.iter().filter_map(|heard| heard.get(&session)).copied().max().unwrap_or(0)
     }
 
     /// What was applied: ephemerals go with their sessions.
-    pub(super) fn on_applied(&mut self, now_us: u64, fact: &Fact, model: &Model) -> Verdict {
+    pub(super) fn on_applied(
+        &mut self,
+        now_us: u64,
+        fact: &Fact,
+        model: &Model,
+        leader: Option<usize>,
+    ) -> Verdict {
         let logged = fact.logged();
         if let Outcome::Done(Reply::SessionCreated { session, .. } | Reply::SessionMoved { session, .. }) =
             fact.outcome
         {
-            self.on_heard(now_us, session);
+            for heard in &mut self.heard {
+                heard.insert(session, now_us);
+            }
         }
         let ended = match fact.outcome {
             Outcome::Done(Reply::SessionClosed { session }) => Some(session),
             _ => None,
         };
+        if let (Command::Expire { session, generation, .. }, Some(_), Some(leader)) =
+            (&logged.command, ended, leader)
+        {
+            hold(self.asked.contains(&(*session, *generation, leader)), PROPERTY, || {
+                format!("session {session:#x} is expired, and s{} which leads did not ask for it", leader + 1)
+            })?;
+        }
         let mut by_delete = BTreeSet::new();
         let ops: &[Op<'_>] = match &logged.command {
             Command::Single(op) => std::slice::from_ref(op),
@@ -82,20 +115,42 @@ impl Ephemerals {
         Ok(())
     }
 
-    pub(super) fn on_expire(&mut self, now_us: u64, session: SessionId, timeout_ms: i32) -> Verdict {
-        let heard = self.heard.get(&session).copied().unwrap_or(0).max(self.leads_since.unwrap_or(0));
+    pub(super) fn on_expire(
+        &mut self,
+        now_us: u64,
+        server: usize,
+        session: SessionId,
+        generation: u32,
+        timeout_ms: i32,
+    ) -> Verdict {
+        self.asked.insert((session, generation, server));
+        let heard = self.heard[server].get(&session).copied().unwrap_or(0);
+        let heard = heard.max(self.leads_since[server].unwrap_or(0));
         let silent_us = now_us.saturating_sub(heard);
-        // The server counts in ms.
-        hold(silent_us + 1_000 >= timeout_ms as u64 * 1_000, PROPERTY, || {
+        let timeout_us = timeout_ms as u64 * 1_000;
+        // The server counts in ms, and its clock may be a little wrong.
+        let leeway_us = 1_000 + if self.heard.len() > 1 { timeout_us / 50 } else { 0 };
+        hold(silent_us + leeway_us >= timeout_us, PROPERTY, || {
             format!("session {session:#x} with {timeout_ms} ms is expired {silent_us} µs after it was heard")
         })
     }
 
-    pub(super) fn on_step(&mut self, now_us: u64, service: &Service) -> Verdict {
-        let Some(leads_since) = self.leads_since else { return Ok(()) };
+    /// `calm_since_us`: since when all servers reach each other.
+    pub(super) fn on_step(
+        &mut self,
+        now_us: u64,
+        server: usize,
+        service: &Service,
+        calm_since_us: u64,
+    ) -> Verdict {
+        let Some(leads_since) = self.leads_since[server] else { return Ok(()) };
+        let (since, grace) = match self.heard.len() {
+            1 => (leads_since, GRACE_US),
+            _ => (leads_since.max(calm_since_us), GRACE_APART_US),
+        };
         for (session, row) in service.tree().sessions() {
-            let heard = self.heard.get(&session).copied().unwrap_or(0).max(leads_since);
-            let limit = row.timeout_ms as u64 * 1_000 + GRACE_US + self.stall_us_max * 6;
+            let heard = self.heard_us(session).max(since);
+            let limit = row.timeout_ms as u64 * 1_000 + grace + self.stall_us_max * 6;
             hold(now_us < heard + limit, PROPERTY, || {
                 format!(
                     "session {session:#x} with {} ms lives on {} µs after it was heard",

@@ -105,7 +105,13 @@ impl History {
         self.snapshots.insert(self.tree.zxid().wire(), self.tree.snapshot());
     }
 
-    /// An entry was committed, for the first time or again after a restart. Which facts are new.
+    /// The term of a committed entry.
+    pub fn term(&self, index: u64) -> Option<u64> {
+        self.entries.get(&index).map(|(term, _)| *term)
+    }
+
+    /// An entry was committed, for the first time, or again: by another server or after a restart. Which facts are
+    /// new.
     pub fn on_committed(&mut self, entry: &Committed) -> Result<std::ops::Range<usize>, Violation> {
         let first = self.facts.len();
         let Position { index, term } = entry.position;
@@ -131,15 +137,30 @@ impl History {
         Ok(first..self.facts.len())
     }
 
+    /// A server took another's tree as of this entry.
+    pub fn on_installed(&self, position: Position) -> Verdict {
+        let Position { index, term } = position;
+        hold(self.term(index) == Some(term), PROPERTY, || {
+            format!("a tree as of entry {index} of term {term} is put in place, which was not committed")
+        })
+    }
+
     fn replay(&mut self, index: u64, entry: &Committed) -> Verdict {
         if entry.data.is_empty() {
             return Ok(());
         }
         let decoded = Entry::decode(&entry.data)
             .map_err(|e| Violation { property: PROPERTY, what: format!("entry {index}: {e}") })?;
-        let Entry::Batch { time_ms, rules, commands, .. } = decoded else {
-            self.tree.begin_epoch();
-            return Ok(());
+        let (time_ms, rules, commands) = match decoded {
+            Entry::Batch { time_ms, rules, commands, .. } => (time_ms, rules, commands),
+            Entry::NewEpoch { .. } => {
+                self.tree.begin_epoch();
+                return Ok(());
+            }
+            Entry::Introduce { server, store_id } => {
+                self.tree.introduce(server, store_id);
+                return Ok(());
+            }
         };
         for command in commands {
             let logged = Logged::decode(command)
@@ -170,6 +191,12 @@ impl History {
         }
         Ok(())
     }
+}
+
+/// A server commits this behind the entry at `last`.
+pub(super) fn on_next(last: u64, position: Position) -> Verdict {
+    let index = position.index;
+    hold(index == last + 1, PROPERTY, || format!("a server commits entry {index} behind {last}"))
 }
 
 impl Default for History {

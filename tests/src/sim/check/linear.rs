@@ -1,4 +1,5 @@
-//! Writes are linearizable, and a read sees exactly the writes of its session that stand in front of it.
+//! Writes are linearizable, and so are reads behind a sync; and a read sees exactly the writes of its session that
+//! stand in front of it.
 
 use super::conversation::{Conversation, Sent};
 use super::history::History;
@@ -8,12 +9,17 @@ use warren_storage::Tag;
 const PROPERTY: &str = "linearizable";
 
 /// What was acknowledged to anybody.
-#[derive(Default)]
 pub struct Linear {
     acknowledged: i64,
+    /// A lone server's plain reads are as fresh as those behind a sync.
+    alone: bool,
 }
 
 impl Linear {
+    pub(super) fn new(servers: usize) -> Linear {
+        Linear { acknowledged: 0, alone: servers == 1 }
+    }
+
     /// The highest zxid of a write whose reply somebody has read.
     pub(super) fn acknowledged(&self) -> i64 {
         self.acknowledged
@@ -29,13 +35,15 @@ impl Linear {
         if zxid < 0 {
             return Ok(());
         }
-        // A lone server's plain reads are as fresh as those behind a sync.
-        hold(zxid >= sent.acknowledged, PROPERTY, || {
+        let fresh = sent.is_write || sent.is_sync || self.alone;
+        let floor = if fresh { sent.acknowledged } else { sent.synced };
+        hold(zxid >= floor, PROPERTY, || {
             format!(
-                "the reply to xid {} is at {}; {} was acknowledged before it was asked",
+                "the reply to xid {} is at {}; {} was acknowledged before {} was asked",
                 sent.xid,
                 shown(zxid),
-                shown(sent.acknowledged)
+                shown(floor),
+                if fresh { "it" } else { "the sync in front of it" }
             )
         })?;
         let Some((session, generation)) = conversation.attached else { return Ok(()) };

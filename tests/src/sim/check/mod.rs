@@ -2,20 +2,23 @@
 //!
 //! They see what consensus commits, what the service has after each step, and every packet that a client sends and
 //! reads. [`history`] applies the committed log to a tree of its own, which nothing ever happens to, and keeps a
-//! snapshot for every zxid; the properties are judged against it.
+//! snapshot for every zxid; the properties are judged against it. With several servers, what any of them commits first
+//! is the history, and every one is judged by it.
 //!
 //! | file | property | source | checks |
 //! |---|---|---|---|
-//! | [`history`] | same log prefix everywhere | DESIGN §6 | what a restarted server commits begins with all that was committed before |
-//! | [`durable`] | acknowledged is durable | DESIGN §1.2, §6 | after each recovery the server reaches the last committed entry again, and node by node the tree of it |
+//! | [`leaders`] | one leader per epoch | DESIGN §6 | no two servers lead in one term, and what is committed is of a term that had a leader |
+//! | [`history`] | same log prefix everywhere | DESIGN §6 | each server commits without a gap, and exactly what the first of them committed; a restarted one, too |
+//! | [`majority`] | acknowledged is durable | DESIGN §1.2, §6 | what is committed for the first time is on the disks of a majority |
+//! | [`durable`] | acknowledged is durable | DESIGN §1.2, §6 | after each recovery every server reaches the last committed entry again, and node by node the tree of it; it leads no sooner |
 //! | [`pointers`] | snapshot ≤ applied ≤ committed | DESIGN §6 | after every step of the service |
 //! | [`digests`] | equal zxid, equal digest | DESIGN §6 | position, zxid and digest after every step against the replayed log; at the end znode by znode, also against a naive model |
-//! | [`zxids`] | zxids only rise | DESIGN §6, reference §1.6 | of a server, across its restarts; in the headers that a client reads, across its connections |
+//! | [`zxids`] | zxids only rise | DESIGN §6, reference §1.6 | of a server; in the headers that a client reads, across its connections and servers |
 //! | [`once`] | each tag applied at most once | DESIGN §4, §6 | tags are applied without gap or repetition; no client's payload is written twice |
 //! | [`replies`] | replies in session order, and true | DESIGN §4 | xids in order; a write's reply is its outcome in the log; a read's reply is, byte by byte, the answer from the tree at its header's zxid |
-//! | [`linear`] | writes linearizable, reads at their place | DESIGN §4, §6 | a reply's zxid is above all that was acknowledged to anybody before its request was sent; a read sees exactly the writes of its session in front of it |
+//! | [`linear`] | writes linearizable, reads at their place | DESIGN §4, §6 | the zxid of a reply to a write or sync, and of a read behind a sync, is above all that was acknowledged to anybody before the request was sent; a read sees exactly the writes of its session in front of it |
 //! | [`watches`] | events before replies, each once | DESIGN §3 ⑪, §4 | a model of every connection's watches: exactly the expected events, in order, before any reply at or behind their zxid, never before the reply that armed them |
-//! | [`ephemerals`] | ephemerals end with their session, and only then | DESIGN §6 | at a session's end all of them go under its zxid, none goes otherwise but by a delete; no session is expired that was heard within its timeout, none lives much longer |
+//! | [`ephemerals`] | ephemerals end with their session, and only then | DESIGN §6 | at a session's end all of them go under its zxid, none goes otherwise but by a delete; no session is expired that the leader heard of within its timeout, nor by anybody but the leader; none lives much longer |
 //! | [`sequences`] | sequence names unique and rising | DESIGN §6 | for each parent, over its whole life |
 //! | [`heal`] | serves again within a bound | DESIGN §6 | after the last fault every client gets a session, a write, a sync and a read |
 
@@ -25,7 +28,9 @@ pub mod durable;
 pub mod ephemerals;
 pub mod heal;
 pub mod history;
+pub mod leaders;
 pub mod linear;
+pub mod majority;
 pub mod model;
 pub mod once;
 pub mod pointers;
@@ -41,6 +46,8 @@ use std::fmt;
 use warren_server::consensus::Committed;
 use warren_server::service::Service;
 use warren_storage::SessionId;
+use warren_storage::log::LogReader;
+use warren_storage::tree::Position;
 use warren_transport::ReplyHeader;
 
 /// A property does not hold.
@@ -78,6 +85,12 @@ pub struct Checks {
     /// What each connection said and heard.
     conversations: BTreeMap<u64, Conversation>,
     durable: durable::Durable,
+    /// What is durable where.
+    pub majority: majority::Majority,
+    /// Who led when.
+    pub leaders: leaders::Leaders,
+    /// The last entry that each server committed.
+    committed: Vec<u64>,
     zxids: zxids::Zxids,
     once: once::Once,
     linear: linear::Linear,
@@ -91,23 +104,20 @@ pub struct Checks {
     pub events: u64,
 }
 
-impl Default for Checks {
-    fn default() -> Checks {
-        Checks::new()
-    }
-}
-
 impl Checks {
     /// Nothing has happened yet.
-    pub fn new() -> Checks {
+    pub fn new(servers: usize) -> Checks {
         Checks {
             history: History::new(),
             conversations: BTreeMap::new(),
-            durable: durable::Durable::default(),
-            zxids: zxids::Zxids::default(),
+            durable: durable::Durable::new(servers),
+            majority: majority::Majority::new(servers),
+            leaders: leaders::Leaders::default(),
+            committed: vec![0; servers],
+            zxids: zxids::Zxids::new(servers),
             once: once::Once::default(),
-            linear: linear::Linear::default(),
-            ephemerals: ephemerals::Ephemerals::default(),
+            linear: linear::Linear::new(servers),
+            ephemerals: ephemerals::Ephemerals::new(servers),
             sequences: sequences::Sequences::default(),
             model: model::Model::new(),
             replies: 0,
@@ -115,44 +125,77 @@ impl Checks {
         }
     }
 
-    // ---- the server ----------------------------------------------------------------------------------------
+    // ---- the servers ---------------------------------------------------------------------------------------
 
     /// A server was started on what a crash left.
-    pub fn on_started(&mut self, service: &Service, first_log_index: u64) -> Verdict {
-        self.durable.on_started(&self.history, service, first_log_index)?;
-        self.zxids.on_started();
-        self.ephemerals.on_started();
+    pub fn on_started(&mut self, server: usize, service: &Service, log: &LogReader) -> Verdict {
+        let (first, last) = (log.first_index(), log.last_index());
+        self.durable.on_started(server, &self.history, service, first)?;
+        self.majority.on_started(server, service.tree().position(), last);
+        self.committed[server] = service.tree().position().index;
+        self.zxids.on_started(server);
         Ok(())
     }
 
-    /// Consensus handed these to the service.
-    pub fn on_committed(&mut self, now_us: u64, entries: &[Committed]) -> Verdict {
+    /// A server is gone.
+    pub fn on_stopped(&mut self, server: usize) {
+        self.ephemerals.on_stopped(server);
+    }
+
+    /// The consensus of a server handed these to its service.
+    pub fn on_committed(&mut self, now_us: u64, server: usize, entries: &[Committed]) -> Verdict {
         for entry in entries {
+            let last = &mut self.committed[server];
+            history::on_next(*last, entry.position)?;
+            *last = entry.position.index;
+            if entry.position.index > self.history.position().index {
+                self.leaders.on_committed(entry.position.index, entry.position.term)?;
+                self.majority.on_committed(entry.position)?;
+            }
             for fact in self.history.on_committed(entry)? {
-                let Checks { history, once, ephemerals, sequences, model, .. } = self;
+                let Checks { history, once, ephemerals, sequences, model, leaders, .. } = self;
                 let fact: &Fact = &history.facts[fact];
                 once.on_applied(fact)?;
                 sequences.on_applied(fact)?;
                 model.on_applied(fact)?;
-                ephemerals.on_applied(now_us, fact, model)?;
+                ephemerals.on_applied(now_us, fact, model, leaders.of(entry.position.term))?;
             }
         }
         Ok(())
     }
 
-    /// The service took a step.
-    pub fn on_step(&mut self, now_us: u64, service: &Service, committed: u64) -> Verdict {
-        pointers::on_step(service, committed)?;
-        digests::on_step(&self.history, service)?;
-        self.zxids.on_step(service)?;
-        self.durable.on_step(&self.history, service)?;
-        self.ephemerals.on_step(now_us, service)
+    /// Consensus wants the tree of another server, as of this entry.
+    pub fn on_installs(&mut self, server: usize, index: u64) {
+        self.committed[server] = index;
     }
 
-    /// The service asks to expire this session.
+    /// The tree of another server is in place, as of this entry.
+    pub fn on_installed(&mut self, server: usize, position: Position) -> Verdict {
+        self.majority.on_checkpoint(server, position);
+        self.history.on_installed(position)
+    }
+
+    /// The service of a server took a step. `calm_since_us`: since when all servers reach each other.
+    pub fn on_step(
+        &mut self,
+        now_us: u64,
+        server: usize,
+        service: &Service,
+        committed: u64,
+        calm_since_us: u64,
+    ) -> Verdict {
+        pointers::on_step(service, committed)?;
+        digests::on_step(&self.history, service)?;
+        self.zxids.on_step(server, service)?;
+        self.durable.on_step(server, &self.history, service)?;
+        self.ephemerals.on_step(now_us, server, service, calm_since_us)
+    }
+
+    /// The service of a server asks to expire this session.
     pub fn on_expire(
         &mut self,
         now_us: u64,
+        server: usize,
         session: SessionId,
         generation: u32,
         timeout_ms: i32,
@@ -161,7 +204,7 @@ impl Checks {
             // It moved, or ended, and the service is about to learn of it: this will be dropped.
             return Ok(());
         }
-        self.ephemerals.on_expire(now_us, session, timeout_ms)
+        self.ephemerals.on_expire(now_us, server, session, generation, timeout_ms)
     }
 
     /// All is quiet: the tree is exactly what the log says.

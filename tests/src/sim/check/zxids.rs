@@ -1,4 +1,4 @@
-//! zxids only rise: on a server, across its restarts, and for a client across its connections.
+//! zxids only rise: on a server, across its restarts, and for a client across its connections to any server.
 
 use super::{Verdict, hold, shown};
 use std::collections::BTreeMap;
@@ -7,24 +7,28 @@ use warren_server::service::Service;
 const PROPERTY: &str = "zxids only rise";
 
 /// The highest so far.
-#[derive(Default)]
 pub struct Zxids {
-    server: i64,
+    servers: Vec<i64>,
     clients: BTreeMap<usize, i64>,
 }
 
 impl Zxids {
-    /// A restarted server begins at its checkpoint; [`super::durable`] sees to it that it comes back.
-    pub(super) fn on_started(&mut self) {
-        self.server = 0;
+    pub(super) fn new(servers: usize) -> Zxids {
+        Zxids { servers: vec![0; servers], clients: BTreeMap::new() }
     }
 
-    pub(super) fn on_step(&mut self, service: &Service) -> Verdict {
+    /// A restarted server begins at its checkpoint; [`super::durable`] sees to it that it comes back.
+    pub(super) fn on_started(&mut self, server: usize) {
+        self.servers[server] = 0;
+    }
+
+    pub(super) fn on_step(&mut self, server: usize, service: &Service) -> Verdict {
         let zxid = service.tree().zxid().wire();
-        hold(zxid >= self.server, PROPERTY, || {
-            format!("the server went from {} back to {}", shown(self.server), shown(zxid))
+        let last = &mut self.servers[server];
+        hold(zxid >= *last, PROPERTY, || {
+            format!("s{} went from {} back to {}", server + 1, shown(*last), shown(zxid))
         })?;
-        self.server = zxid;
+        *last = zxid;
         Ok(())
     }
 

@@ -1,0 +1,220 @@
+//! A machine: a disk, and the server that runs on it now and then. What may break of it breaks here.
+
+use super::check::Violation;
+use super::context::{Context, Event, Halt, Step};
+use super::net;
+use super::server::{Server, deliver};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use warren_storage::Disk as _;
+use warren_storage::simdisk::SimDisk;
+
+/// See the module's text.
+pub(super) struct Host {
+    /// Counted from 0; the server's id is one more.
+    pub(super) number: usize,
+    /// As the next life of the server finds it.
+    pub(super) disk: SimDisk,
+    /// Unless it is down.
+    pub(super) server: Option<Server>,
+    /// Servers started so far.
+    pub(super) lives: u32,
+    /// The server is told that its disk is below its reserve.
+    refusing: bool,
+}
+
+impl Host {
+    /// A machine with an empty disk.
+    pub(super) fn new(number: usize) -> Host {
+        Host { number, disk: SimDisk::new(), server: None, lives: 0, refusing: false }
+    }
+
+    /// Who it is, for the trace.
+    pub(super) fn name(&self, ctx: &Context) -> String {
+        name_of(ctx, self.number)
+    }
+
+    /// Is it up, and does it serve clients?
+    pub(super) fn is_serving(&self) -> bool {
+        self.server.as_ref().is_some_and(Server::is_serving)
+    }
+
+    /// Start the server, unless it runs.
+    pub(super) fn start(&mut self, ctx: &mut Context) -> Result<(), Halt> {
+        if self.server.is_some() {
+            return Ok(());
+        }
+        if !ctx.healing && ctx.setup.faults[2] > 0 && ctx.dice.chance(300) {
+            let n = ctx.dice.between(1, 150);
+            let name = self.name(ctx);
+            ctx.note("FAULT", format_args!("{name}: the power will go at operation {n} of the start"));
+            self.disk.lose_power_at(n);
+        }
+        self.lives += 1;
+        ctx.net.on_started(self.number, self.lives);
+        self.server = Some(Server::start(ctx, self.number, self.disk.clone(), self.lives)?);
+        Ok(())
+    }
+
+    /// A step of the server in this life.
+    pub(super) fn step(&mut self, ctx: &mut Context, life: u32, step: Step) -> Result<(), Halt> {
+        match &mut self.server {
+            // The process may also stop by a panic, when an error of the disk meets code that has no other way.
+            Some(server) if server.life == life => {
+                match catch_unwind(AssertUnwindSafe(|| server.step(ctx, step))) {
+                    Ok(done) => done,
+                    Err(panic) if text_of(&*panic).contains("simulated") => Err(Halt::Exit(text_of(&*panic))),
+                    Err(panic) => resume_unwind(panic),
+                }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// What a step came to.
+    pub(super) fn after_step(
+        &mut self,
+        ctx: &mut Context,
+        halted: Result<(), Halt>,
+    ) -> Result<(), Violation> {
+        match halted {
+            Ok(()) if self.server.is_some() && self.disk.is_off() => {
+                let name = self.name(ctx);
+                ctx.note("FAULT", format_args!("{name}: the power went in that step"));
+                self.crash(ctx, true);
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+            Err(Halt::Violated(violation)) => Err(violation),
+            Err(Halt::Exit(why)) => self.exit(ctx, &why),
+        }
+    }
+
+    /// The server's process stops itself. It must have a reason.
+    fn exit(&mut self, ctx: &mut Context, why: &str) -> Result<(), Violation> {
+        let name = self.name(ctx);
+        ctx.note(&name, format_args!("stops: {why}"));
+        if self.disk.faults() == 0 {
+            return Err(Violation { property: "stops only for a reason", what: why.to_owned() });
+        }
+        // The machine usually runs on: the next process finds in the system's cache what a failed sync did not write.
+        let power = ctx.dice.chance(300);
+        self.crash(ctx, power);
+        Ok(())
+    }
+
+    /// The server is gone, with or without the power. It is started again later.
+    pub(super) fn crash(&mut self, ctx: &mut Context, power: bool) {
+        let seed = ctx.dice.roll();
+        self.stop(ctx, power, seed);
+        let later_max = if ctx.healing { 300_000 } else { ctx.setup.downtime_us_max };
+        let later = ctx.dice.below(later_max);
+        ctx.after(later, Event::Start(self.number));
+    }
+
+    /// The server is gone. `seed` decides what is left of what was not synced.
+    pub(super) fn stop(&mut self, ctx: &mut Context, power: bool, seed: u64) {
+        let next = if power { self.disk.after_crash(seed) } else { self.disk.after_kill() };
+        let old = std::mem::replace(&mut self.disk, next);
+        old.lose_power();
+        if let Some(server) = self.server.take() {
+            server.die();
+        }
+        self.refusing = false;
+        net::part(ctx, self.number);
+        ctx.checks.on_stopped(self.number);
+        cut(ctx, self.number);
+    }
+
+    /// Something breaks: one of [`super::Setup::faults`].
+    pub(super) fn fault(&mut self, ctx: &mut Context, kind: usize) {
+        if self.server.is_none() {
+            return;
+        }
+        let (name, operation) = (self.name(ctx), self.disk.operations());
+        match kind {
+            0 | 1 => {
+                let what = if kind == 0 { "power loss" } else { "kill" };
+                ctx.note("FAULT", format_args!("{name}: {what}"));
+                self.crash(ctx, kind == 0);
+            }
+            2 => {
+                let n = operation + ctx.dice.between(1, 80);
+                ctx.note("FAULT", format_args!("{name}: the power will go at operation {n}"));
+                self.disk.lose_power_at(n);
+            }
+            3 => {
+                let n = operation + ctx.dice.between(1, 80);
+                ctx.note("FAULT", format_args!("{name}: operation {n} will fail"));
+                self.disk.fail_at(n);
+            }
+            4 => {
+                const ALL: u64 = 1 << 40;
+                self.disk.set_capacity(Some(ALL));
+                let used = ALL - self.disk.free_bytes().unwrap_or(0);
+                let left = ctx.dice.below(64 << 10);
+                self.disk.set_capacity(Some(used + left));
+                ctx.note("FAULT", format_args!("{name}: {left} bytes are left on the disk"));
+                let later = ctx.dice.below(2_000_000);
+                ctx.after(later, Event::Space(self.number));
+            }
+            5 => self.toggle_growth(ctx),
+            6 => {
+                let jump = ctx.dice.below(200_000) as i64 - 100_000;
+                ctx.wall_jump_ms[self.number] += jump;
+                ctx.note("FAULT", format_args!("{name}: the wall clock jumps by {jump} ms"));
+            }
+            7 => {
+                if let Some(server) = &mut self.server {
+                    server.checkpoint_now(ctx);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn toggle_growth(&mut self, ctx: &mut Context) {
+        let name = self.name(ctx);
+        if let Some(server) = &mut self.server {
+            self.refusing = !self.refusing;
+            ctx.note("FAULT", format_args!("{name}: growth is refused: {}", self.refusing));
+            server.refuse_growth(ctx, self.refusing);
+        }
+    }
+
+    /// Nothing of it is broken any more, and nothing will be.
+    pub(super) fn heal(&mut self, ctx: &mut Context) {
+        self.disk.set_capacity(None);
+        self.disk.call_off();
+        if self.refusing {
+            self.toggle_growth(ctx);
+        }
+    }
+}
+
+/// Who a host's server is, for the trace.
+pub(super) fn name_of(ctx: &Context, host: usize) -> String {
+    if ctx.setup.servers == 1 { "server".into() } else { format!("s{}", host + 1) }
+}
+
+/// What a panic says.
+pub(super) fn text_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_else(|| "a panic".into())
+}
+
+/// The server's end of every connection to this host is gone.
+fn cut(ctx: &mut Context, host: usize) {
+    ctx.wires.retain(|_, wire| wire.host != host || !wire.client_gone);
+    let ids: Vec<u64> = ctx.wires.iter().filter(|(_, wire)| wire.host == host).map(|(id, _)| *id).collect();
+    for id in ids {
+        let lost = ctx.dice.chance(500);
+        let Some(wire) = ctx.wires.get_mut(&id) else { continue };
+        wire.server_gone = true;
+        if lost {
+            wire.to_client.lose();
+        }
+        wire.to_client.end();
+        deliver(ctx, id, false);
+    }
+}
