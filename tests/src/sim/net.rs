@@ -47,6 +47,8 @@ pub(super) enum Parcel {
         /// Which stream.
         stream: u64,
     },
+    /// What a planted fault brings to a leader.
+    Forged(Vec<u8>),
     /// The receiver has all, or will have nothing of it.
     Taken {
         /// Which stream.
@@ -207,6 +209,10 @@ pub(super) fn arrive(ctx: &mut Context, hosts: &mut [Host], number: u64) -> (usi
         }
         (Parcel::Chunk { stream, bytes }, Some(server)) if whole => server.on_chunk(stream, &bytes),
         (Parcel::TreeEnd { stream }, Some(server)) if whole => server.on_tree_end(ctx, stream),
+        (Parcel::Forged(command), Some(server)) => {
+            server.on_forged(ctx, command);
+            Ok(())
+        }
         (Parcel::Taken { stream, ok }, Some(server)) if whole => {
             server.on_taken(ctx, stream, ok);
             Ok(())

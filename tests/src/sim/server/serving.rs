@@ -40,8 +40,13 @@ impl Server {
             None => service::Event::Tick,
         };
         if let service::Event::Leader { leader, .. } = &event {
-            self.leads = *leader == Some(id_of(self.host));
+            let led = std::mem::replace(&mut self.leads, *leader == Some(id_of(self.host)));
             ctx.checks.ephemerals.on_leads(ctx.now_us, self.host, self.leads);
+            self.deposed |= led && !self.leads && ctx.planted == Some(Planted::DeposedLeaderExpires);
+        }
+        if self.deposed && matches!(event, service::Event::Leader { .. }) {
+            // The planted fault: it is not told.
+            return Ok(());
         }
         let mut now = ctx.now_at(self.host);
         if ctx.planted == Some(Planted::ExpireEarly) {
@@ -55,6 +60,9 @@ impl Server {
                 service::Action::Submit(submissions) => {
                     for submission in &submissions {
                         self.look_for_expiry(ctx, submission)?;
+                    }
+                    if self.deposed {
+                        self.expire_as_deposed(ctx, &submissions);
                     }
                     self.consensus_in.push(consensus::Event::Submit(submissions));
                     self.wake(ctx, Step::Consensus);

@@ -3,6 +3,7 @@
 use super::{LogJob, Server, ToService};
 use crate::sim::context::{Context, Event, Halt, Step};
 use crate::sim::net::{self, Parcel, host_of};
+use crate::sim::planted::Planted;
 use std::sync::Arc;
 use warren_server::{consensus, service};
 use warren_storage::tree::{Export, Import, Position, Staged};
@@ -163,6 +164,7 @@ impl Server {
             .map_err(|e| Halt::exit("the log cannot be begun anew", e))?;
         ctx.checks.majority.on_log_reset(self.host);
         ctx.note(&self.name, format_args!("log: begins anew behind {}", head.index));
+        self.forget = u64::from(ctx.planted == Some(Planted::SkipEntryOnInstall));
         self.log_busy = false;
         self.consensus_in.push(consensus::Event::Installed { number });
         self.wake(ctx, Step::Consensus);
