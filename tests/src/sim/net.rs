@@ -56,8 +56,15 @@ pub(super) enum Parcel {
         /// Has it?
         ok: bool,
     },
-    /// The link to the sender is known to be down.
+    /// Something for the sender of this is known to be lost.
+    Lost,
+    /// The link to the sender of this is known to be down.
     Down,
+    /// The sender gave the stream up.
+    TreeBroken {
+        /// Which stream.
+        stream: u64,
+    },
 }
 
 /// See the module's text.
@@ -127,7 +134,7 @@ fn lose(ctx: &mut Context, from: usize, to: usize, message: &PeerMessage) {
     ctx.note("network", format_args!("loses s{} > s{} {}", from + 1, to + 1, words_of(message)));
     if ctx.dice.chance(300) {
         let later = ctx.dice.below(LINK_DOWN_US_MAX);
-        put(ctx, to, from, later, Parcel::Down);
+        put(ctx, to, from, later, Parcel::Lost);
     }
 }
 
@@ -174,6 +181,12 @@ pub(super) fn part(ctx: &mut Context, host: usize) {
     ctx.net.trouble(now_us);
 }
 
+/// One end of a stream tells the other that it gave up, which it learns whatever happens.
+pub(super) fn give_up(ctx: &mut Context, from: usize, to: usize, parcel: Parcel) {
+    let later = ctx.dice.below(LINK_DOWN_US_MAX);
+    put(ctx, from, to, later, parcel);
+}
+
 fn put(ctx: &mut Context, from: usize, to: usize, later: u64, parcel: Parcel) {
     ctx.net.written += 1;
     let number = ctx.net.written;
@@ -202,8 +215,13 @@ pub(super) fn arrive(ctx: &mut Context, hosts: &mut [Host], number: u64) -> (usi
             lose(ctx, from, to, &message);
             Ok(())
         }
+        (Parcel::Lost, Some(server)) => {
+            server.on_lost(ctx, id_of(from));
+            Ok(())
+        }
         (Parcel::Down, Some(server)) => server.on_link_down(ctx, id_of(from)),
-        (Parcel::Down, None) => Ok(()),
+        (Parcel::TreeBroken { stream }, Some(server)) => server.on_tree_broken(stream),
+        (Parcel::Lost | Parcel::Down | Parcel::TreeBroken { .. }, None) => Ok(()),
         (Parcel::Tree { stream, message }, Some(server)) if whole => {
             server.on_tree(ctx, id_of(from), stream, message)
         }
@@ -213,7 +231,7 @@ pub(super) fn arrive(ctx: &mut Context, hosts: &mut [Host], number: u64) -> (usi
             server.on_forged(ctx, command);
             Ok(())
         }
-        (Parcel::Taken { stream, ok }, Some(server)) if whole => {
+        (Parcel::Taken { stream, ok }, Some(server)) if whole || !ok => {
             server.on_taken(ctx, stream, ok);
             Ok(())
         }

@@ -22,11 +22,6 @@ impl Server {
                 self.wake(ctx, Step::Consensus);
             }
             PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) => {
-                if let PeerMessage::Touches(touches) = &message {
-                    for session in &touches.sessions {
-                        ctx.checks.ephemerals.on_heard(ctx.now_us, self.host, *session);
-                    }
-                }
                 self.service_in.push_back(ToService::Event(service::Event::Peer { from, message }));
                 self.wake(ctx, Step::Service);
             }
@@ -49,11 +44,16 @@ impl Server {
         }
     }
 
+    /// Something that was sent to another server is lost.
+    pub(in crate::sim) fn on_lost(&mut self, ctx: &mut Context, server: ServerId) {
+        self.consensus_in.push(consensus::Event::Unreachable { server });
+        self.wake(ctx, Step::Consensus);
+    }
+
     /// The link to another server is known to be down.
     pub(in crate::sim) fn on_link_down(&mut self, ctx: &mut Context, server: ServerId) -> Result<(), Halt> {
         ctx.note(&self.name, format_args!("the link to s{server} is down"));
-        self.consensus_in.push(consensus::Event::Unreachable { server });
-        self.wake(ctx, Step::Consensus);
+        self.on_lost(ctx, server);
         self.break_streams(ctx, server)
     }
 
