@@ -116,6 +116,7 @@ impl Server {
         let options = LogOptions {
             segment_bytes_max: ctx.setup.segment_bytes,
             ahead_bytes: 64 << 10,
+            journal_bytes: 96 << 10,
             cache_bytes: ctx.setup.log_cache_bytes,
         };
         let (log, recovered) = Log::open(shared, options).map_err(|e| Halt::exit("open the log", e))?;
