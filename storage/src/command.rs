@@ -70,7 +70,7 @@ pub enum Op<'a> {
         /// Full path; the prefix of one for a sequential mode.
         path: &'a str,
         /// `None` is null, which is not the same as empty.
-        #[serde(borrow)]
+        #[serde(borrow, serialize_with = "whole::data")]
         data: Option<&'a [u8]>,
         /// As sent; `auth` is expanded from [`Logged::ids`] when applied.
         #[serde(borrow)]
@@ -92,7 +92,7 @@ pub enum Op<'a> {
         /// Which node.
         path: &'a str,
         /// `None` is null.
-        #[serde(borrow)]
+        #[serde(borrow, serialize_with = "whole::data")]
         data: Option<&'a [u8]>,
         /// Its version, or −1 for any.
         version: i32,
@@ -272,7 +272,7 @@ pub enum Entry<'a> {
         /// The leader's settings.
         rules: Rules,
         /// Each a [`Logged`], encoded by [`Logged::encode`].
-        #[serde(borrow)]
+        #[serde(borrow, serialize_with = "whole::commands")]
         commands: Vec<&'a [u8]>,
     },
     /// A server took part for the first time, with this store. Takes no zxid; the first one recorded for an id stays.
@@ -284,15 +284,49 @@ pub enum Entry<'a> {
     },
 }
 
+/// serde takes a slice of bytes for a sequence of numbers, and has them encoded one by one. What is written here is
+/// the same.
+mod whole {
+    use serde::{Serialize, Serializer};
+
+    struct Whole<'a>(&'a [u8]);
+
+    impl Serialize for Whole<'_> {
+        fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+            to.serialize_bytes(self.0)
+        }
+    }
+
+    pub(super) fn data<S: Serializer>(data: &Option<&[u8]>, to: S) -> Result<S::Ok, S::Error> {
+        data.map(Whole).serialize(to)
+    }
+
+    pub(super) fn commands<S: Serializer>(commands: &[&[u8]], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(commands.iter().map(|command| Whole(command)))
+    }
+}
+
 /// Bytes of ours that do not decode: the log or a peer is damaged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a log entry does not decode: {0}")]
 pub struct EntryError(postcard::Error);
 
+/// Space for what is beside paths and data of most commands and entries, bytes.
+const SPACE_BYTES: usize = 160;
+/// The same for the length of a command in an entry.
+const LENGTH_BYTES: usize = 4;
+
 impl<'a> Logged<'a> {
     /// The bytes that an [`Entry::Batch`] carries.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_allocvec(self).expect("a command encodes into a growing buffer")
+        let space = match &self.command {
+            Command::Single(Op::Create { path, data, .. } | Op::SetData { path, data, .. }) => {
+                path.len() + data.map_or(0, <[u8]>::len)
+            }
+            _ => 0,
+        };
+        let encoded = Vec::with_capacity(space + SPACE_BYTES);
+        postcard::to_extend(self, encoded).expect("a command encodes into a growing buffer")
     }
 
     /// Back from [`Logged::encode`], borrowing from `bytes`.
@@ -304,7 +338,14 @@ impl<'a> Logged<'a> {
 impl<'a> Entry<'a> {
     /// The bytes that raft carries.
     pub fn encode(&self) -> Vec<u8> {
-        postcard::to_allocvec(self).expect("an entry encodes into a growing buffer")
+        let space = match self {
+            Entry::Batch { commands, .. } => {
+                commands.iter().map(|command| command.len() + LENGTH_BYTES).sum()
+            }
+            Entry::NewEpoch { .. } => 0,
+        };
+        let encoded = Vec::with_capacity(space + SPACE_BYTES);
+        postcard::to_extend(self, encoded).expect("an entry encodes into a growing buffer")
     }
 
     /// Back from [`Entry::encode`], borrowing from `bytes`.
@@ -352,6 +393,11 @@ mod tests {
         let origin = Origin { server: 3, incarnation: u64::MAX, last: 300 };
         let entry = Entry::Batch { origin, time_ms: 7, rules: Rules::default(), commands: vec![&one, &one] };
         let bytes = entry.encode();
+        // As if its bytes were encoded one by one.
+        let epoch = Entry::Batch { time_ms: 7, rules: Rules::default(), commands: Vec::new() }.encode();
+        let mut by_one = epoch[..epoch.len() - 1].to_vec();
+        by_one.extend(postcard::to_allocvec(&vec![one.clone(), one.clone()]).unwrap());
+        assert_eq!(bytes, by_one);
         assert_eq!(Entry::decode(&bytes).unwrap(), entry);
         assert_eq!(Entry::origin(&bytes).unwrap(), Some(origin));
         for other in [Entry::NewEpoch { time_ms: -1 }, Entry::Introduce { server: 3, store_id: u64::MAX }] {

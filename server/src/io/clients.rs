@@ -11,10 +11,11 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime;
 use tokio::sync::{Notify, watch};
 
 /// Bytes asked from the kernel at once.
@@ -28,11 +29,46 @@ const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
 /// After a failed accept (no more file descriptors, say) the next try comes this much later.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
+/// The threads that drive clients, one for each core. A connection stays with its thread: on a pool that shares its
+/// work every reply woke two threads, the one that has it and another to look for more.
+pub(super) struct Reactors {
+    reactors: Vec<Reactor>,
+}
+
+struct Reactor {
+    handle: runtime::Handle,
+    connections: AtomicUsize,
+}
+
+impl Reactors {
+    /// They run until the process ends.
+    pub(super) fn start() -> std::io::Result<Reactors> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let start = || -> std::io::Result<Reactor> {
+            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            let handle = runtime.handle().clone();
+            std::thread::Builder::new()
+                .name("warren-client".into())
+                .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+            Ok(Reactor { handle, connections: AtomicUsize::new(0) })
+        };
+        let reactors = (0..cores).map(|_| start()).collect::<std::io::Result<_>>()?;
+        Ok(Reactors { reactors })
+    }
+
+    /// The one with the fewest connections. Only [`admit`] asks, one connection after the other.
+    fn idlest(&self) -> usize {
+        let count = |at: &usize| self.reactors[*at].connections.load(Ordering::Relaxed);
+        (0..self.reactors.len()).min_by_key(count).expect("there is one for each core")
+    }
+}
+
 /// What all client tasks share.
 pub(super) struct Clients {
     pub(super) clock: Clock,
     pub(super) room: Arc<Room>,
     pub(super) engine: Engine,
+    pub(super) reactors: Reactors,
     pub(super) limits: Arc<Limits>,
     pub(super) registry: Arc<Registry>,
     /// 0 is no limit.
@@ -97,10 +133,21 @@ fn admit(clients: &Arc<Clients>, stream: TcpStream, peer: SocketAddr) {
     let shown = clients.registry.enter(id, peer, clients.clock.now(), notify.clone());
     let connection = Connection::new(peer, mailbox, clients.limits.clone());
     let clients = clients.clone();
-    tokio::spawn(async move {
-        let mut client = Client { clients: clients.clone(), stream, connection, shown, notify, woken: false };
-        client.run().await;
+    let at = clients.reactors.idlest();
+    let reactor = &clients.reactors.reactors[at];
+    reactor.connections.fetch_add(1, Ordering::Relaxed);
+    reactor.handle.clone().spawn(async move {
+        // The socket was accepted elsewhere, and from now on is watched here.
+        match stream.into_std().and_then(TcpStream::from_std) {
+            Ok(stream) => {
+                let mut client =
+                    Client { clients: clients.clone(), stream, connection, shown, notify, woken: false };
+                client.run().await;
+            }
+            Err(e) => tracing::warn!(%peer, "cannot serve a connection: {e}"),
+        }
         clients.registry.leave(id);
+        clients.reactors.reactors[at].connections.fetch_sub(1, Ordering::Relaxed);
         let mut per_address = clients.per_address.lock();
         if let Some(count) = per_address.get_mut(&ip) {
             *count -= 1;

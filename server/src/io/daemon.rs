@@ -1,6 +1,6 @@
 //! The daemon from start to stop.
 
-use super::clients::{self, Clients};
+use super::clients::{self, Clients, Reactors};
 use super::engine::{Engine, Parts};
 use super::ensemble::{Ensemble, Handler};
 use super::facts::Registry;
@@ -127,8 +127,10 @@ pub enum StartError {
 /// # Errors
 /// When it cannot start; once it serves, what is broken stops the process.
 pub fn run(config: Config) -> Result<(), StartError> {
+    // For what is not a client's: accepting, signals, metrics, timers.
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        .thread_name("warren-client")
+        .worker_threads(1)
+        .thread_name("warren-daemon")
         .enable_all()
         .build()
         .map_err(|source| StartError::System { what: "threads", source })?;
@@ -210,6 +212,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
         clock,
         room: room.clone(),
         engine: engine.clone(),
+        reactors: Reactors::start().map_err(|source| StartError::System { what: "threads", source })?,
         limits: Arc::new(limits(&config)),
         registry: registry.clone(),
         connections_max: config.client.connections_max as usize,

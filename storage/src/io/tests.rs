@@ -168,7 +168,12 @@ fn a_killed_log_recovers() {
 
 #[test]
 fn readers_go_on_while_segments_change() {
-    let options = LogOptions { segment_bytes_max: 300_000, ahead_bytes: 1 << 20, cache_bytes: 20_000 };
+    let options = LogOptions {
+        segment_bytes_max: 300_000,
+        ahead_bytes: 1 << 20,
+        cache_bytes: 20_000,
+        ..LogOptions::default()
+    };
     let dir = tempfile::tempdir().unwrap();
     let (mut log, _) = Log::open(Arc::new(FolderDisk::open(dir.path()).unwrap()), options).unwrap();
     const LAST: u64 = 600;

@@ -66,7 +66,8 @@ impl StorageBackend for Watched {
     }
 }
 
-const PAGE_BYTES: u64 = 4096;
+/// Unit of what is kept in memory of a file; redb's pages are made of these.
+pub(super) const PAGE_BYTES: u64 = 4096;
 
 /// Reads from the file, writes to memory: redb marks a file as in use when it opens it and as closed at the end,
 /// and a sealed segment is not to change any more.

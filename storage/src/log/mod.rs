@@ -10,10 +10,11 @@
 //! ```
 //!
 //! `tables` declares what is in a segment, `segment` is one file, `writer` holds the row of them together,
-//! `reader` reads beside it, `backend` wraps the disk's files.
+//! `reader` reads beside it, `backend` wraps the disk's files, `journal` has a small commit written in one piece.
 
 mod backend;
 mod error;
+mod journal;
 mod reader;
 mod segment;
 mod tables;

@@ -1,11 +1,12 @@
 //! One segment: a redb file of the log, either the newest, which is written, or a sealed one, which only is read.
 
-use super::LogError;
 use super::backend::{Frozen, Traffic, Watched};
+use super::journal::Journaled;
 use super::tables::{
     ABOUT, Assembly, BIRTH_ROW, Birth, FORMAT, FORMAT_ROW, HARD_STATE_KEY, Header, LogRecord, RECORDS,
     Stamped, index_of, key,
 };
+use super::{LogError, LogOptions};
 use crate::disk::{Disk, SharedDisk};
 use redb::{
     Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend,
@@ -58,7 +59,7 @@ impl Segment {
     /// is no such segment.
     pub(super) fn create(
         disk: &SharedDisk,
-        ahead_bytes: u64,
+        options: &LogOptions,
         birth: Birth,
         records: &[LogRecord],
         stamped: Stamped,
@@ -70,10 +71,13 @@ impl Segment {
         disk.remove(&unfinished)?;
         let (db, traffic) = {
             let traffic = Arc::new(Traffic::default());
-            let inner = disk.open(&unfinished, ahead_bytes)?;
+            let inner = disk.open(&unfinished, options.ahead_bytes)?;
+            let watched = Box::new(Watched { inner, traffic: traffic.clone() });
+            let journaled =
+                Journaled::create(watched, options.journal_bytes).map_err(|e| failed(e.into()))?;
             let db = Builder::new()
                 .set_cache_size(NEWEST_CACHE_BYTES)
-                .create_with_backend(Watched { inner, traffic: traffic.clone() })
+                .create_with_backend(journaled)
                 .map_err(|e| failed(e.into()))?;
             (db, traffic)
         };
@@ -99,7 +103,7 @@ impl Segment {
     pub(super) fn open(disk: &SharedDisk, ahead_bytes: u64, name: &str) -> Result<(Segment, Tip), LogError> {
         let traffic = Arc::new(Traffic::default());
         let inner = disk.open(name, ahead_bytes)?;
-        let watched = Watched { inner, traffic: traffic.clone() };
+        let watched = Box::new(Watched { inner, traffic: traffic.clone() });
         let (db, repaired) = open_database(name, NEWEST_CACHE_BYTES, watched)?;
         let (birth, last, hard_state_row) = read_about(name, &db)?;
         let (last_index, last_term, in_record) = match last {
@@ -120,7 +124,7 @@ impl Segment {
         let inner = disk.open(name, ahead_bytes)?;
         let frozen =
             Frozen::new(inner).map_err(|e| LogError::engine("cannot open", name, redb::Error::Io(e)))?;
-        let (db, _) = open_database(name, SEALED_CACHE_BYTES, frozen)?;
+        let (db, _) = open_database(name, SEALED_CACHE_BYTES, Box::new(frozen))?;
         let (birth, ..) = read_about(name, &db)?;
         Ok(Segment { name: name.to_owned(), birth, db, traffic: Arc::default() })
     }
@@ -254,9 +258,13 @@ fn write(
 fn open_database(
     name: &str,
     cache_bytes: usize,
-    backend: impl StorageBackend,
+    inner: Box<dyn StorageBackend>,
 ) -> Result<(Database, bool), LogError> {
-    let failed = |e: std::io::Error| LogError::engine("cannot open", name, redb::Error::Io(e));
+    let failed = |e: std::io::Error| match e.kind() {
+        std::io::ErrorKind::InvalidData => LogError::damaged(name, e.to_string()),
+        _ => LogError::engine("cannot open", name, redb::Error::Io(e)),
+    };
+    let backend = Journaled::open(inner).map_err(failed)?;
     // redb would make a new database of an empty file.
     if backend.len().map_err(failed)? == 0 {
         return Err(LogError::damaged(name, "it is empty"));

@@ -25,13 +25,20 @@ pub struct LogOptions {
     pub segment_bytes_max: u64,
     /// Space zeroed ahead of what is written, bytes; see [`crate::disk::Disk::open`]. At least 1.
     pub ahead_bytes: u64,
+    /// Bytes of each segment's journal, in which small commits are written in one piece.
+    pub journal_bytes: u64,
     /// Bytes of the latest records that stay in memory for readers.
     pub cache_bytes: usize,
 }
 
 impl Default for LogOptions {
     fn default() -> LogOptions {
-        LogOptions { segment_bytes_max: 56 << 20, ahead_bytes: 16 << 20, cache_bytes: 32 << 20 }
+        LogOptions {
+            segment_bytes_max: 56 << 20,
+            ahead_bytes: 16 << 20,
+            journal_bytes: 1 << 20,
+            cache_bytes: 32 << 20,
+        }
     }
 }
 
@@ -106,7 +113,7 @@ impl Log {
         let Some((sequence, first)) = found.pop() else {
             let birth = Birth { sequence: 1, base_index: 0, base_term: 0, chain: Vec::new() };
             let stamped = Stamped { stamp: 1, ..Stamped::default() };
-            let newest = Segment::create(&disk, ahead_bytes, birth, &[], stamped, &mut scratch)?;
+            let newest = Segment::create(&disk, &options, birth, &[], stamped, &mut scratch)?;
             let recovered = Recovered {
                 hard_state: HardState::default(),
                 first_index: 1,
@@ -302,14 +309,8 @@ impl Log {
             chain: sealed.iter().map(|s| s.link).collect::<Vec<_>>(),
         };
         let shared = &self.shared;
-        let newest = Segment::create(
-            &shared.disk,
-            self.options.ahead_bytes,
-            birth,
-            records,
-            stamped,
-            &mut self.scratch,
-        )?;
+        let newest =
+            Segment::create(&shared.disk, &self.options, birth, records, stamped, &mut self.scratch)?;
         *view = View { sealed, newest: Some(newest) };
         {
             let mut tail = shared.tail.lock();

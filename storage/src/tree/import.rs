@@ -21,7 +21,8 @@ use crate::disk::SharedDisk;
 use crate::{Kind as ZnodeKind, SessionRow, path};
 use foldhash::fast::FixedState;
 use redb::{
-    Builder, CursorError, CursorMut, Database, Key, StorageBackend, TableDefinition, Value, WriteTransaction,
+    Builder, CursorError, CursorMut, Database, Durability, Key, StorageBackend, TableDefinition, Value,
+    WriteTransaction,
 };
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher};
@@ -34,13 +35,19 @@ const CACHE_BYTES: usize = 16 << 20;
 /// So much is written between two syncs, so that the last one has little left to do: the log waits behind it.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 
+/// So much of the stream is in one transaction: less than fits into [`CACHE_BYTES`].
+const UNCOMMITTED_BYTES_MAX: usize = 4 << 20;
+
 /// A stream being received.
 pub struct Import {
     disk: SharedDisk,
     store_id: u64,
     reserve_bytes: u64,
     db: Database,
-    write: WriteTransaction,
+    /// Always there, but within [`Import::turn`].
+    write: Option<WriteTransaction>,
+    /// Pushed since it was begun.
+    uncommitted_bytes: usize,
     head: Option<checkpoint::Head>,
     /// Whose chunks come now.
     kind: Kind,
@@ -95,14 +102,14 @@ impl Import {
             .set_cache_size(CACHE_BYTES)
             .create_with_backend(backend)
             .doing("create tree.redb.new")?;
-        let mut write = db.begin_write().doing("begin an import")?;
-        write.set_quick_repair(true);
+        let write = Some(begin(&db)?);
         Ok(Import {
             disk,
             store_id,
             reserve_bytes,
             db,
             write,
+            uncommitted_bytes: 0,
             head: None,
             kind: Kind::Head,
             last_key: Vec::new(),
@@ -171,7 +178,20 @@ impl Import {
                 self.rows(number, kind, body)?;
             }
         }
+        self.uncommitted_bytes += chunk.len();
+        if self.uncommitted_bytes >= UNCOMMITTED_BYTES_MAX {
+            self.turn()?;
+        }
         self.failed = false;
+        Ok(())
+    }
+
+    /// Commit, not yet durably, while the pages are in memory: redb reads those that are not again, to sum them up.
+    fn turn(&mut self) -> Result<(), ImportError> {
+        let write = self.write.take().expect("there is a transaction");
+        write.commit().doing("commit a part of an import")?;
+        self.write = Some(begin(&self.db)?);
+        self.uncommitted_bytes = 0;
         Ok(())
     }
 
@@ -183,7 +203,7 @@ impl Import {
             last_key: &mut self.last_key,
             counted: &mut self.counted.rows[kind.table()],
         };
-        let write = &self.write;
+        let write = self.write.as_ref().expect("there is a transaction");
         match kind {
             Kind::Acls => rows.write(write, tables::ACLS, |key, value| sums.acl(key, value)),
             Kind::Sessions => rows.write(write, tables::SESSIONS, Sums::session),
@@ -203,7 +223,9 @@ impl Import {
         let (true, Some(head)) = (self.is_complete(), self.head) else {
             return Err(ImportError::Incomplete { chunks: self.place.number });
         };
-        let write = self.write;
+        let mut write = self.write.expect("there is a transaction");
+        write.set_durability(Durability::Immediate).doing("begin the last transaction of an import")?;
+        write.set_quick_repair(true);
         // Tables without rows are there, too.
         write.open_table(tables::ZNODES).doing("create table znodes")?;
         write.open_table(tables::CHILDREN).doing("create table children")?;
@@ -222,10 +244,16 @@ impl Import {
     pub fn abandon(self) -> Result<(), ImportError> {
         let Import { disk, db, write, .. } = self;
         // An error would say no more than the one that led here.
-        let _ = write.abort();
+        let _ = write.map(WriteTransaction::abort);
         drop(db);
         Ok(disk.remove(tables::UNFINISHED).map_err(TreeError::from)?)
     }
+}
+
+fn begin(db: &Database) -> Result<WriteTransaction, TreeError> {
+    let mut write = db.begin_write().doing("begin an import")?;
+    write.set_durability(Durability::None).doing("begin an import")?;
+    Ok(write)
 }
 
 /// How rows are typed in redb, and come as bytes.

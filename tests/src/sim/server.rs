@@ -151,6 +151,7 @@ impl Server {
         let log_options = LogOptions {
             segment_bytes_max: ctx.setup.segment_bytes,
             ahead_bytes: 64 << 10,
+            journal_bytes: 96 << 10,
             cache_bytes: ctx.setup.log_cache_bytes,
         };
         let Recovered { mut tree, log, found: recovered, .. } =
