@@ -45,8 +45,8 @@ fn planted_faults_are_caught() {
     }
     for (planted, servers, property, within) in expected {
         let run = |seed| Run { planted: Some(planted), servers: Some(servers), ..Run::of(seed) };
-        let caught = (0..within).find_map(|seed| sim::run(run(seed)).err());
-        let failure = caught.unwrap_or_else(|| panic!("{planted:?} was not caught within {within} seeds"));
-        assert_eq!(failure.violation.property, property, "{failure}");
+        // It may break other things, too.
+        let caught = |seed| sim::run(run(seed)).is_err_and(|failure| failure.violation.property == property);
+        assert!((0..within).any(caught), "{planted:?} was not caught by {property:?} within {within} seeds");
     }
 }

@@ -53,21 +53,15 @@ impl Host {
         }
         self.lives += 1;
         ctx.net.on_started(self.number, self.lives);
-        self.server = Some(Server::start(ctx, self.number, self.disk.clone(), self.lives)?);
+        let (number, disk, lives) = (self.number, self.disk.clone(), self.lives);
+        self.server = Some(outlive(|| Server::start(ctx, number, disk, lives))?);
         Ok(())
     }
 
     /// A step of the server in this life.
     pub(super) fn step(&mut self, ctx: &mut Context, life: u32, step: Step) -> Result<(), Halt> {
         match &mut self.server {
-            // The process may also stop by a panic, when an error of the disk meets code that has no other way.
-            Some(server) if server.life == life => {
-                match catch_unwind(AssertUnwindSafe(|| server.step(ctx, step))) {
-                    Ok(done) => done,
-                    Err(panic) if text_of(&*panic).contains("simulated") => Err(Halt::Exit(text_of(&*panic))),
-                    Err(panic) => resume_unwind(panic),
-                }
-            }
+            Some(server) if server.life == life => outlive(|| server.step(ctx, step)),
             _ => Ok(()),
         }
     }
@@ -192,6 +186,15 @@ impl Host {
         if self.refusing {
             self.toggle_growth(ctx);
         }
+    }
+}
+
+/// The process may also stop by a panic, when an error of the disk meets code that has no other way.
+fn outlive<T>(step: impl FnOnce() -> Result<T, Halt>) -> Result<T, Halt> {
+    match catch_unwind(AssertUnwindSafe(step)) {
+        Ok(done) => done,
+        Err(panic) if text_of(&*panic).contains("simulated") => Err(Halt::Exit(text_of(&*panic))),
+        Err(panic) => resume_unwind(panic),
     }
 }
 

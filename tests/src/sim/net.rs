@@ -225,7 +225,7 @@ pub(super) fn arrive(ctx: &mut Context, hosts: &mut [Host], number: u64) -> (usi
         (Parcel::Tree { stream, message }, Some(server)) if whole => {
             server.on_tree(ctx, id_of(from), stream, message)
         }
-        (Parcel::Chunk { stream, bytes }, Some(server)) if whole => server.on_chunk(stream, &bytes),
+        (Parcel::Chunk { stream, bytes }, Some(server)) if whole => server.on_chunk(ctx, stream, &bytes),
         (Parcel::TreeEnd { stream }, Some(server)) if whole => server.on_tree_end(ctx, stream),
         (Parcel::Forged(command), Some(server)) => {
             server.on_forged(ctx, command);

@@ -6,7 +6,7 @@ use crate::sim::net::{self, Parcel, host_of};
 use crate::sim::planted::Planted;
 use std::sync::Arc;
 use warren_server::{consensus, service};
-use warren_storage::tree::{Export, Import, Position, Staged};
+use warren_storage::tree::{Export, Import, ImportError, Position, Staged};
 use warren_storage::{SharedDisk, Tree};
 use warren_transport::peer::{RaftMessage, ServerId, SnapshotHead};
 
@@ -121,20 +121,43 @@ impl Server {
             return Ok(());
         }
         let disk: SharedDisk = Arc::new(self.disk.clone());
-        let import = Import::begin(disk, self.service.tree().store_id(), 0)
-            .map_err(|e| Halt::exit("a tree cannot be received", e))?;
-        self.receiving = Some(Receiving { stream, from, message, import });
-        Ok(())
+        match Import::begin(disk, self.service.tree().store_id(), 0) {
+            Ok(import) => {
+                self.receiving = Some(Receiving { stream, from, message, import });
+                Ok(())
+            }
+            Err(e) => self.refuse_tree(ctx, from, stream, &e),
+        }
     }
 
     /// A chunk of it.
-    pub(in crate::sim) fn on_chunk(&mut self, stream: u64, bytes: &[u8]) -> Result<(), Halt> {
-        match &mut self.receiving {
-            Some(receiving) if receiving.stream == stream => {
-                receiving.import.push(bytes).map_err(|e| Halt::exit("a tree cannot be received", e))
-            }
-            _ => Ok(()),
+    pub(in crate::sim) fn on_chunk(
+        &mut self,
+        ctx: &mut Context,
+        stream: u64,
+        bytes: &[u8],
+    ) -> Result<(), Halt> {
+        let Some(receiving) = self.receiving.as_mut().filter(|receiving| receiving.stream == stream) else {
+            return Ok(());
+        };
+        let from = receiving.from;
+        match receiving.import.push(bytes) {
+            Ok(()) => Ok(()),
+            Err(e) => self.refuse_tree(ctx, from, stream, &e),
         }
+    }
+
+    /// It cannot be received. The server goes on all the same.
+    fn refuse_tree(
+        &mut self,
+        ctx: &mut Context,
+        from: ServerId,
+        stream: u64,
+        why: &ImportError,
+    ) -> Result<(), Halt> {
+        ctx.note(&self.name, format_args!("takes no tree of s{from}: {why}"));
+        net::give_up(ctx, self.host, host_of(from), Parcel::Taken { stream, ok: false });
+        self.on_tree_broken(stream)
     }
 
     /// All of it is here.
@@ -144,7 +167,10 @@ impl Server {
         else {
             return Ok(());
         };
-        let staged = import.finish().map_err(|e| Halt::exit("a tree cannot be received", e))?;
+        let staged = match import.finish() {
+            Ok(staged) => staged,
+            Err(e) => return self.refuse_tree(ctx, from, stream, &e),
+        };
         ctx.note(&self.name, format_args!("received the tree as of {}", staged.position().index));
         self.staged = Some(staged);
         net::stream(ctx, self.host, host_of(from), Parcel::Taken { stream, ok: true });
