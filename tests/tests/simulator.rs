@@ -24,19 +24,28 @@ fn equal_seeds_have_equal_traces() {
 #[test]
 fn planted_faults_are_caught() {
     let expected = [
-        (Planted::AcknowledgeBeforeSync, "same log prefix", 20),
-        (Planted::WatchAfterReply, "events before replies, each once", 5),
-        (Planted::SkipDedup, "each tag applied at most once", 20),
-        (Planted::LoseMark, "linearizable", 20),
-        (Planted::SkipEntryOnRestart, "equal zxid, equal digest", 20),
-        (Planted::ExpireEarly, "ephemerals end with their session", 20),
-        (Planted::LoseReport, "serves again after healing", 20),
-        (Planted::SwapReplies, "replies in session order, and true", 5),
+        (Planted::AcknowledgeBeforeSync, 1, "acknowledged is durable", 5),
+        (Planted::AcknowledgeBeforeSync, 3, "acknowledged is durable", 5),
+        (Planted::WatchAfterReply, 1, "events before replies, each once", 5),
+        (Planted::SkipDedup, 1, "each tag applied at most once", 20),
+        (Planted::LoseMark, 1, "linearizable", 20),
+        (Planted::SkipEntryOnRestart, 1, "equal zxid, equal digest", 20),
+        (Planted::ExpireEarly, 1, "ephemerals end with their session", 20),
+        (Planted::LoseReport, 1, "serves again after healing", 20),
+        (Planted::SwapReplies, 1, "replies in session order, and true", 5),
+        (Planted::MinorityAsQuorum, 3, "acknowledged is durable", 5),
+        (Planted::ForwardTwice, 3, "each tag applied at most once", 5),
+        (Planted::DeposedLeaderExpires, 3, "ephemerals end with their session", 20),
+        (Planted::SkipEntryOnInstall, 3, "equal zxid, equal digest", 20),
+        (Planted::SyncWithoutQuorum, 3, "linearizable", 20),
+        (Planted::WipedVoterVotes, 3, "same log prefix", 40),
     ];
-    assert_eq!(expected.len(), Planted::ALL.len());
-    for (planted, property, within) in expected {
-        let caught =
-            (0..within).find_map(|seed| sim::run(Run { planted: Some(planted), ..Run::of(seed) }).err());
+    for planted in Planted::ALL {
+        assert!(expected.iter().any(|(each, ..)| *each == planted), "{planted:?}");
+    }
+    for (planted, servers, property, within) in expected {
+        let run = |seed| Run { planted: Some(planted), servers: Some(servers), ..Run::of(seed) };
+        let caught = (0..within).find_map(|seed| sim::run(run(seed)).err());
         let failure = caught.unwrap_or_else(|| panic!("{planted:?} was not caught within {within} seeds"));
         assert_eq!(failure.violation.property, property, "{failure}");
     }

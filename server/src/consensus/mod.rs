@@ -322,8 +322,9 @@ impl Consensus {
     }
 
     fn on_applied(&mut self, index: u64) {
-        // What was applied before a snapshot was put in place may be told after it.
-        if index > self.node.raft.raft_log.applied() {
+        // What was applied before a snapshot was put in place may be told after it; and the snapshot itself is applied
+        // a moment before the log begins anew behind it, which [`Event::Installed`] tells.
+        if self.installing.is_none() && index > self.node.raft.raft_log.applied() {
             self.node.advance_apply_to(index);
         }
     }

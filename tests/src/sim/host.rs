@@ -3,6 +3,7 @@
 use super::check::Violation;
 use super::context::{Context, Event, Halt, Step};
 use super::net;
+use super::planted::Planted;
 use super::server::{Server, deliver};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -115,6 +116,8 @@ impl Host {
     /// The server is gone. `seed` decides what is left of what was not synced.
     pub(super) fn stop(&mut self, ctx: &mut Context, power: bool, seed: u64) {
         let next = if power { self.disk.after_crash(seed) } else { self.disk.after_kill() };
+        let wiped = ctx.planted == Some(Planted::WipedVoterVotes) && ctx.dice.chance(300);
+        let next = if wiped { SimDisk::new() } else { next };
         let old = std::mem::replace(&mut self.disk, next);
         old.lose_power();
         if let Some(server) = self.server.take() {

@@ -47,6 +47,8 @@ pub(super) enum Parcel {
         /// Which stream.
         stream: u64,
     },
+    /// What a planted fault brings to a leader.
+    Forged(Vec<u8>),
     /// The receiver has all, or will have nothing of it.
     Taken {
         /// Which stream.
@@ -54,8 +56,15 @@ pub(super) enum Parcel {
         /// Has it?
         ok: bool,
     },
-    /// The link to the sender is known to be down.
+    /// Something for the sender of this is known to be lost.
+    Lost,
+    /// The link to the sender of this is known to be down.
     Down,
+    /// The sender gave the stream up.
+    TreeBroken {
+        /// Which stream.
+        stream: u64,
+    },
 }
 
 /// See the module's text.
@@ -125,7 +134,7 @@ fn lose(ctx: &mut Context, from: usize, to: usize, message: &PeerMessage) {
     ctx.note("network", format_args!("loses s{} > s{} {}", from + 1, to + 1, words_of(message)));
     if ctx.dice.chance(300) {
         let later = ctx.dice.below(LINK_DOWN_US_MAX);
-        put(ctx, to, from, later, Parcel::Down);
+        put(ctx, to, from, later, Parcel::Lost);
     }
 }
 
@@ -172,6 +181,12 @@ pub(super) fn part(ctx: &mut Context, host: usize) {
     ctx.net.trouble(now_us);
 }
 
+/// One end of a stream tells the other that it gave up, which it learns whatever happens.
+pub(super) fn give_up(ctx: &mut Context, from: usize, to: usize, parcel: Parcel) {
+    let later = ctx.dice.below(LINK_DOWN_US_MAX);
+    put(ctx, from, to, later, parcel);
+}
+
 fn put(ctx: &mut Context, from: usize, to: usize, later: u64, parcel: Parcel) {
     ctx.net.written += 1;
     let number = ctx.net.written;
@@ -200,14 +215,23 @@ pub(super) fn arrive(ctx: &mut Context, hosts: &mut [Host], number: u64) -> (usi
             lose(ctx, from, to, &message);
             Ok(())
         }
+        (Parcel::Lost, Some(server)) => {
+            server.on_lost(ctx, id_of(from));
+            Ok(())
+        }
         (Parcel::Down, Some(server)) => server.on_link_down(ctx, id_of(from)),
-        (Parcel::Down, None) => Ok(()),
+        (Parcel::TreeBroken { stream }, Some(server)) => server.on_tree_broken(stream),
+        (Parcel::Lost | Parcel::Down | Parcel::TreeBroken { .. }, None) => Ok(()),
         (Parcel::Tree { stream, message }, Some(server)) if whole => {
             server.on_tree(ctx, id_of(from), stream, message)
         }
         (Parcel::Chunk { stream, bytes }, Some(server)) if whole => server.on_chunk(stream, &bytes),
         (Parcel::TreeEnd { stream }, Some(server)) if whole => server.on_tree_end(ctx, stream),
-        (Parcel::Taken { stream, ok }, Some(server)) if whole => {
+        (Parcel::Forged(command), Some(server)) => {
+            server.on_forged(ctx, command);
+            Ok(())
+        }
+        (Parcel::Taken { stream, ok }, Some(server)) if whole || !ok => {
             server.on_taken(ctx, stream, ok);
             Ok(())
         }

@@ -19,11 +19,23 @@ pub enum Planted {
     LoseReport,
     /// Replies of one turn change places.
     SwapReplies,
+    /// A leader counts what it sends to a follower as durable there.
+    MinorityAsQuorum,
+    /// A write that is forwarded to the leader is proposed there twice, the second time without its tag.
+    ForwardTwice,
+    /// A leader that was deposed goes on to expire sessions, and the log takes it.
+    DeposedLeaderExpires,
+    /// A server that takes another's tree forgets the entry behind it, as from a snapshot that lacks its last one.
+    SkipEntryOnInstall,
+    /// A sync is answered from what the server has, without asking who leads.
+    SyncWithoutQuorum,
+    /// A server that lost its disk comes back and votes as if nothing had happened.
+    WipedVoterVotes,
 }
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 8] = [
+    pub const ALL: [Planted; 14] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -32,5 +44,24 @@ impl Planted {
         Planted::ExpireEarly,
         Planted::LoseReport,
         Planted::SwapReplies,
+        Planted::MinorityAsQuorum,
+        Planted::ForwardTwice,
+        Planted::DeposedLeaderExpires,
+        Planted::SkipEntryOnInstall,
+        Planted::SyncWithoutQuorum,
+        Planted::WipedVoterVotes,
     ];
+
+    /// Does it take several servers?
+    pub fn is_of_ensemble(self) -> bool {
+        matches!(
+            self,
+            Planted::MinorityAsQuorum
+                | Planted::ForwardTwice
+                | Planted::DeposedLeaderExpires
+                | Planted::SkipEntryOnInstall
+                | Planted::SyncWithoutQuorum
+                | Planted::WipedVoterVotes
+        )
+    }
 }

@@ -111,6 +111,8 @@ pub(super) struct Server {
     /// Handled, and not yet published.
     unpublished: bool,
     leads: bool,
+    /// The planted fault: its service takes itself for the leader's for ever.
+    deposed: bool,
     tree_options: TreeOptions,
     exporter: Exporter,
     /// Trees on their way to others.
@@ -229,6 +231,7 @@ impl Server {
             service_timer: u64::MAX,
             unpublished: false,
             leads: false,
+            deposed: false,
             tree_options,
             exporter,
             sending: Vec::new(),
@@ -376,6 +379,18 @@ impl Server {
         for event in std::mem::take(&mut self.consensus_in) {
             received |= matches!(event, consensus::Event::SnapshotReceived { .. });
             match event {
+                consensus::Event::Submit(more) if ctx.planted == Some(Planted::SyncWithoutQuorum) => {
+                    for submission in more {
+                        match submission {
+                            Submission::Sync(token) => {
+                                let event = service::Event::ReadAt { index: 0, tokens: vec![token] };
+                                self.service_in.push_back(ToService::Event(event));
+                                self.wake(ctx, Step::Service);
+                            }
+                            other => submissions.push(other),
+                        }
+                    }
+                }
                 consensus::Event::Submit(more) => submissions.extend(more),
                 event => self.tell_consensus(now, event)?,
             }

@@ -114,7 +114,8 @@ impl fmt::Display for Failure {
 /// Run one seed to its end.
 pub fn run(run: Run) -> Result<Summary, Failure> {
     let mut dice = Dice::new(run.seed);
-    let setup = Setup::draw(run.seed, &mut dice, run.servers);
+    let servers = run.servers.or(run.planted.filter(|p| p.is_of_ensemble()).map(|_| 3));
+    let setup = Setup::draw(run.seed, &mut dice, servers);
     let mut world = World::new(Context::new(dice, setup, run.planted, Trace::new(run.trace)));
     let violation = match catch_unwind(AssertUnwindSafe(|| world.run())) {
         Ok(Ok(())) => return Ok(world.summary()),

@@ -39,10 +39,10 @@ impl Durable {
         })
     }
 
-    pub(super) fn on_step(&self, server: usize, history: &History, service: &Service) -> Verdict {
+    pub(super) fn on_step(&self, server: usize, history: &History, service: &Service, leads: bool) -> Verdict {
         let applied = service.tree().position().index;
         // `has_epoch` says that the new leader's first entry is applied: everything old lies before it.
-        if service.has_epoch() {
+        if leads && service.has_epoch() {
             let owed = self.owed[server];
             hold(applied >= owed, PROPERTY, || {
                 format!("a server leads at entry {applied}; {owed} was committed before it was started")

@@ -175,7 +175,8 @@ impl Checks {
         self.history.on_installed(position)
     }
 
-    /// The service of a server took a step. `calm_since_us`: since when all servers reach each other.
+    /// The service of a server took a step. `calm_since_us`: since when all servers reach each
+    /// other. `leads`: it takes itself for the leader's.
     pub fn on_step(
         &mut self,
         now_us: u64,
@@ -183,11 +184,12 @@ impl Checks {
         service: &Service,
         committed: u64,
         calm_since_us: u64,
+        leads: bool,
     ) -> Verdict {
         pointers::on_step(service, committed)?;
         digests::on_step(&self.history, service)?;
         self.zxids.on_step(server, service)?;
-        self.durable.on_step(server, &self.history, service)?;
+        self.durable.on_step(server, &self.history, service, leads)?;
         self.ephemerals.on_step(now_us, server, service, calm_since_us)
     }
 

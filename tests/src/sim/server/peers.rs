@@ -2,24 +2,26 @@
 
 use super::{Server, ToService};
 use crate::sim::context::{Context, Halt, Step};
-use crate::sim::net::{self, host_of, id_of};
-use warren_server::{consensus, service};
-use warren_transport::peer::{Ask, PeerMessage, ServerId};
+use crate::sim::net::{self, Parcel, host_of, id_of};
+use crate::sim::planted::Planted;
+use warren_server::consensus::{self, Submission};
+use warren_server::service;
+use warren_storage::{Command, Logged};
+use warren_transport::peer::{Ask, Forward, Forwarded, PeerMessage, RaftKind, RaftMessage, ServerId};
 
 impl Server {
     /// A message of another server arrives.
     pub(in crate::sim) fn on_message(&mut self, ctx: &mut Context, from: ServerId, message: PeerMessage) {
         match message {
             PeerMessage::Raft(_) | PeerMessage::Forward(_) | PeerMessage::ForwardAck(_) => {
+                if let (Some(Planted::ForwardTwice), PeerMessage::Forward(forward)) = (ctx.planted, &message)
+                {
+                    self.propose_again(forward);
+                }
                 self.consensus_in.push(consensus::Event::Peer { from, message });
                 self.wake(ctx, Step::Consensus);
             }
             PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) => {
-                if let PeerMessage::Touches(touches) = &message {
-                    for session in &touches.sessions {
-                        ctx.checks.ephemerals.on_heard(ctx.now_us, self.host, *session);
-                    }
-                }
                 self.service_in.push_back(ToService::Event(service::Event::Peer { from, message }));
                 self.wake(ctx, Step::Service);
             }
@@ -42,16 +44,28 @@ impl Server {
         }
     }
 
+    /// Something that was sent to another server is lost.
+    pub(in crate::sim) fn on_lost(&mut self, ctx: &mut Context, server: ServerId) {
+        self.consensus_in.push(consensus::Event::Unreachable { server });
+        self.wake(ctx, Step::Consensus);
+    }
+
     /// The link to another server is known to be down.
     pub(in crate::sim) fn on_link_down(&mut self, ctx: &mut Context, server: ServerId) -> Result<(), Halt> {
         ctx.note(&self.name, format_args!("the link to s{server} is down"));
-        self.consensus_in.push(consensus::Event::Unreachable { server });
-        self.wake(ctx, Step::Consensus);
+        self.on_lost(ctx, server);
         self.break_streams(ctx, server)
     }
 
     /// Consensus or service has something for another server.
     pub(super) fn on_send(&mut self, ctx: &mut Context, to: ServerId, message: PeerMessage) {
+        if let (Some(Planted::MinorityAsQuorum), PeerMessage::Raft(append)) = (ctx.planted, &message) {
+            if append.kind == RaftKind::Append {
+                let message = PeerMessage::Raft(taken(append));
+                self.consensus_in.push(consensus::Event::Peer { from: to, message });
+                self.wake(ctx, Step::Consensus);
+            }
+        }
         net::send(ctx, self.host, host_of(to), message);
     }
 
@@ -69,5 +83,57 @@ impl Server {
         self.service_in.push_back(ToService::Event(service::Event::Leader { term, leader }));
         self.wake(ctx, Step::Service);
         Ok(())
+    }
+
+    /// The planted fault: forwarded commands are proposed without their tags.
+    fn propose_again(&mut self, forward: &Forward) {
+        if self.consensus.facts().leader != Some(id_of(self.host)) {
+            return;
+        }
+        let untagged = forward.requests.iter().filter_map(|request| match request {
+            Forwarded::Command(bytes) => {
+                let logged = Logged::decode(bytes).ok().filter(|logged| logged.tag.is_some())?;
+                Some(Submission::Command(Logged { tag: None, ..logged }.encode()))
+            }
+            Forwarded::OpenSession { .. } => None,
+        });
+        self.consensus_in.push(consensus::Event::Submit(untagged.collect()));
+    }
+
+    /// The planted fault: what a deposed leader asks for is brought to the one that leads, as if it were that one's.
+    pub(super) fn expire_as_deposed(&mut self, ctx: &mut Context, submissions: &[Submission]) {
+        let Some(leader) = self.consensus.facts().leader.filter(|leader| *leader != id_of(self.host)) else {
+            return;
+        };
+        let now = ctx.checks.history.latest().zxid().epoch();
+        for submission in submissions {
+            let Submission::LeaderOnly(bytes) = submission else { continue };
+            let Ok(mut logged) = Logged::decode(bytes) else { continue };
+            if let Command::Expire { epoch, .. } = &mut logged.command {
+                *epoch = now;
+                net::stream(ctx, self.host, host_of(leader), Parcel::Forged(logged.encode()));
+            }
+        }
+    }
+
+    /// See [`Server::expire_as_deposed`].
+    pub(in crate::sim) fn on_forged(&mut self, ctx: &mut Context, command: Vec<u8>) {
+        let submissions = vec![Submission::LeaderOnly(command)];
+        self.consensus_in.push(consensus::Event::Submit(submissions));
+        self.wake(ctx, Step::Consensus);
+    }
+}
+
+/// What a follower says that has all of this on its disk.
+fn taken(append: &RaftMessage) -> RaftMessage {
+    RaftMessage {
+        kind: RaftKind::AppendResponse,
+        to: append.from,
+        from: append.to,
+        index: append.entries.last().map_or(append.index, |last| last.index),
+        log_term: 0,
+        entries: Vec::new(),
+        snapshot: None,
+        ..append.clone()
     }
 }

@@ -8,6 +8,7 @@ use crate::sim::planted::Planted;
 use warren_server::consensus::{self, Submission};
 use warren_server::service;
 use warren_storage::{Command, Logged};
+use warren_transport::peer::PeerMessage;
 
 impl Server {
     pub(super) fn on_service(&mut self, ctx: &mut Context) -> Result<(), Halt> {
@@ -39,9 +40,19 @@ impl Server {
             Some(ToService::Event(event)) => event,
             None => service::Event::Tick,
         };
+        if let service::Event::Peer { message: PeerMessage::Touches(touches), .. } = &event {
+            for session in &touches.sessions {
+                ctx.checks.ephemerals.on_heard(ctx.now_us, self.host, *session);
+            }
+        }
         if let service::Event::Leader { leader, .. } = &event {
-            self.leads = *leader == Some(id_of(self.host));
+            let led = std::mem::replace(&mut self.leads, *leader == Some(id_of(self.host)));
             ctx.checks.ephemerals.on_leads(ctx.now_us, self.host, self.leads);
+            self.deposed |= led && !self.leads && ctx.planted == Some(Planted::DeposedLeaderExpires);
+        }
+        if self.deposed && matches!(event, service::Event::Leader { .. }) {
+            // The planted fault: it is not told.
+            return Ok(());
         }
         let mut now = ctx.now_at(self.host);
         if ctx.planted == Some(Planted::ExpireEarly) {
@@ -49,12 +60,15 @@ impl Server {
         }
         self.service.handle(now, event).map_err(|e| Halt::exit("the tree cannot be read or written", e))?;
         let calm_since_us = ctx.net.calm_since_us(ctx.now_us);
-        ctx.checks.on_step(ctx.now_us, self.host, &self.service, self.committed, calm_since_us)?;
+        ctx.checks.on_step(ctx.now_us, self.host, &self.service, self.committed, calm_since_us, self.leads)?;
         while let Some(action) = self.service.poll_action() {
             match action {
                 service::Action::Submit(submissions) => {
                     for submission in &submissions {
                         self.look_for_expiry(ctx, submission)?;
+                    }
+                    if self.deposed {
+                        self.expire_as_deposed(ctx, &submissions);
                     }
                     self.consensus_in.push(consensus::Event::Submit(submissions));
                     self.wake(ctx, Step::Consensus);

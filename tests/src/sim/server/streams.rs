@@ -3,6 +3,7 @@
 use super::{LogJob, Server, ToService};
 use crate::sim::context::{Context, Event, Halt, Step};
 use crate::sim::net::{self, Parcel, host_of};
+use crate::sim::planted::Planted;
 use std::sync::Arc;
 use warren_server::{consensus, service};
 use warren_storage::tree::{Export, Import, Position, Staged};
@@ -84,11 +85,26 @@ impl Server {
     /// The link broke: so do the streams on it.
     pub(super) fn break_streams(&mut self, ctx: &mut Context, server: ServerId) -> Result<(), Halt> {
         let broken: Vec<u64> = self.sending.iter().filter(|s| s.to == server).map(|s| s.stream).collect();
-        broken.into_iter().for_each(|stream| self.on_taken(ctx, stream, false));
-        if let Some(receiving) = self.receiving.take_if(|receiving| receiving.from == server) {
-            receiving.import.abandon().map_err(|e| Halt::exit("what was received cannot be removed", e))?;
+        for stream in broken {
+            net::give_up(ctx, self.host, host_of(server), Parcel::TreeBroken { stream });
+            self.on_taken(ctx, stream, false);
+        }
+        let from = self.receiving.as_ref().filter(|receiving| receiving.from == server);
+        if let Some(stream) = from.map(|receiving| receiving.stream) {
+            net::give_up(ctx, self.host, host_of(server), Parcel::Taken { stream, ok: false });
+            self.on_tree_broken(stream)?;
         }
         Ok(())
+    }
+
+    /// There will be no more of this tree.
+    pub(in crate::sim) fn on_tree_broken(&mut self, stream: u64) -> Result<(), Halt> {
+        match self.receiving.take_if(|receiving| receiving.stream == stream) {
+            Some(receiving) => {
+                receiving.import.abandon().map_err(|e| Halt::exit("what was received cannot be removed", e))
+            }
+            None => Ok(()),
+        }
     }
 
     /// Another server begins to send its tree.
@@ -163,6 +179,7 @@ impl Server {
             .map_err(|e| Halt::exit("the log cannot be begun anew", e))?;
         ctx.checks.majority.on_log_reset(self.host);
         ctx.note(&self.name, format_args!("log: begins anew behind {}", head.index));
+        self.forget = u64::from(ctx.planted == Some(Planted::SkipEntryOnInstall));
         self.log_busy = false;
         self.consensus_in.push(consensus::Event::Installed { number });
         self.wake(ctx, Step::Consensus);
