@@ -342,7 +342,7 @@ impl<'a> Entry<'a> {
             Entry::Batch { commands, .. } => {
                 commands.iter().map(|command| command.len() + LENGTH_BYTES).sum()
             }
-            Entry::NewEpoch { .. } => 0,
+            Entry::NewEpoch { .. } | Entry::Introduce { .. } => 0,
         };
         let encoded = Vec::with_capacity(space + SPACE_BYTES);
         postcard::to_extend(self, encoded).expect("an entry encodes into a growing buffer")
@@ -394,7 +394,8 @@ mod tests {
         let entry = Entry::Batch { origin, time_ms: 7, rules: Rules::default(), commands: vec![&one, &one] };
         let bytes = entry.encode();
         // As if its bytes were encoded one by one.
-        let epoch = Entry::Batch { time_ms: 7, rules: Rules::default(), commands: Vec::new() }.encode();
+        let epoch =
+            Entry::Batch { origin, time_ms: 7, rules: Rules::default(), commands: Vec::new() }.encode();
         let mut by_one = epoch[..epoch.len() - 1].to_vec();
         by_one.extend(postcard::to_allocvec(&vec![one.clone(), one.clone()]).unwrap());
         assert_eq!(bytes, by_one);

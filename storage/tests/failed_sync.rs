@@ -7,7 +7,8 @@ use warren_storage::Disk as _;
 use warren_storage::log::{Append, Log, LogOptions, LogRecord, RecordKind};
 use warren_storage::simdisk::SimDisk;
 
-const OPTIONS: LogOptions = LogOptions { segment_bytes_max: 20_000, ahead_bytes: 1, cache_bytes: 0 };
+const OPTIONS: LogOptions =
+    LogOptions { segment_bytes_max: 20_000, ahead_bytes: 1, journal_bytes: 80 << 10, cache_bytes: 0 };
 /// Appends in each life. Each is a page or two, so that a later one does not write the pages of an earlier one again.
 const APPENDS: u64 = 12;
 

@@ -144,7 +144,7 @@ impl Engine {
     }
 
     /// What another server said, to the machine that understands it.
-    pub(super) fn from_peer(&self, from: ServerId, message: PeerMessage) {
+    pub(super) fn hear_peer(&self, from: ServerId, message: PeerMessage) {
         match message {
             PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) => {
                 self.service.push(ToService::Event(service::Event::Peer { from, message }));

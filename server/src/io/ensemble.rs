@@ -299,7 +299,7 @@ impl LinkHandler for Handler {
                     ensemble.send(from, PeerMessage::Answer(answer));
                 });
             }
-            (message, Some((engine, _))) => engine.from_peer(from, message),
+            (message, Some((engine, _))) => engine.hear_peer(from, message),
         }
     }
 

@@ -8,7 +8,8 @@ use crate::tree::{Digest, Import, ImportError};
 use crate::{AclRef, Disk, IdRef};
 use std::sync::Arc;
 
-const LOG: LogOptions = LogOptions { segment_bytes_max: 4_000, ahead_bytes: 1, cache_bytes: 1_000 };
+const LOG: LogOptions =
+    LogOptions { segment_bytes_max: 4_000, ahead_bytes: 1, journal_bytes: 80 << 10, cache_bytes: 1_000 };
 /// What the snapshot is of.
 const SNAPSHOT: Position = Position { index: 200, term: 3 };
 /// What the receiver had checkpointed, and what it knew as committed.

@@ -170,7 +170,12 @@ impl Cluster {
         let now = self.now;
         let server = self.at(id);
         let disk: SharedDisk = Arc::new(server.disk.clone());
-        let options = LogOptions { segment_bytes_max: 2_048, ahead_bytes: 4_096, cache_bytes: 1_024 };
+        let options = LogOptions {
+            segment_bytes_max: 2_048,
+            ahead_bytes: 4_096,
+            journal_bytes: 16_384,
+            cache_bytes: 1_024,
+        };
         let (mut log, mut recovered) = Log::open(disk, options).unwrap();
         if recovered.last_index < server.checkpoint.index {
             log.reset(server.checkpoint.index, server.checkpoint.term, None).unwrap();

@@ -39,7 +39,13 @@ impl Durable {
         })
     }
 
-    pub(super) fn on_step(&self, server: usize, history: &History, service: &Service, leads: bool) -> Verdict {
+    pub(super) fn on_step(
+        &self,
+        server: usize,
+        history: &History,
+        service: &Service,
+        leads: bool,
+    ) -> Verdict {
         let applied = service.tree().position().index;
         // `has_epoch` says that the new leader's first entry is applied: everything old lies before it.
         if leads && service.has_epoch() {

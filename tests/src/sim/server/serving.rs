@@ -60,7 +60,14 @@ impl Server {
         }
         self.service.handle(now, event).map_err(|e| Halt::exit("the tree cannot be read or written", e))?;
         let calm_since_us = ctx.net.calm_since_us(ctx.now_us);
-        ctx.checks.on_step(ctx.now_us, self.host, &self.service, self.committed, calm_since_us, self.leads)?;
+        ctx.checks.on_step(
+            ctx.now_us,
+            self.host,
+            &self.service,
+            self.committed,
+            calm_since_us,
+            self.leads,
+        )?;
         while let Some(action) = self.service.poll_action() {
             match action {
                 service::Action::Submit(submissions) => {
