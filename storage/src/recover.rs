@@ -74,6 +74,9 @@ pub enum RecoverError {
 
 /// Open what is on `disk`, or begin with an empty tree and log.
 pub fn recover(disk: SharedDisk, tree: TreeOptions, log: LogOptions) -> Result<Recovered, RecoverError> {
+    // A process that was killed may have left a file whose name is not durable. What is acknowledged from here on must not
+    // go with it.
+    disk.sync_folder().map_err(TreeError::from)?;
     let tree = Tree::open(disk.clone(), tree)?;
     let at = tree.position();
     if at.index > 0 && !log::exists(&*disk).map_err(LogError::from)? {

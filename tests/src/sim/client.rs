@@ -170,6 +170,14 @@ impl Client {
         if *budget == 0 || self.outstanding > 200 {
             return;
         }
+        if hosts.len() > 1 && ctx.dice.chance(150) {
+            // Alone, so that nothing but the sync makes the read fresh.
+            *budget -= 1;
+            for request in [Request::Sync { path: "/" }, Request::GetChildren { path: "/", watch: false }] {
+                self.ask(ctx, connection, &Asked::Plain(request));
+            }
+            return;
+        }
         let count = ctx.dice.between(1, ctx.setup.pipeline_max).min(*budget);
         *budget -= count;
         for _ in 0..count {

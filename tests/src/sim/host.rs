@@ -20,6 +20,8 @@ pub(super) struct Host {
     pub(super) server: Option<Server>,
     /// Servers started so far.
     pub(super) lives: u32,
+    /// The server's process stands still until then, µs.
+    paused_until_us: u64,
     /// The server is told that its disk is below its reserve.
     refusing: bool,
 }
@@ -27,7 +29,7 @@ pub(super) struct Host {
 impl Host {
     /// A machine with an empty disk.
     pub(super) fn new(number: usize) -> Host {
-        Host { number, disk: SimDisk::new(), server: None, lives: 0, refusing: false }
+        Host { number, disk: SimDisk::new(), server: None, lives: 0, paused_until_us: 0, refusing: false }
     }
 
     /// Who it is, for the trace.
@@ -58,8 +60,20 @@ impl Host {
         Ok(())
     }
 
+    /// The server's process stands still for a while. What is sent to it waits.
+    pub(super) fn pause(&mut self, ctx: &mut Context, us: u64) {
+        let name = self.name(ctx);
+        ctx.note("FAULT", format_args!("{name}: stands still for {us} µs"));
+        self.paused_until_us = ctx.now_us + us;
+        ctx.net.trouble(self.paused_until_us);
+    }
+
     /// A step of the server in this life.
     pub(super) fn step(&mut self, ctx: &mut Context, life: u32, step: Step) -> Result<(), Halt> {
+        if ctx.now_us < self.paused_until_us {
+            ctx.at(self.paused_until_us, Event::Server(self.number, life, step));
+            return Ok(());
+        }
         match &mut self.server {
             Some(server) if server.life == life => outlive(|| server.step(ctx, step)),
             _ => Ok(()),
@@ -92,7 +106,8 @@ impl Host {
         if self.disk.faults() == 0 {
             return Err(Violation { property: "stops only for a reason", what: why.to_owned() });
         }
-        // The machine usually runs on: the next process finds in the system's cache what a failed sync did not write.
+        // The machine usually runs on: the next process finds in the system's cache what a failed sync did not write, and
+        // what the former one had not come to sync. Where the power was to go, it is the process alone that was killed.
         let power = ctx.dice.chance(300);
         self.crash(ctx, power);
         Ok(())
@@ -117,7 +132,7 @@ impl Host {
         if let Some(server) = self.server.take() {
             server.die();
         }
-        self.refusing = false;
+        (self.refusing, self.paused_until_us) = (false, 0);
         net::part(ctx, self.number);
         ctx.checks.on_stopped(self.number);
         cut(ctx, self.number);
@@ -181,6 +196,7 @@ impl Host {
 
     /// Nothing of it is broken any more, and nothing will be.
     pub(super) fn heal(&mut self, ctx: &mut Context) {
+        self.paused_until_us = 0;
         self.disk.set_capacity(None);
         self.disk.call_off();
         if self.refusing {

@@ -16,6 +16,10 @@ pub struct Setup {
     pub blackouts_per_mille: u64,
     /// In a thousand faults, so many hand leadership over.
     pub transfers_per_mille: u64,
+    /// In a thousand faults, so many let a server stand still, as a stopped process does.
+    pub pauses_per_mille: u64,
+    /// It does for at most this, µs.
+    pub pause_us_max: u64,
     /// A server that went stays away for at most this, µs.
     pub downtime_us_max: u64,
     /// Clients.
@@ -108,6 +112,8 @@ impl Setup {
             },
             blackouts_per_mille: some(&mut ensemble, 200),
             transfers_per_mille: some(&mut ensemble, 400),
+            pauses_per_mille: some(&mut ensemble, 400),
+            pause_us_max: *ensemble.pick(&[300_000, 2_000_000, 10_000_000]),
             downtime_us_max: match servers {
                 1 => 300_000,
                 _ => *ensemble.pick(&[100_000, 1_000_000, 5_000_000]),
@@ -140,6 +146,8 @@ impl Setup {
             network: Network::default(),
             blackouts_per_mille: 0,
             transfers_per_mille: 0,
+            pauses_per_mille: 0,
+            pause_us_max: 0,
             downtime_us_max: 0,
             clients: 0,
             requests: 0,

@@ -333,6 +333,10 @@ impl World {
             let to = (to < hosts.len()).then(|| net::id_of(to));
             ctx.note("FAULT", format_args!("leadership is handed over to {to:?}"));
             hosts.iter_mut().filter_map(|host| host.server.as_mut()).for_each(|s| s.transfer(ctx, to));
+        } else if ctx.dice.chance(ctx.setup.pauses_per_mille) {
+            let (host, us) =
+                (ctx.dice.below(hosts.len() as u64) as usize, ctx.dice.below(ctx.setup.pause_us_max));
+            hosts[host].pause(ctx, us);
         } else if ctx.dice.chance(ctx.setup.blackouts_per_mille) {
             ctx.note("FAULT", format_args!("all servers stop"));
             let power = ctx.dice.chance(500);

@@ -23,8 +23,12 @@ pub struct Ephemerals {
     heard: Vec<BTreeMap<SessionId, u64>>,
     /// Since when each server leads without interruption, µs.
     leads_since: Vec<Option<u64>>,
-    /// Which servers asked to expire which attachment of a session.
-    asked: BTreeSet<(SessionId, u32, usize)>,
+    /// Which servers asked to expire which attachment of a session, and its timeout, ms.
+    asked: BTreeMap<(SessionId, u32, usize), i32>,
+    /// When the client of an attachment spoke to its server, µs.
+    spoke: BTreeMap<(SessionId, u32), u64>,
+    /// Attachments that were expired although their clients had spoken shortly before: when that was, µs.
+    expired: BTreeMap<(SessionId, u32), u64>,
     /// How much the longest stall may be, µs.
     pub stall_us_max: u64,
 }
@@ -34,7 +38,9 @@ impl Ephemerals {
         Ephemerals {
             heard: vec![BTreeMap::new(); servers],
             leads_since: vec![None; servers],
-            asked: BTreeSet::new(),
+            asked: BTreeMap::new(),
+            spoke: BTreeMap::new(),
+            expired: BTreeMap::new(),
             stall_us_max: 0,
         }
     }
@@ -57,6 +63,25 @@ impl Ephemerals {
     /// When anybody last heard of it.
     fn heard_us(&self, session: SessionId) -> u64 {
         self.heard.iter().filter_map(|heard| heard.get(&session)).copied().max().unwrap_or(0)
+    }
+
+    /// A server takes a request of a client with this attachment of its session.
+    pub fn on_spoke(&mut self, now_us: u64, server: usize, session: SessionId, generation: u32) {
+        self.on_heard(now_us, server, session);
+        self.spoke.insert((session, generation), now_us);
+    }
+
+    /// A server says something to a client with this attachment of its session. A server that cannot tell the leader of
+    /// a client must not let it believe in locks that others may have: when the session is expired all the same,
+    /// nothing more is said.
+    pub fn on_answered(&self, now_us: u64, session: SessionId, generation: u32) -> Verdict {
+        let Some(at) = self.expired.get(&(session, generation)) else { return Ok(()) };
+        hold(now_us <= *at, PROPERTY, || {
+            format!(
+                "session {session:#x} was expired {} µs ago, shortly after its client spoke, and is still served",
+                now_us - at
+            )
+        })
     }
 
     /// What was applied: ephemerals go with their sessions.
@@ -82,9 +107,15 @@ impl Ephemerals {
         if let (Command::Expire { session, generation, .. }, Some(_), Some(leader)) =
             (&logged.command, ended, leader)
         {
-            hold(self.asked.contains(&(*session, *generation, leader)), PROPERTY, || {
+            let timeout_ms = self.asked.get(&(*session, *generation, leader));
+            hold(timeout_ms.is_some(), PROPERTY, || {
                 format!("session {session:#x} is expired, and s{} which leads did not ask for it", leader + 1)
             })?;
+            let timeout_us = timeout_ms.map_or(0, |ms| *ms as u64 * 1_000);
+            let spoke = self.spoke.get(&(*session, *generation)).copied().unwrap_or(0);
+            if now_us - spoke < timeout_us * 2 / 3 {
+                self.expired.insert((*session, *generation), now_us);
+            }
         }
         let mut by_delete = BTreeSet::new();
         let ops: &[Op<'_>] = match &logged.command {
@@ -123,7 +154,7 @@ impl Ephemerals {
         generation: u32,
         timeout_ms: i32,
     ) -> Verdict {
-        self.asked.insert((session, generation, server));
+        self.asked.insert((session, generation, server), timeout_ms);
         let heard = self.heard[server].get(&session).copied().unwrap_or(0);
         let heard = heard.max(self.leads_since[server].unwrap_or(0));
         let silent_us = now_us.saturating_sub(heard);

@@ -18,7 +18,7 @@
 //! | [`replies`] | replies in session order, and true | DESIGN §4 | xids in order; a write's reply is its outcome in the log; a read's reply is, byte by byte, the answer from the tree at its header's zxid |
 //! | [`linear`] | writes linearizable, reads at their place | DESIGN §4, §6 | the zxid of a reply to a write or sync, and of a read behind a sync, is above all that was acknowledged to anybody before the request was sent; a read sees exactly the writes of its session in front of it |
 //! | [`watches`] | events before replies, each once | DESIGN §3 ⑪, §4 | a model of every connection's watches: exactly the expected events, in order, before any reply at or behind their zxid, never before the reply that armed them |
-//! | [`ephemerals`] | ephemerals end with their session, and only then | DESIGN §6 | at a session's end all of them go under its zxid, none goes otherwise but by a delete; no session is expired that the leader heard of within its timeout, nor by anybody but the leader; none lives much longer |
+//! | [`ephemerals`] | ephemerals end with their session, and only then | DESIGN §6 | at a session's end all of them go under its zxid, none goes otherwise but by a delete; no session is expired that the leader heard of within its timeout, nor by anybody but the leader, nor while its client is answered all the time; none lives much longer |
 //! | [`sequences`] | sequence names unique and rising | DESIGN §6 | for each parent, over its whole life |
 //! | [`heal`] | serves again within a bound | DESIGN §6 | after the last fault every client gets a session, a write, a sync and a read |
 

@@ -74,13 +74,16 @@ impl Server {
             if !client.attached {
                 client.attached = true;
                 ctx.checks.on_attached(id, session, generation);
-                ctx.checks.ephemerals.on_heard(ctx.now_us, self.host, session);
+                ctx.checks.ephemerals.on_spoke(ctx.now_us, self.host, session, generation);
             }
             if client.connection.facts.received > client.received {
-                ctx.checks.ephemerals.on_heard(ctx.now_us, self.host, session);
+                ctx.checks.ephemerals.on_spoke(ctx.now_us, self.host, session, generation);
             }
         }
         client.received = client.connection.facts.received;
+        if let (Some((session, generation)), false) = (session, client.out.is_empty()) {
+            ctx.checks.ephemerals.on_answered(ctx.now_us, session, generation)?;
+        }
         match ctx.planted {
             Some(Planted::WatchAfterReply) => {
                 swap(&mut client.out, |first, second| first == xid::NOTIFICATION && second > 0)
