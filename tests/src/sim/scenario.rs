@@ -180,6 +180,9 @@ impl Stage {
 
     /// Where everybody stands.
     fn stand(&mut self) {
+        if self.ctx.snapshots > 0 {
+            self.told.push(format!("trees sent so far: {}", self.ctx.snapshots));
+        }
         for host in &self.hosts {
             let name = format!("server {}", host.number + 1);
             self.told.push(match &host.server {

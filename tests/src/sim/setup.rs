@@ -157,7 +157,7 @@ impl Setup {
             stalls_per_mille: 0,
             stall_us_max: 0,
             tree_bytes: 16 << 20,
-            segment_bytes: 1 << 20,
+            segment_bytes: if servers == 1 { 1 << 20 } else { 256 },
             log_cache_bytes: 1 << 20,
             outstanding_per_connection_max: 1_000,
             checkpoint_interval_ms: 60_000,

@@ -23,14 +23,20 @@ pub struct Ephemerals {
     heard: Vec<BTreeMap<SessionId, u64>>,
     /// Since when each server leads without interruption, µs.
     leads_since: Vec<Option<u64>>,
-    /// Which servers asked to expire which attachment of a session, and its timeout, ms.
-    asked: BTreeMap<(SessionId, u32, usize), i32>,
-    /// When the client of an attachment spoke to its server, µs.
-    spoke: BTreeMap<(SessionId, u32), u64>,
-    /// Attachments that were expired although their clients had spoken shortly before: when that was, µs.
+    /// Which servers asked to expire which attachment of a session, and whether its client had spoken all the while, to
+    /// whomever.
+    asked: BTreeMap<(SessionId, u32, usize), bool>,
+    /// When the client of an attachment spoke to its server, and since when it did so without long pauses, µs.
+    spoke: BTreeMap<(SessionId, u32), (u64, u64)>,
+    /// Attachments that were expired although their clients had spoken all the while: when, µs.
     expired: BTreeMap<(SessionId, u32), u64>,
     /// How much the longest stall may be, µs.
     pub stall_us_max: u64,
+}
+
+/// A client that never pauses for longer than this keeps its session, if its server can tell the leader.
+fn pause_us_max(timeout_ms: i32) -> u64 {
+    timeout_ms as u64 * 1_000 * 2 / 3
 }
 
 impl Ephemerals {
@@ -66,9 +72,20 @@ impl Ephemerals {
     }
 
     /// A server takes a request of a client with this attachment of its session.
-    pub fn on_spoke(&mut self, now_us: u64, server: usize, session: SessionId, generation: u32) {
+    pub fn on_spoke(
+        &mut self,
+        now_us: u64,
+        server: usize,
+        session: SessionId,
+        generation: u32,
+        timeout_ms: i32,
+    ) {
         self.on_heard(now_us, server, session);
-        self.spoke.insert((session, generation), now_us);
+        let (last, since) = self.spoke.entry((session, generation)).or_insert((now_us, now_us));
+        if now_us - *last > pause_us_max(timeout_ms) {
+            *since = now_us;
+        }
+        *last = now_us;
     }
 
     /// A server says something to a client with this attachment of its session. A server that cannot tell the leader of
@@ -78,7 +95,7 @@ impl Ephemerals {
         let Some(at) = self.expired.get(&(session, generation)) else { return Ok(()) };
         hold(now_us <= *at, PROPERTY, || {
             format!(
-                "session {session:#x} was expired {} µs ago, shortly after its client spoke, and is still served",
+                "session {session:#x} was expired {} µs ago though its client had spoken, and is still served",
                 now_us - at
             )
         })
@@ -107,13 +124,11 @@ impl Ephemerals {
         if let (Command::Expire { session, generation, .. }, Some(_), Some(leader)) =
             (&logged.command, ended, leader)
         {
-            let timeout_ms = self.asked.get(&(*session, *generation, leader));
-            hold(timeout_ms.is_some(), PROPERTY, || {
+            let asked = self.asked.get(&(*session, *generation, leader)).copied();
+            hold(asked.is_some(), PROPERTY, || {
                 format!("session {session:#x} is expired, and s{} which leads did not ask for it", leader + 1)
             })?;
-            let timeout_us = timeout_ms.map_or(0, |ms| *ms as u64 * 1_000);
-            let spoke = self.spoke.get(&(*session, *generation)).copied().unwrap_or(0);
-            if now_us - spoke < timeout_us * 2 / 3 {
+            if asked == Some(true) {
                 self.expired.insert((*session, *generation), now_us);
             }
         }
@@ -154,7 +169,10 @@ impl Ephemerals {
         generation: u32,
         timeout_ms: i32,
     ) -> Verdict {
-        self.asked.insert((session, generation, server), timeout_ms);
+        let spoken = self.spoke.get(&(session, generation)).is_some_and(|(last, since)| {
+            now_us - last < pause_us_max(timeout_ms) && now_us - since > timeout_ms as u64 * 1_000
+        });
+        self.asked.insert((session, generation, server), spoken);
         let heard = self.heard[server].get(&session).copied().unwrap_or(0);
         let heard = heard.max(self.leads_since[server].unwrap_or(0));
         let silent_us = now_us.saturating_sub(heard);

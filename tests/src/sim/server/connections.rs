@@ -70,14 +70,15 @@ impl Server {
             client.mailbox.clear_marks();
         }
         let session = client.connection.session().map(|a| (a.session, a.generation));
+        let timeout_ms = client.connection.session().map_or(0, |a| a.timeout_ms);
         if let Some((session, generation)) = session {
             if !client.attached {
                 client.attached = true;
                 ctx.checks.on_attached(id, session, generation);
-                ctx.checks.ephemerals.on_spoke(ctx.now_us, self.host, session, generation);
+                ctx.checks.ephemerals.on_spoke(ctx.now_us, self.host, session, generation, timeout_ms);
             }
             if client.connection.facts.received > client.received {
-                ctx.checks.ephemerals.on_spoke(ctx.now_us, self.host, session, generation);
+                ctx.checks.ephemerals.on_spoke(ctx.now_us, self.host, session, generation, timeout_ms);
             }
         }
         client.received = client.connection.facts.received;
