@@ -297,9 +297,12 @@ impl LinkHandler for Handler {
                 let last_index = reader.last_index();
                 engine.look(move |service| {
                     let tree = service.tree();
-                    let answer = match tree.position().index < last_index {
-                        true => Answer::Undecided,
-                        false => Answer::Recorded(tree.recorded_store(from)),
+                    let applied = tree.position().index;
+                    let answer = match (last_index, applied < last_index) {
+                        // It has begun, and waits for a majority that the asker may be needed for.
+                        (0, _) if applied == 0 => Answer::Empty,
+                        (_, true) => Answer::Undecided,
+                        (_, false) => Answer::Recorded(tree.recorded_store(from)),
                     };
                     ensemble.send(from, PeerMessage::Answer(answer));
                 });

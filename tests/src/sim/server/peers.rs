@@ -75,9 +75,11 @@ impl Server {
             self.consensus_in.push(consensus::Event::Met { server: from, store_id });
             self.wake(ctx, Step::Consensus);
             let tree = self.service.tree();
-            match tree.position().index < self.log.reader().last_index() {
-                true => Answer::Undecided,
-                false => Answer::Recorded(tree.recorded_store(from)),
+            let (applied, last_index) = (tree.position().index, self.log.reader().last_index());
+            match (last_index, applied < last_index) {
+                (0, _) if applied == 0 => Answer::Empty,
+                (_, true) => Answer::Undecided,
+                (_, false) => Answer::Recorded(tree.recorded_store(from)),
             }
         };
         net::send(ctx, self.host, host_of(from), PeerMessage::Answer(answer));
