@@ -212,8 +212,10 @@ async fn serve(config: Config) -> Result<(), StartError> {
     while registry.len() > 0 && tokio::time::Instant::now() < patience {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let _ = tokio::task::spawn_blocking(move || engine.stop()).await;
-    tracing::info!("stopped; everything is in a checkpoint");
+    match tokio::task::spawn_blocking(move || engine.stop()).await {
+        Ok(true) => tracing::info!("stopped; everything is in a checkpoint"),
+        _ => tracing::warn!("stopped without a last checkpoint; the next start replays the log"),
+    }
     Ok(())
 }
 
@@ -236,7 +238,8 @@ fn open(
     let start = clock.now();
     let folder = store.display().to_string();
     let mut entropy = SystemEntropy;
-    let disk: SharedDisk = Arc::new(FolderDisk::open(store)?);
+    let folder_disk = Arc::new(FolderDisk::open(store)?);
+    let disk: SharedDisk = folder_disk.clone();
     let memory = u64::from(config.limits.memory_mb) << 20;
     let options = TreeOptions {
         memory_bytes: memory - memory / LOG_CACHE_SHARE,
@@ -288,7 +291,7 @@ fn open(
         checkpoint_interval: CHECKPOINT_EVERY,
     };
     let service = Service::new(clock.now(), tree, room.clone(), options);
-    let space = Arc::new(Space::new(disk, config.storage.disk_reserve_mb, metrics.clone()));
+    let space = Arc::new(Space::new(folder_disk, config.storage.disk_reserve_mb, room.clone()));
     let parts = Parts {
         clock: *clock,
         consensus,

@@ -1,4 +1,4 @@
-//! The threads of a server: consensus, log, service, checkpoint. Each owns its machine; they talk by inboxes.
+//! The threads of a server: consensus, log, service, checkpoint, tidying up. Each owns its machine; they talk by inboxes.
 
 use super::Clock;
 use super::inbox::Inbox;
@@ -21,14 +21,20 @@ enum LogJob {
     Close(std::sync::mpsc::Sender<()>),
 }
 
-/// What the checkpoint thread does, in order: what takes long and nobody waits for.
+/// What takes long and nobody waits for.
 enum Chore {
+    /// Has a thread to itself: on a full disk it waits, and what the others free is what it waits for.
     Write(Checkpoint),
     /// An overlay nobody reads any more: taking it apart takes time that no client should wait for.
     Drop(Superseded),
     /// Segments of the log that are in a checkpoint; likewise.
     Remove(Forgotten),
 }
+
+/// A last checkpoint may take this long; what it would hold is in the log as well.
+const LAST_CHECKPOINT_MAX: Duration = Duration::from_secs(60);
+/// Closing the log may take this long; what is not closed is repaired by the next start.
+const LOG_CLOSE_MAX: Duration = Duration::from_secs(20);
 
 /// Where the rest of the daemon reaches the threads.
 #[derive(Clone)]
@@ -62,19 +68,20 @@ impl Engine {
     pub(super) fn start(parts: Parts) -> std::io::Result<Engine> {
         let Parts { clock, consensus, service, log, room, metrics, space } = parts;
         let engine = Engine { consensus: Inbox::new(), service: Inbox::new(), log: Inbox::new() };
-        let chores = Inbox::new();
+        let (checkpoints, leavings) = (Inbox::new(), Inbox::new());
         spawn("warren-log", {
+            let (engine, leavings, metrics) = (engine.clone(), leavings.clone(), metrics.clone());
+            let space = space.clone();
+            move || run_log(&clock, log, &engine, &leavings, &metrics, &space)
+        })?;
+        for (name, chores) in [("warren-checkpoint", &checkpoints), ("warren-tidy", &leavings)] {
             let (engine, chores, metrics) = (engine.clone(), chores.clone(), metrics.clone());
             let space = space.clone();
-            move || run_log(&clock, log, &engine, &chores, &metrics, &space)
-        })?;
-        spawn("warren-checkpoint", {
-            let (engine, chores, metrics) = (engine.clone(), chores.clone(), metrics.clone());
-            move || run_chores(&clock, &chores, &engine, &metrics, &space)
-        })?;
+            spawn(name, move || run_chores(&clock, &chores, &engine, &metrics, &space))?;
+        }
         spawn("warren-service", {
-            let (engine, chores, room) = (engine.clone(), chores, room.clone());
-            move || run_service(&clock, service, &engine, &chores, &room)
+            let (engine, room) = (engine.clone(), room.clone());
+            move || run_service(&clock, service, &engine, &checkpoints, &leavings, &room)
         })?;
         spawn("warren-consensus", {
             let engine = engine.clone();
@@ -98,20 +105,25 @@ impl Engine {
         self.consensus.push(consensus::Event::RefuseGrowth(refuse));
     }
 
+    /// Make a checkpoint, unless nothing has changed since the last one.
+    pub(super) fn checkpoint_now(&self) {
+        self.service.push(ToService::Event(service::Event::CheckpointNow));
+    }
+
     /// Have the service thread look at its machine.
     pub(super) fn look(&self, look: impl FnOnce(&Service) + Send + 'static) {
         self.service.push(ToService::Look(Box::new(look)));
     }
 
-    /// Make a last checkpoint and close the log. Waits.
-    pub(super) fn stop(&self) {
+    /// Make a last checkpoint and close the log. Waits, but not for a full disk to have space again: then `false`.
+    pub(super) fn stop(&self) -> bool {
         let (done, wait) = std::sync::mpsc::channel();
-        self.service.push(ToService::Event(service::Event::CheckpointNow));
+        self.checkpoint_now();
         self.service.push(ToService::Settle(done));
-        let _ = wait.recv();
+        let settled = wait.recv_timeout(LAST_CHECKPOINT_MAX).is_ok();
         let (done, wait) = std::sync::mpsc::channel();
         self.log.push(LogJob::Close(done));
-        let _ = wait.recv();
+        wait.recv_timeout(LOG_CLOSE_MAX).is_ok() && settled
     }
 }
 
@@ -203,7 +215,7 @@ fn run_log(
     clock: &Clock,
     log: Log,
     engine: &Engine,
-    chores: &Inbox<Chore>,
+    leavings: &Inbox<Chore>,
     metrics: &Metrics,
     space: &Space,
 ) {
@@ -213,7 +225,7 @@ fn run_log(
     loop {
         engine.log.take(clock, None, &mut jobs);
         // Below the reserve the log waits for the purge that was asked for, and takes it first.
-        if asked && logged_bytes > 2 * LOGGED_BYTES_MAX_FULL && space.is_refusing() {
+        if asked && logged_bytes > 2 * LOGGED_BYTES_MAX_FULL && space.is_tight() {
             let until = clock.now() + PURGE_WAIT_MAX;
             while jobs.iter().all(|job| matches!(job, LogJob::Append { .. }))
                 && !until.since(clock.now()).is_zero()
@@ -252,7 +264,7 @@ fn run_log(
                     let bytes = records.iter().map(|record| record.data.len() as u64).sum::<u64>();
                     logged_bytes += bytes;
                     space.wrote(bytes, engine);
-                    let most = if space.is_refusing() { LOGGED_BYTES_MAX_FULL } else { LOGGED_BYTES_MAX };
+                    let most = if space.is_tight() { LOGGED_BYTES_MAX_FULL } else { LOGGED_BYTES_MAX };
                     if logged_bytes > most && !asked {
                         asked = true;
                         engine.service.push(ToService::Event(service::Event::CheckpointNow));
@@ -262,7 +274,7 @@ fn run_log(
                     (logged_bytes, asked) = (0, false);
                     match open.forget(index) {
                         Ok(forgotten) if forgotten.is_empty() => {}
-                        Ok(forgotten) => chores.push(Chore::Remove(forgotten)),
+                        Ok(forgotten) => leavings.push(Chore::Remove(forgotten)),
                         Err(e) => stop_for("the log cannot be purged", &e),
                     }
                 }
@@ -281,7 +293,8 @@ fn run_service(
     clock: &Clock,
     mut service: Service,
     engine: &Engine,
-    chores: &Arc<Inbox<Chore>>,
+    checkpoints: &Inbox<Chore>,
+    leavings: &Inbox<Chore>,
     room: &Room,
 ) {
     let mut events = Vec::new();
@@ -322,8 +335,8 @@ fn run_service(
                     engine.consensus.push(consensus::Event::Submit(submissions));
                 }
                 service::Action::Applied(index) => engine.consensus.push(consensus::Event::Applied(index)),
-                service::Action::Checkpoint(checkpoint) => chores.push(Chore::Write(checkpoint)),
-                service::Action::Superseded(old) => chores.push(Chore::Drop(old)),
+                service::Action::Checkpoint(checkpoint) => checkpoints.push(Chore::Write(checkpoint)),
+                service::Action::Superseded(old) => leavings.push(Chore::Drop(old)),
                 service::Action::Purge(index) => engine.log.push(LogJob::Purge(index)),
             }
         }
@@ -339,7 +352,7 @@ fn run_chores(clock: &Clock, jobs: &Arc<Inbox<Chore>>, engine: &Engine, metrics:
     // Behind the threads that clients wait for, where cores are few. The kernel's niceness is per thread.
     if let Err(e) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), CHECKPOINT_NICENESS)
     {
-        tracing::debug!("the checkpoint thread runs at normal priority: {e}");
+        tracing::debug!("a thread for chores runs at normal priority: {e}");
     }
     let mut taken = Vec::new();
     loop {
@@ -354,10 +367,11 @@ fn run_chores(clock: &Clock, jobs: &Arc<Inbox<Chore>>, engine: &Engine, metrics:
                 }
                 Chore::Write(checkpoint) => {
                     let start = clock.now();
+                    let rows_bytes = space.rows_bytes();
                     match checkpoint.write() {
                         Ok(written) => {
                             metrics.snapshottime.record(clock.now() - start);
-                            space.look(engine);
+                            space.checkpointed(rows_bytes, engine);
                             engine.service.push(ToService::Event(service::Event::Checkpointed(written)));
                         }
                         Err(e) => stop_for("a checkpoint cannot be written", &e),

@@ -31,4 +31,5 @@ pub use checkpoint::{Checkpoint, Written};
 pub use error::TreeError;
 pub use snapshot::{Digest, Snapshot};
 pub use state::{Position, Pressure, Refusals, Superseded, Tree, TreeOptions};
+pub use tables::FILE;
 pub use znode::Znode;
