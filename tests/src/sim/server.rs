@@ -39,6 +39,12 @@ const SERVICE_BEHIND: usize = 8;
 /// How far the planted fault lets the service's clock run ahead.
 const AHEAD: Duration = Duration::from_millis(2_500);
 
+/// With less than this on the disk, the log and checkpoints wait. More than any of them takes at once, so that a server
+/// that waits never meets the end of the disk in the middle.
+const SPACE_NEEDED: u64 = 4 << 20;
+/// How often they look whether there is space again, µs.
+const SPACE_LOOK_US: u64 = 100_000;
+
 /// The address of a client.
 pub(super) fn address_of(client: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, client as u8))
@@ -88,6 +94,8 @@ pub(super) struct Server {
     service: Service,
     service_in: VecDeque<service::Event>,
     service_timer: u64,
+    /// Does it wait on a full disk, as with space set aside, or fail in the middle of a write?
+    waits_for_space: bool,
     /// Handled, and not yet published.
     unpublished: bool,
     leads: bool,
@@ -186,6 +194,7 @@ impl Server {
             service,
             service_in: VecDeque::new(),
             service_timer: u64::MAX,
+            waits_for_space: ctx.dice.chance(500),
             unpublished: false,
             leads: false,
             checkpoint_jobs: VecDeque::new(),
@@ -373,7 +382,21 @@ impl Server {
         }
     }
 
+    /// The step comes again later, when the disk is full now.
+    fn is_out_of_space(&mut self, ctx: &mut Context, step: Step) -> bool {
+        let waits = self.waits_for_space && self.disk.left_bytes() < SPACE_NEEDED;
+        if waits {
+            ctx.note("server", format_args!("{step:?} waits for space"));
+            self.scheduled.push(step);
+            ctx.after(SPACE_LOOK_US, Event::Server(self.life, step));
+        }
+        waits
+    }
+
     fn on_log(&mut self, ctx: &mut Context) -> Result<(), Halt> {
+        if self.is_out_of_space(ctx, Step::Log) {
+            return Ok(());
+        }
         let Some(job) = self.log_jobs.pop_front() else { return Ok(()) };
         match job {
             LogJob::Append { mut number, mut records, mut hard_state } => {
@@ -534,6 +557,9 @@ impl Server {
     // ---- checkpoints ---------------------------------------------------------------------------------------
 
     fn on_checkpoint(&mut self, ctx: &mut Context) -> Result<(), Halt> {
+        if self.is_out_of_space(ctx, Step::Checkpoint) {
+            return Ok(());
+        }
         match self.checkpoint_jobs.pop_front() {
             Some(CheckpointJob::Write(checkpoint)) => {
                 let written =
