@@ -32,6 +32,7 @@ fn planted_faults_are_caught() {
         (Planted::ExpireEarly, "ephemerals end with their session", 20),
         (Planted::LoseReport, "serves again after healing", 20),
         (Planted::SwapReplies, "replies in session order, and true", 5),
+        (Planted::PurgeTooFar, "acknowledged is durable", 20),
     ];
     assert_eq!(expected.len(), Planted::ALL.len());
     for (planted, property, within) in expected {

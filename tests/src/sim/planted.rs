@@ -19,11 +19,13 @@ pub enum Planted {
     LoseReport,
     /// Replies of one turn change places.
     SwapReplies,
+    /// The log is purged segment by segment, whether a checkpoint holds them or not.
+    PurgeTooFar,
 }
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 8] = [
+    pub const ALL: [Planted; 9] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -32,5 +34,6 @@ impl Planted {
         Planted::ExpireEarly,
         Planted::LoseReport,
         Planted::SwapReplies,
+        Planted::PurgeTooFar,
     ];
 }

@@ -130,6 +130,7 @@ impl Server {
             cache_bytes: ctx.setup.log_cache_bytes,
         };
         let (log, recovered) = Log::open(shared, options).map_err(|e| Halt::exit("open the log", e))?;
+        ctx.checks.on_recovered(tree.position().index, recovered.first_index)?;
         let id = consensus::raft_id(SERVER_ID, 1);
         if tree.conf_state().is_empty() {
             tree.set_conf_state(consensus::found(id));
@@ -178,7 +179,7 @@ impl Server {
             skip_acl: false,
             authentication: Authentication::default(),
         };
-        ctx.checks.on_started(&service, recovered.first_index)?;
+        ctx.checks.on_started(&service)?;
         let mut server = Server {
             life,
             disk,
@@ -439,6 +440,9 @@ impl Server {
 
     fn on_logged(&mut self, ctx: &mut Context, number: u64) -> Result<(), Halt> {
         self.log_busy = false;
+        if ctx.planted == Some(Planted::PurgeTooFar) {
+            self.log.purge(u64::MAX).map_err(|e| Halt::exit("the log cannot be purged", e))?;
+        }
         let told = match ctx.planted {
             // It was told long ago.
             Some(Planted::AcknowledgeBeforeSync) => false,

@@ -18,17 +18,16 @@ pub struct Durable {
 }
 
 impl Durable {
-    pub(super) fn on_started(
-        &mut self,
-        history: &History,
-        service: &Service,
-        first_log_index: u64,
-    ) -> Verdict {
-        self.owed = history.position().index;
-        let tree = service.tree().position().index;
+    /// Before consensus sees it: what lies between could be nobody's.
+    pub(super) fn on_recovered(&self, tree: u64, first_log_index: u64) -> Verdict {
         hold(first_log_index <= tree + 1, PROPERTY, || {
             format!("the log begins at {first_log_index} and the checkpoint ends at {tree}")
-        })?;
+        })
+    }
+
+    pub(super) fn on_started(&mut self, history: &History, service: &Service) -> Verdict {
+        self.owed = history.position().index;
+        let tree = service.tree().position().index;
         hold(tree <= self.owed, PROPERTY, || {
             format!("the checkpoint holds entry {tree}, and only {} was ever committed", self.owed)
         })

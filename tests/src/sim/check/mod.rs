@@ -117,9 +117,14 @@ impl Checks {
 
     // ---- the server ----------------------------------------------------------------------------------------
 
-    /// A server was started on what a crash left.
-    pub fn on_started(&mut self, service: &Service, first_log_index: u64) -> Verdict {
-        self.durable.on_started(&self.history, service, first_log_index)?;
+    /// This is what a crash left: a checkpoint at `tree`, and a log that begins at `first_log_index`.
+    pub fn on_recovered(&mut self, tree: u64, first_log_index: u64) -> Verdict {
+        self.durable.on_recovered(tree, first_log_index)
+    }
+
+    /// A server was started on it.
+    pub fn on_started(&mut self, service: &Service) -> Verdict {
+        self.durable.on_started(&self.history, service)?;
         self.zxids.on_started();
         self.ephemerals.on_started();
         Ok(())
