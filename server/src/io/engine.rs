@@ -11,7 +11,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
-use warren_storage::log::{Append, Forgotten, HardState, Log, LogRecord};
+use warren_storage::log::{Append, Forgotten, HardState, Log, LogRecord, join};
 use warren_storage::tree::{Checkpoint, Superseded};
 
 /// What the log thread does, in order.
@@ -247,11 +247,7 @@ fn run_log(
                         else {
                             break;
                         };
-                        if let Some(first) = more.first() {
-                            records.retain(|r| r.index < first.index);
-                        }
-                        records.extend(more);
-                        hard_state = later.or(hard_state);
+                        join(&mut records, &mut hard_state, more, later);
                         number = n;
                     }
                     let start = clock.now();

@@ -25,4 +25,4 @@ mod tests;
 pub use error::LogError;
 pub use reader::LogReader;
 pub use tables::{HardState, LogRecord, RecordKind};
-pub use writer::{Append, Forgotten, Log, LogOptions, Recovered};
+pub use writer::{Append, Forgotten, Log, LogOptions, Recovered, join};

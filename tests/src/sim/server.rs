@@ -22,7 +22,7 @@ use warren_server::metrics::Metrics;
 use warren_server::moment::Moment;
 use warren_server::room::Room;
 use warren_server::service::{self, Service, ServiceOptions};
-use warren_storage::log::{Append, HardState, Log, LogOptions, LogRecord};
+use warren_storage::log::{Append, HardState, Log, LogOptions, LogRecord, join};
 use warren_storage::simdisk::SimDisk;
 use warren_storage::tree::{Checkpoint, Superseded, Written};
 use warren_storage::{Command, Logged, Rules, SharedDisk, Tree, TreeOptions};
@@ -408,11 +408,7 @@ impl Server {
                     else {
                         break;
                     };
-                    if let Some(first) = more.first() {
-                        records.retain(|r| r.index < first.index);
-                    }
-                    records.extend(more);
-                    hard_state = later.or(hard_state);
+                    join(&mut records, &mut hard_state, more, later);
                     number = n;
                 }
                 ctx.note(
