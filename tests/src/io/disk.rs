@@ -2,7 +2,7 @@
 //! space again.
 
 use super::daemon::{Daemon, LOOK_EVERY, PATIENCE, eventually};
-use super::rng::Rng;
+use crate::sim::Dice;
 use std::fs;
 use std::io;
 use std::path::Path;
@@ -87,8 +87,8 @@ impl Trial {
         // What is freed later.
         let ballast = fs::File::create(folder.join("ballast"))?;
         rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, RESERVE_MB << 20)?;
-        let mut rng = Rng::new(u64::from(std::process::id()));
-        let mut daemon = Daemon::new(warrend, folder, SETTINGS, &mut rng)?;
+        let mut dice = Dice::new(u64::from(std::process::id()));
+        let mut daemon = Daemon::new(warrend, folder, SETTINGS, &mut dice)?;
         daemon.start()?;
         let connection = connect(&daemon)?;
         let mut mortal = connect(&daemon)?;
