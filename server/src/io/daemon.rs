@@ -372,6 +372,7 @@ async fn join(
     let ensemble = Ensemble::new(
         settings.clone(),
         &opened.tree,
+        opened.is_empty(),
         opened.tree_options,
         opened.disk.clone(),
         u64::from(config.storage.disk_reserve_mb) << 20,

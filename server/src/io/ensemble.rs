@@ -34,6 +34,8 @@ pub(super) enum LinkState {
 pub(super) struct Ensemble {
     pub(super) config: config::Ensemble,
     store_id: u64,
+    /// The store holds nothing: this server may have to ask before it takes part.
+    empty: bool,
     disk: SharedDisk,
     reserve_bytes: u64,
     tree_options: TreeOptions,
@@ -49,10 +51,11 @@ pub(super) struct Ensemble {
 }
 
 impl Ensemble {
-    /// Of the server whose tree this is.
+    /// Of the server whose tree this is; `empty`: nothing was ever written or promised with its store.
     pub(super) fn new(
         config: config::Ensemble,
         tree: &Tree,
+        empty: bool,
         tree_options: TreeOptions,
         disk: SharedDisk,
         reserve_bytes: u64,
@@ -65,6 +68,7 @@ impl Ensemble {
         Arc::new(Ensemble {
             config,
             store_id,
+            empty,
             disk,
             reserve_bytes,
             tree_options,
@@ -279,7 +283,8 @@ impl LinkHandler for Handler {
         let ensemble = &self.0;
         match (message, ensemble.engine.get()) {
             (PeerMessage::Ask(_), None) => {
-                if let Some(links) = ensemble.links.get() {
+                // One with history says nothing before it knows what it has: it is asked again.
+                if let (true, Some(links)) = (ensemble.empty, ensemble.links.get()) {
                     let _ = links.send(from, PeerMessage::Answer(Answer::Empty));
                 }
             }
@@ -292,9 +297,12 @@ impl LinkHandler for Handler {
                 let last_index = reader.last_index();
                 engine.look(move |service| {
                     let tree = service.tree();
-                    let answer = match tree.position().index < last_index {
-                        true => Answer::Undecided,
-                        false => Answer::Recorded(tree.recorded_store(from)),
+                    let applied = tree.position().index;
+                    let answer = match (last_index, applied < last_index) {
+                        // It has begun, and waits for a majority that the asker may be needed for.
+                        (0, _) if applied == 0 => Answer::Empty,
+                        (_, true) => Answer::Undecided,
+                        (_, false) => Answer::Recorded(tree.recorded_store(from)),
                     };
                     ensemble.send(from, PeerMessage::Answer(answer));
                 });

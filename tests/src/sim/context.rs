@@ -55,6 +55,8 @@ pub(super) enum Step {
     Checkpoint,
     /// What it wrote is reported.
     Checkpointed,
+    /// A server with an empty store asks again whether it may take part.
+    Ask,
     /// The next chunk of this tree is sent.
     Stream(u64),
     /// A received tree is in place, and the log's thread learns of it.

@@ -208,8 +208,7 @@ pub(super) fn arrive(ctx: &mut Context, hosts: &mut [Host], number: u64) -> (usi
     let done = match (parcel, server) {
         (Parcel::Message(message), Some(server)) if reaches => {
             ctx.note("network", format_args!("s{} > s{} {}", from + 1, to + 1, words_of(&message)));
-            server.on_message(ctx, id_of(from), message);
-            Ok(())
+            server.on_message(ctx, id_of(from), message)
         }
         (Parcel::Message(message), _) => {
             lose(ctx, from, to, &message);
@@ -222,7 +221,7 @@ pub(super) fn arrive(ctx: &mut Context, hosts: &mut [Host], number: u64) -> (usi
         (Parcel::Down, Some(server)) => server.on_link_down(ctx, id_of(from)),
         (Parcel::TreeBroken { stream }, Some(server)) => server.on_tree_broken(stream),
         (Parcel::Lost | Parcel::Down | Parcel::TreeBroken { .. }, None) => Ok(()),
-        (Parcel::Tree { stream, message }, Some(server)) if whole => {
+        (Parcel::Tree { stream, message }, Some(server)) if whole && server.takes_part() => {
             server.on_tree(ctx, id_of(from), stream, message)
         }
         (Parcel::Chunk { stream, bytes }, Some(server)) if whole => server.on_chunk(ctx, stream, &bytes),

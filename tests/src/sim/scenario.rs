@@ -16,6 +16,7 @@
 //! > servers 3                                      in front of everything else; then the steps above name a server:
 //! > alice connects to 2 [MS]; > kill 2; > start 2; > checkpoint 2; > hold log 2
 //! > kill leader; > start all; > alice connects to leader      …or the leader, a follower, or all of them
+//! > wipe follower                                it goes, and its disk is lost
 //! > alone leader; > apart 1 2 | 3; > join          who reaches whom
 //! > hand over to 2                                 the leader gives leadership to server 2
 //! > elect                                          time passes until one leads whom a majority follows
@@ -35,6 +36,7 @@ use super::world::{arrive, server_of};
 use super::{Dice, Setup, net, partition};
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
+use warren_storage::simdisk::SimDisk;
 use warren_storage::{Acl, CreateMode, Op};
 use warren_transport::reply::{OpResult, code};
 use warren_transport::request::{AddWatchMode, SetWatches, WatcherType};
@@ -106,6 +108,7 @@ fn thread_of(step: Step) -> &'static str {
         Step::Consensus | Step::ConsensusTimer(_) | Step::Repeat => "consensus",
         Step::Log | Step::Logged(_) | Step::Installed => "log",
         Step::Stream(_) => "stream",
+        Step::Ask => "ask",
         Step::Service | Step::ServiceTimer(_) => "service",
         Step::Publish => "publish",
         Step::Checkpoint | Step::Checkpointed => "checkpoint",
@@ -200,14 +203,20 @@ impl Stage {
         let until = self.ctx.now_us + us;
         while self.ctx.next_us().is_some_and(|at| at <= until) {
             let Some(event) = self.ctx.next() else { break };
-            if let Err(halt) = self.happen(event) {
-                self.told.push(format!("!! {halt:?}"));
+            match self.happen(event) {
+                (_, Ok(())) => {}
+                (host, Err(Halt::Exit(why))) => {
+                    self.told.push(format!("server {} stops: {why}", host + 1));
+                    self.stop(host, false);
+                }
+                (_, Err(halt)) => self.told.push(format!("!! {halt:?}")),
             }
         }
         self.ctx.now_us = until;
     }
 
-    fn happen(&mut self, event: Event) -> Result<(), Halt> {
+    /// At which host, and what came of it.
+    fn happen(&mut self, event: Event) -> (usize, Result<(), Halt>) {
         let Stage { ctx, hosts, held, waiting, .. } = self;
         match event {
             Event::Server(host, _, step)
@@ -216,22 +225,22 @@ impl Stage {
                     .any(|(name, of)| name == thread_of(step) && of.is_none_or(|of| of == host)) =>
             {
                 waiting.push(event);
-                Ok(())
+                (host, Ok(()))
             }
-            Event::Server(host, life, step) => hosts[host].step(ctx, life, step),
-            Event::Letter(number) => net::arrive(ctx, hosts, number).1,
+            Event::Server(host, life, step) => (host, hosts[host].step(ctx, life, step)),
+            Event::Letter(number) => net::arrive(ctx, hosts, number),
             Event::ToServer(id) => {
                 arrive(ctx, id, true);
                 if let Some(server) = server_of(ctx, hosts, id) {
                     server.wake_connection(ctx, id);
                 }
-                Ok(())
+                (0, Ok(()))
             }
             Event::ToClient(id) => {
                 arrive(ctx, id, false);
-                self.read(id)
+                (0, self.read(id))
             }
-            _ => Ok(()),
+            _ => (0, Ok(())),
         }
     }
 
@@ -296,6 +305,12 @@ impl Stage {
             }
             ["kill", rest @ ..] => self.meant(rest)?.into_iter().for_each(|host| self.stop(host, false)),
             ["start", rest @ ..] => self.meant(rest)?.into_iter().for_each(|host| self.start(host)),
+            ["wipe", rest @ ..] => {
+                for host in self.meant(rest)? {
+                    self.stop(host, true);
+                    self.hosts[host].disk = SimDisk::new();
+                }
+            }
             ["checkpoint", rest @ ..] => {
                 for host in self.meant(rest)? {
                     if let Some(server) = &mut self.hosts[host].server {

@@ -26,6 +26,7 @@ use streams::{Receiving, Sending};
 use warren_server::connection::{Connection, Limits};
 use warren_server::consensus::{self, Consensus, Submission, Timers};
 use warren_server::entropy::Entropy as _;
+use warren_server::founding::Founding;
 use warren_server::identity::Authentication;
 use warren_server::mailbox::Mailbox;
 use warren_server::metrics::Metrics;
@@ -119,6 +120,8 @@ pub(super) struct Server {
     /// Handled, and not yet published.
     unpublished: bool,
     leads: bool,
+    /// Its store is empty, and it has not heard from enough others that it may take part.
+    founding: Option<Founding>,
     /// The planted fault: its service takes itself for the leader's for ever.
     deposed: bool,
     tree_options: TreeOptions,
@@ -213,7 +216,10 @@ impl Server {
             container_unused_max: Duration::from_secs(5),
             checkpoint_interval: Duration::from_millis(ctx.setup.checkpoint_interval_ms),
         };
-        let (exporter, store_id) = (tree.exporter(), tree.store_id());
+        let exporter = tree.exporter();
+        let empty = checkpoint.index == 0 && recovered.last_index == 0 && recovered.hard_state.term == 0;
+        let asks = empty && ctx.setup.servers > 1 && ctx.planted != Some(Planted::WipedVoterVotes);
+        let founding = asks.then(|| Founding::new(tree.store_id(), ctx.setup.servers));
         let service = Service::new(now, tree, room.clone(), options);
         let limits = Limits {
             packet_bytes_max: 1 << 20,
@@ -248,6 +254,7 @@ impl Server {
             waits_for_space: ctx.dice.chance(500),
             unpublished: false,
             leads: false,
+            founding,
             deposed: false,
             tree_options,
             exporter,
@@ -265,8 +272,10 @@ impl Server {
             ),
             scheduled: Vec::new(),
         };
-        server.introduce(ctx, store_id);
-        server.wake(ctx, Step::Consensus);
+        match server.founding {
+            Some(_) => server.ask(ctx),
+            None => server.begin(ctx),
+        }
         Ok(server)
     }
 
@@ -278,6 +287,11 @@ impl Server {
     /// Does it take itself for the leader?
     pub(super) fn leads(&self) -> bool {
         self.leads
+    }
+
+    /// Did its consensus begin?
+    pub(super) fn takes_part(&self) -> bool {
+        self.founding.is_none()
     }
 
     /// How its consensus stands.
@@ -353,6 +367,10 @@ impl Server {
                 }
                 Ok(())
             }
+            Step::Ask => {
+                self.ask(ctx);
+                Ok(())
+            }
             Step::Stream(stream) => self.on_stream(ctx, stream),
             Step::Installed => self.on_installed(ctx),
             Step::Connection(id) => self.on_connection(ctx, id),
@@ -390,6 +408,9 @@ impl Server {
     // ---- consensus -----------------------------------------------------------------------------------------
 
     fn on_consensus(&mut self, ctx: &mut Context) -> Result<(), Halt> {
+        if self.founding.is_some() {
+            return Ok(());
+        }
         let now = ctx.now_at(self.host);
         let mut submissions: Vec<Submission> = Vec::new();
         let (mut received, mut installs) = (false, false);

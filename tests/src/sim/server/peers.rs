@@ -1,18 +1,30 @@
 //! What a server hears of the others and tells them.
 
 use super::{Server, ToService};
-use crate::sim::context::{Context, Halt, Step};
+use crate::sim::context::{Context, Event, Halt, Step};
 use crate::sim::net::{self, Parcel, host_of, id_of};
 use crate::sim::planted::Planted;
 use warren_server::consensus::{self, Submission};
+use warren_server::founding::Verdict;
 use warren_server::service;
 use warren_storage::{Command, Logged};
-use warren_transport::peer::{Ask, Forward, Forwarded, PeerMessage, RaftKind, RaftMessage, ServerId};
+use warren_transport::peer::{Answer, Ask, Forward, Forwarded, PeerMessage, RaftKind, RaftMessage, ServerId};
+
+/// How often a server with an empty store asks, µs.
+const ASK_EVERY_US: u64 = 100_000;
 
 impl Server {
     /// A message of another server arrives.
-    pub(in crate::sim) fn on_message(&mut self, ctx: &mut Context, from: ServerId, message: PeerMessage) {
+    pub(in crate::sim) fn on_message(
+        &mut self,
+        ctx: &mut Context,
+        from: ServerId,
+        message: PeerMessage,
+    ) -> Result<(), Halt> {
         match message {
+            // Before it takes part, nobody counts on it.
+            _ if self.founding.is_some()
+                && !matches!(message, PeerMessage::Ask(_) | PeerMessage::Answer(_)) => {}
             PeerMessage::Raft(_) | PeerMessage::Forward(_) | PeerMessage::ForwardAck(_) => {
                 if let (Some(Planted::ForwardTwice), PeerMessage::Forward(forward)) = (ctx.planted, &message)
                 {
@@ -25,23 +37,69 @@ impl Server {
                 self.service_in.push_back(ToService::Event(service::Event::Peer { from, message }));
                 self.wake(ctx, Step::Service);
             }
-            PeerMessage::Ask(Ask { store_id }) => {
-                self.consensus_in.push(consensus::Event::Met { server: from, store_id });
-                self.wake(ctx, Step::Consensus);
-            }
-            PeerMessage::Answer(_) => {}
+            PeerMessage::Ask(Ask { store_id }) => self.on_ask(ctx, from, store_id),
+            PeerMessage::Answer(answer) => return self.on_answer(ctx, from, answer),
+        }
+        Ok(())
+    }
+
+    /// Take part.
+    pub(super) fn begin(&mut self, ctx: &mut Context) {
+        if !self.consensus.is_alone() {
+            let store_id = self.service.tree().store_id();
+            self.consensus_in.push(consensus::Event::Met { server: id_of(self.host), store_id });
+            self.ask_all(ctx);
+        }
+        self.wake(ctx, Step::Consensus);
+    }
+
+    /// As long as it does not know whether it may take part.
+    pub(super) fn ask(&mut self, ctx: &mut Context) {
+        if self.founding.is_some() {
+            self.ask_all(ctx);
+            ctx.after(ASK_EVERY_US, Event::Server(self.host, self.life, Step::Ask));
         }
     }
 
-    /// Say whose store this is, to itself and to all.
-    pub(super) fn introduce(&mut self, ctx: &mut Context, store_id: u64) {
-        if self.consensus.is_alone() {
-            return;
-        }
-        self.consensus_in.push(consensus::Event::Met { server: id_of(self.host), store_id });
+    fn ask_all(&mut self, ctx: &mut Context) {
+        let store_id = self.service.tree().store_id();
         for other in (0..ctx.setup.servers).filter(|other| *other != self.host) {
             net::send(ctx, self.host, other, PeerMessage::Ask(Ask { store_id }));
         }
+    }
+
+    fn on_ask(&mut self, ctx: &mut Context, from: ServerId, store_id: u64) {
+        let answer = if self.founding.is_some() {
+            Answer::Empty
+        } else {
+            self.consensus_in.push(consensus::Event::Met { server: from, store_id });
+            self.wake(ctx, Step::Consensus);
+            let tree = self.service.tree();
+            let (applied, last_index) = (tree.position().index, self.log.reader().last_index());
+            match (last_index, applied < last_index) {
+                (0, _) if applied == 0 => Answer::Empty,
+                (_, true) => Answer::Undecided,
+                (_, false) => Answer::Recorded(tree.recorded_store(from)),
+            }
+        };
+        net::send(ctx, self.host, host_of(from), PeerMessage::Answer(answer));
+    }
+
+    fn on_answer(&mut self, ctx: &mut Context, from: ServerId, answer: Answer) -> Result<(), Halt> {
+        let Some(founding) = &mut self.founding else { return Ok(()) };
+        founding.hear(from, answer);
+        let verdict = founding.verdict();
+        match verdict {
+            Verdict::Wait => return Ok(()),
+            Verdict::Wiped { .. } => {
+                return Err(Halt::Exit("its store is empty, and it took part with another one".into()));
+            }
+            Verdict::Found | Verdict::Join => {}
+        }
+        ctx.note(&self.name, format_args!("takes part: {verdict:?}"));
+        self.founding = None;
+        self.begin(ctx);
+        Ok(())
     }
 
     /// Something that was sent to another server is lost.
