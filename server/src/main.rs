@@ -25,6 +25,9 @@ fn main() -> ExitCode {
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
+        // It would print to the very place that took no line, and panic when that fails: a log file on a full disk is no
+        // reason to die.
+        .log_internal_errors(false)
         .init();
     let loaded = match load(&flags) {
         Ok(loaded) => loaded,

@@ -71,7 +71,7 @@ pub trait Disk: Debug + Send + Sync + 'static {
         Ok(false)
     }
 
-    /// Bytes that can still be written.
+    /// Bytes that can still be written, what is set aside for a full disk included.
     fn free_bytes(&self) -> Result<u64, DiskError>;
 }
 

@@ -145,6 +145,12 @@ impl SimDisk {
         self.state.lock().capacity_bytes = bytes;
     }
 
+    /// Bytes that can still be written. Other than [`Disk::free_bytes`] this is no operation.
+    pub fn left_bytes(&self) -> u64 {
+        let state = self.state.lock();
+        state.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes()))
+    }
+
     /// New space of files opened with space ahead holds old data instead of zeros, as on a disk that uses the
     /// files of former segments again.
     pub fn set_stale_space(&self, stale: bool) {
@@ -452,7 +458,7 @@ impl Disk for SimDisk {
 
     fn free_bytes(&self) -> Result<u64, DiskError> {
         self.checked("cannot size", ".", |state| {
-            Ok(state.capacity_bytes.map_or(u64::MAX, |c| c.saturating_sub(state.used_bytes())))
+            Ok(state.capacity_bytes.map_or(u64::MAX, |capacity| capacity.saturating_sub(state.used_bytes())))
         })
     }
 }

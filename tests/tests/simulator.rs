@@ -33,6 +33,7 @@ fn planted_faults_are_caught() {
         (Planted::ExpireEarly, 1, "ephemerals end with their session", 20),
         (Planted::LoseReport, 1, "serves again after healing", 20),
         (Planted::SwapReplies, 1, "replies in session order, and true", 5),
+        (Planted::PurgeTooFar, 1, "acknowledged is durable", 20),
         (Planted::MinorityAsQuorum, 3, "acknowledged is durable", 5),
         (Planted::ForwardTwice, 3, "each tag applied at most once", 5),
         (Planted::DeposedLeaderExpires, 3, "ephemerals end with their session", 20),

@@ -1,8 +1,7 @@
 //! Where a packet begins and ends on the stream of a connection (between steps ① and ② of the walk).
 //!
 //! A packet is an `int` length and that many bytes. Before the session exists, the four bytes of a length may
-//! be a command in four letters instead ([`four_letter_word`]). Facts from ZooKeeper 3.9's
-//! `NIOServerCnxn.readLength` and `command/FourLetterCommands`.
+//! be a command in four letters instead; those are the server's. Facts from ZooKeeper 3.9's `NIOServerCnxn.readLength`.
 
 use bytes::{Buf, BytesMut};
 
@@ -80,78 +79,4 @@ pub(crate) fn begin_frame(out: &mut Vec<u8>) -> usize {
 pub(crate) fn finish_frame(out: &mut [u8], start: usize) {
     let length = i32::try_from(out.len() - start - 4).expect("a packet fits an int");
     out[start..start + 4].copy_from_slice(&length.to_be_bytes());
-}
-
-macro_rules! words {
-    ($($(#[$doc:meta])* $name:ident = $text:literal,)*) => {
-        /// A command in four letters, sent on a fresh connection in place of a packet's length.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub enum Word {
-            $($(#[$doc])* $name,)*
-            /// What telnet sends when its user breaks off. Known so that it is not logged as a bad length; it is
-            /// no command and nothing is answered.
-            TelnetClose,
-        }
-
-        impl Word {
-            /// Every word that is a command.
-            pub const COMMANDS: &[Word] = &[$(Word::$name),*];
-
-            /// The word itself, or what ZooKeeper calls it.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Word::$name => $text,)*
-                    Word::TelnetClose => "telnet close",
-                }
-            }
-        }
-    };
-}
-
-words! {
-    /// The server's configuration.
-    Conf = "conf",
-    /// Every connection with its counters.
-    Cons = "cons",
-    /// Reset the counters of connections.
-    Crst = "crst",
-    /// Bytes on disk.
-    Dirs = "dirs",
-    /// Sessions and their ephemerals.
-    Dump = "dump",
-    /// The process's environment.
-    Envi = "envi",
-    /// The trace mask.
-    Gtmk = "gtmk",
-    /// Digests of the tree by zxid.
-    Hash = "hash",
-    /// `ro` or `rw`.
-    Isro = "isro",
-    /// Metrics.
-    Mntr = "mntr",
-    /// Are you okay?
-    Ruok = "ruok",
-    /// Reset the counters of the server.
-    Srst = "srst",
-    /// The server in short.
-    Srvr = "srvr",
-    /// The server and its connections.
-    Stat = "stat",
-    /// Set the trace mask; the only word that is followed by something: 8 bytes, the mask as a `long`.
-    Stmk = "stmk",
-    /// Watches by session.
-    Wchc = "wchc",
-    /// Watches by path.
-    Wchp = "wchp",
-    /// Watches, counted.
-    Wchs = "wchs",
-}
-
-/// The command that these four bytes are, if they are one. Asked before the session exists, and before the
-/// bytes are taken for a length. (All the words would be lengths far above any limit.)
-pub fn four_letter_word(bytes: &[u8; 4]) -> Option<Word> {
-    if *bytes == [0xff, 0xf4, 0xff, 0xfd] {
-        return Some(Word::TelnetClose);
-    }
-    Word::COMMANDS.iter().copied().find(|word| word.as_str().as_bytes() == bytes)
 }

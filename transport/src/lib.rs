@@ -6,7 +6,7 @@
 //! input is part of what clients can see, it is said at the item that carries it.
 //!
 //! - [`jute`]: the primitive types of the wire, bounded.
-//! - [`frame`]: where a packet begins and ends, and the four-letter words that come instead of one.
+//! - [`frame`]: where a packet begins and ends.
 //! - [`request`]: the handshake and every request, from bytes and to bytes.
 //! - [`reply`]: the handshake's answer, every reply and every watch event, to bytes and from bytes.
 //! - [`peer`]: what servers say to each other.
@@ -21,7 +21,7 @@ pub mod peer;
 pub mod reply;
 pub mod request;
 
-pub use frame::{FrameError, Word, four_letter_word, take_frame};
+pub use frame::{FrameError, take_frame};
 pub use jute::JuteError;
 pub use opcode::Opcode;
 pub use reply::{ConnectResponse, EventType, KeeperState, ReplyHeader, Response, WatcherEvent};

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 use warren_storage::{AclRef, Code, CreateMode, IdRef, Op, Stat};
-use warren_transport::frame::{PACKET_BYTES_MAX, Word, bytes_missing};
+use warren_transport::frame::{PACKET_BYTES_MAX, bytes_missing};
 use warren_transport::jute::Reader;
 use warren_transport::reply::{EventType, KeeperState, OpResult, encode};
 use warren_transport::request::{AddWatchMode, SetWatches, WatcherType};
@@ -298,22 +298,6 @@ fn lengths_of_packets() {
     assert_eq!(take(&[0, 0, 0, 11], 10), Err(FrameError::TooLarge { length: 11, limit: 10 }));
     assert_eq!(take(&[0x80, 0, 0, 0], 10), Err(FrameError::Negative(i32::MIN)));
     assert_eq!(take(&[0xff; 4], 10), Err(FrameError::Negative(-1)));
-}
-
-#[test]
-fn words_in_place_of_a_length() {
-    assert_eq!(four_letter_word(b"ruok"), Some(Word::Ruok));
-    assert_eq!(four_letter_word(&[0xff, 0xf4, 0xff, 0xfd]), Some(Word::TelnetClose));
-    for not in [b"RUOK", b"ruo\0", &[0, 0, 0, 45]] {
-        assert_eq!(four_letter_word(not), None);
-    }
-    assert_eq!(Word::COMMANDS.len(), 18);
-    for &word in Word::COMMANDS {
-        let bytes: [u8; 4] = word.as_str().as_bytes().try_into().unwrap();
-        assert_eq!(four_letter_word(&bytes), Some(word));
-        // No word is a length that could be meant.
-        assert!(i32::from_be_bytes(bytes) > 1 << 30);
-    }
 }
 
 #[test]

@@ -134,7 +134,8 @@ settings! {
     /// How the disk is used.
     storage: Storage {
         /// Space to keep free. Below it, writes that grow data are refused; reads, deletes and session closes go
-        /// on.
+        /// on. A quarter of it is set aside as a file, to finish what is under way on a full disk. Space in the tree's
+        /// file counts, as long as half of this is free on the disk itself.
         disk_reserve_mb: u32 = 256, "MiB";
         /// A segment of the log at most. The repair after a crash takes time by it.
         segment_mb: u32 = 64, "MiB";

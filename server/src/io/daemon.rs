@@ -29,7 +29,7 @@ use tokio::sync::watch;
 use warren_storage::io::{FolderDisk, OpenError};
 use warren_storage::log::{self, Log, LogOptions};
 use warren_storage::tree::{Tree, TreeOptions};
-use warren_storage::{DiskError, RecoverError, Recovered, SharedDisk, recover};
+use warren_storage::{Disk as _, DiskError, RecoverError, Recovered, recover};
 use warren_transport::io::links::{LinkError, LinkTimers, Links, LinksConfig, PeerAddr, TlsFiles};
 
 /// The only server of an ensemble of one.
@@ -272,15 +272,18 @@ async fn serve(config: Config) -> Result<(), StartError> {
     while registry.len() > 0 && tokio::time::Instant::now() < patience {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let _ = tokio::task::spawn_blocking(move || {
+    let stopped = tokio::task::spawn_blocking(move || {
         if let Some(ensemble) = ensemble {
             ensemble.stop();
         }
-        engine.stop();
+        engine.stop()
     })
     .await;
     drop(socket);
-    tracing::info!("stopped; everything is in a checkpoint");
+    match stopped {
+        Ok(true) => tracing::info!("stopped; everything is in a checkpoint"),
+        _ => tracing::warn!("stopped without a last checkpoint; the next start replays the log"),
+    }
     Ok(())
 }
 
@@ -299,7 +302,7 @@ struct Opened {
     tree_options: TreeOptions,
     log: Log,
     found: log::Recovered,
-    disk: SharedDisk,
+    disk: Arc<FolderDisk>,
     folder: String,
 }
 
@@ -319,7 +322,7 @@ fn open(clock: &Clock, config: &Config, store: &Path, metrics: &Arc<Metrics>) ->
     let start = clock.now();
     let folder = store.display().to_string();
     let mut entropy = SystemEntropy;
-    let disk: SharedDisk = Arc::new(FolderDisk::open(store)?);
+    let disk = Arc::new(FolderDisk::open(store)?);
     let memory = u64::from(config.limits.memory_mb) << 20;
     let tree_options = TreeOptions {
         memory_bytes: memory - memory / LOG_CACHE_SHARE,
@@ -432,7 +435,7 @@ fn start(
         checkpoint_interval: CHECKPOINT_EVERY,
     };
     let service = Service::new(clock.now(), tree, room.clone(), options);
-    let space = Arc::new(Space::new(disk, config.storage.disk_reserve_mb, metrics.clone()));
+    let space = Arc::new(Space::new(disk, config.storage.disk_reserve_mb, room.clone()));
     let parts = Parts {
         clock: *clock,
         consensus,

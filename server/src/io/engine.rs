@@ -1,4 +1,4 @@
-//! The threads of a server: consensus, log, service, checkpoint. Each owns its machine; they talk by inboxes.
+//! The threads of a server: consensus, log, service, checkpoint, tidying up. Each owns its machine; they talk by inboxes.
 
 use super::Clock;
 use super::ensemble::Ensemble;
@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-use warren_storage::log::{Append, Forgotten, HardState, Log, LogRecord};
+use warren_storage::log::{Append, Forgotten, HardState, Log, LogRecord, join};
 use warren_storage::tree::{Checkpoint, Position, Superseded, Tree};
 use warren_transport::peer::{PeerMessage, RaftMessage, ServerId, SnapshotHead};
 
@@ -44,14 +44,20 @@ enum LogJob {
     Close(mpsc::Sender<()>),
 }
 
-/// What the checkpoint thread does, in order: what takes long and nobody waits for.
+/// What takes long and nobody waits for.
 enum Chore {
+    /// Has a thread to itself: on a full disk it waits, and what the others free is what it waits for.
     Write(Checkpoint),
     /// An overlay nobody reads any more: taking it apart takes time that no client should wait for.
     Drop(Superseded),
     /// Segments of the log that are in a checkpoint; likewise.
     Remove(Forgotten),
 }
+
+/// A last checkpoint may take this long; what it would hold is in the log as well.
+const LAST_CHECKPOINT_MAX: Duration = Duration::from_secs(60);
+/// Closing the log may take this long; what is not closed is repaired by the next start.
+const LOG_CLOSE_MAX: Duration = Duration::from_secs(20);
 
 /// Where the rest of the daemon reaches the threads.
 #[derive(Clone)]
@@ -108,18 +114,19 @@ impl Engine {
             facts: Arc::default(),
             wanted_from: Arc::new(AtomicU64::new(u64::MAX)),
         };
-        let chores = Inbox::new();
+        let (checkpoints, leavings) = (Inbox::new(), Inbox::new());
         spawn("warren-log", {
-            let (engine, chores) = (engine.clone(), chores.clone());
-            move || run_log(&clock, &engine, &chores)
+            let (engine, leavings) = (engine.clone(), leavings.clone());
+            move || run_log(&clock, &engine, &leavings)
         })?;
-        spawn("warren-checkpoint", {
-            let (engine, chores) = (engine.clone(), chores.clone());
-            move || run_chores(&clock, &chores, &engine, &metrics, &space)
-        })?;
+        for (name, chores) in [("warren-checkpoint", &checkpoints), ("warren-tidy", &leavings)] {
+            let (engine, chores, metrics) = (engine.clone(), chores.clone(), metrics.clone());
+            let space = space.clone();
+            spawn(name, move || run_chores(&clock, &chores, &engine, &metrics, &space))?;
+        }
         spawn("warren-service", {
             let engine = engine.clone();
-            move || run_service(&clock, service, &engine, &chores)
+            move || run_service(&clock, service, &engine, &checkpoints, &leavings, &space)
         })?;
         spawn("warren-consensus", {
             let engine = engine.clone();
@@ -197,6 +204,11 @@ impl Engine {
         self.facts.lock().clone()
     }
 
+    /// Make a checkpoint, unless nothing has changed since the last one.
+    pub(super) fn checkpoint_now(&self) {
+        self.service.push(ToService::Event(service::Event::CheckpointNow));
+    }
+
     /// Have the service thread look at its machine.
     pub(super) fn look(&self, look: impl FnOnce(&Service) + Send + 'static) {
         self.service.push(ToService::Look(Box::new(look)));
@@ -207,15 +219,15 @@ impl Engine {
         self.ensemble.as_ref().expect("an ensemble of one has nobody to write to")
     }
 
-    /// Make a last checkpoint and close the log. Waits.
-    pub(super) fn stop(&self) {
+    /// Make a last checkpoint and close the log. Waits, but not for a full disk to have space again: then `false`.
+    pub(super) fn stop(&self) -> bool {
         let (done, wait) = mpsc::channel();
-        self.service.push(ToService::Event(service::Event::CheckpointNow));
+        self.checkpoint_now();
         self.service.push(ToService::Settle(done));
-        let _ = wait.recv();
+        let settled = wait.recv_timeout(LAST_CHECKPOINT_MAX).is_ok();
         let (done, wait) = mpsc::channel();
         self.log.push(LogJob::Close(done));
-        let _ = wait.recv();
+        wait.recv_timeout(LOG_CLOSE_MAX).is_ok() && settled
     }
 }
 
@@ -394,7 +406,7 @@ impl Keeper {
         records: &[LogRecord],
         hard_state: Option<HardState>,
     ) -> bool {
-        if self.space.is_refusing() {
+        if self.space.is_tight() {
             return false;
         }
         let Some(mut kept) = self.state.try_lock() else { return false };
@@ -420,10 +432,10 @@ impl Keeper {
         let bytes = records.iter().map(|record| record.data.len() as u64).sum::<u64>();
         kept.logged_bytes += bytes;
         self.space.wrote(bytes, engine);
-        let most = if self.space.is_refusing() { LOGGED_BYTES_MAX_FULL } else { LOGGED_BYTES_MAX };
+        let most = if self.space.is_tight() { LOGGED_BYTES_MAX_FULL } else { LOGGED_BYTES_MAX };
         if kept.logged_bytes > most && !kept.asked {
             kept.asked = true;
-            engine.service.push(ToService::Event(service::Event::CheckpointNow));
+            engine.checkpoint_now();
         }
         true
     }
@@ -431,7 +443,7 @@ impl Keeper {
     /// Below the reserve, and so much logged that the purge which was asked for must come first?
     fn must_wait_for_purge(&self) -> bool {
         let kept = &mut *self.state.lock();
-        let must = kept.asked && kept.logged_bytes > 2 * LOGGED_BYTES_MAX_FULL && self.space.is_refusing();
+        let must = kept.asked && kept.logged_bytes > 2 * LOGGED_BYTES_MAX_FULL && self.space.is_tight();
         if must {
             kept.asked = false;
         }
@@ -439,7 +451,7 @@ impl Keeper {
     }
 }
 
-fn run_log(clock: &Clock, engine: &Engine, chores: &Inbox<Chore>) {
+fn run_log(clock: &Clock, engine: &Engine, leavings: &Inbox<Chore>) {
     let keeper = &engine.keeper;
     let mut jobs = Vec::new();
     loop {
@@ -465,11 +477,7 @@ fn run_log(clock: &Clock, engine: &Engine, chores: &Inbox<Chore>) {
                         else {
                             break;
                         };
-                        if let Some(first) = more.first() {
-                            records.retain(|r| r.index < first.index);
-                        }
-                        records.extend(more);
-                        hard_state = later.or(hard_state);
+                        join(&mut records, &mut hard_state, more, later);
                         number = n;
                     }
                     if keeper.append(&mut keeper.state.lock(), clock, engine, &records, hard_state) {
@@ -482,13 +490,13 @@ fn run_log(clock: &Clock, engine: &Engine, chores: &Inbox<Chore>) {
                     let Some(log) = kept.log.as_mut() else { continue };
                     // A follower that is a little behind gets the log, one that is far behind the tree.
                     let wanted = engine.wanted_from.load(Ordering::Relaxed);
-                    let through = match log.bytes() <= KEPT_BYTES_MAX && !keeper.space.is_refusing() {
+                    let through = match log.bytes() <= KEPT_BYTES_MAX && !keeper.space.is_tight() {
                         true => checkpoint.index.min(wanted - 1),
                         false => checkpoint.index,
                     };
                     match log.forget(through) {
                         Ok(forgotten) if forgotten.is_empty() => {}
-                        Ok(forgotten) => chores.push(Chore::Remove(forgotten)),
+                        Ok(forgotten) => leavings.push(Chore::Remove(forgotten)),
                         Err(e) => stop_for("the log cannot be purged", &e),
                     }
                     let first_index = log.reader().first_index();
@@ -524,7 +532,14 @@ fn run_log(clock: &Clock, engine: &Engine, chores: &Inbox<Chore>) {
     }
 }
 
-fn run_service(clock: &Clock, mut service: Service, engine: &Engine, chores: &Arc<Inbox<Chore>>) {
+fn run_service(
+    clock: &Clock,
+    mut service: Service,
+    engine: &Engine,
+    checkpoints: &Inbox<Chore>,
+    leavings: &Inbox<Chore>,
+    space: &Space,
+) {
     let mut events = Vec::new();
     let mut settles: Vec<mpsc::Sender<()>> = Vec::new();
     loop {
@@ -542,6 +557,8 @@ fn run_service(clock: &Clock, mut service: Service, engine: &Engine, chores: &Ar
                         stop_for("the tree cannot be read or written", &e);
                     }
                     service.publish();
+                    // A tree that was received is its own checkpoint.
+                    space.checkpointed(space.rows_bytes(), engine);
                     let _ = done.send(());
                 }
                 ToService::Event(event) => {
@@ -566,8 +583,8 @@ fn run_service(clock: &Clock, mut service: Service, engine: &Engine, chores: &Ar
                 }
                 // Nothing that anybody waits for comes of it.
                 service::Action::Applied(index) => engine.consensus.leave(consensus::Event::Applied(index)),
-                service::Action::Checkpoint(checkpoint) => chores.push(Chore::Write(checkpoint)),
-                service::Action::Superseded(old) => chores.push(Chore::Drop(old)),
+                service::Action::Checkpoint(checkpoint) => checkpoints.push(Chore::Write(checkpoint)),
+                service::Action::Superseded(old) => leavings.push(Chore::Drop(old)),
                 service::Action::Send { to, message } => engine.others().send(to, message),
                 service::Action::Purge(_) => {
                     let tree = service.tree();
@@ -596,7 +613,7 @@ fn run_chores(clock: &Clock, jobs: &Arc<Inbox<Chore>>, engine: &Engine, metrics:
     // Behind the threads that clients wait for, where cores are few. The kernel's niceness is per thread.
     if let Err(e) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), CHECKPOINT_NICENESS)
     {
-        tracing::debug!("the checkpoint thread runs at normal priority: {e}");
+        tracing::debug!("a thread for chores runs at normal priority: {e}");
     }
     let mut taken = Vec::new();
     loop {
@@ -611,10 +628,11 @@ fn run_chores(clock: &Clock, jobs: &Arc<Inbox<Chore>>, engine: &Engine, metrics:
                 }
                 Chore::Write(checkpoint) => {
                     let start = clock.now();
+                    let rows_bytes = space.rows_bytes();
                     match checkpoint.write() {
                         Ok(written) => {
                             metrics.snapshottime.record(clock.now() - start);
-                            space.look(engine);
+                            space.checkpointed(rows_bytes, engine);
                             engine.service.push(ToService::Event(service::Event::Checkpointed(written)));
                         }
                         Err(e) => stop_for("a checkpoint cannot be written", &e),

@@ -137,8 +137,11 @@ metrics! {
         process_resident_memory_bytes Bytes "Memory of the process that is in RAM."
         warren_disk_free_bytes Bytes "Free space on the disk of the data folder."
         warren_disk_below_reserve Flag "1 when free space is below storage.disk_reserve_mb and writes that grow data are refused: free space now."
+        warren_disk_set_aside_bytes Bytes "Space that is set aside in the data folder, so that a checkpoint under way on a full disk can be finished; at 0 it is used up, or the file system cannot do it."
+        warren_disk_waiting Flag "1 while the log or a checkpoint waits because the disk is full and nothing is set aside any more, and with it every write: free space now."
         warren_log_bytes Bytes "Size of the log's segments on disk."
         warren_tree_bytes Bytes "Size of the znode tree on disk."
+        warren_tree_free_bytes Bytes "Space in the tree's file that new znodes take before it grows, at least; deletes add to it, and the disk's reserve counts it as free."
         warren_overlay_bytes Bytes "Memory of changes that wait for a checkpoint; writes slow down when it fills limits.memory_mb."
         warren_cache_bytes Bytes "Memory of cached znodes."
     }

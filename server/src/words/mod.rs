@@ -382,6 +382,20 @@ mod tests {
     }
 
     #[test]
+    fn no_word_is_a_length_that_could_be_meant() {
+        let names: Vec<&str> = Word::ALL.iter().map(|word| word.name()).chain(UNANSWERED).collect();
+        assert_eq!(names.len(), 18, "as many as ZooKeeper has");
+        for name in names {
+            let first = name.as_bytes().try_into().unwrap();
+            assert!(i32::from_be_bytes(first) > 1 << 30);
+            assert!(!matches!(Whitelist::new(&[]).ask(first), Asked::NoWord), "{name}");
+        }
+        for not in [b"RUOK", b"ruo\0"] {
+            assert_eq!(Whitelist::new(&[]).ask(*not), Asked::NoWord);
+        }
+    }
+
+    #[test]
     fn a_server_that_does_not_serve_says_so() {
         let line = "This ZooKeeper instance is not currently serving requests\n";
         assert_eq!(Word::Srvr.while_not_serving(), Some(line));

@@ -248,7 +248,8 @@ impl StorageBackend for AheadBackend {
             ahead.take_pieces(&mut state, at, end);
             while at < end {
                 let n = PIECE_BYTES.min(end - at);
-                ahead.file.write_all_at(&vec![0; n as usize], HEADER_BYTES + at)?;
+                let zeros = vec![0; n as usize];
+                self.folder.reserve.help(|| ahead.file.write_all_at(&zeros, HEADER_BYTES + at))?;
                 at += n;
             }
         }
@@ -265,7 +266,9 @@ impl StorageBackend for AheadBackend {
             if state.mark_pending {
                 let sequence = state.sequence + 1;
                 let mark = encode_mark(sequence, state.len);
-                ahead.file.write_all_at(&mark, sequence % 2 * MARK_PAGE_BYTES)?;
+                self.folder
+                    .reserve
+                    .help(|| ahead.file.write_all_at(&mark, sequence % 2 * MARK_PAGE_BYTES))?;
                 state.sequence = sequence;
                 state.mark_pending = false;
             }
@@ -295,6 +298,6 @@ impl StorageBackend for AheadBackend {
         if grown {
             self.wake.wake(&self.file);
         }
-        ahead.file.write_all_at(data, HEADER_BYTES + offset)
+        self.folder.reserve.help_or_wait(|| ahead.file.write_all_at(data, HEADER_BYTES + offset))
     }
 }

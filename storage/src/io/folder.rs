@@ -9,13 +9,14 @@
 use super::ahead::{AheadBackend, AheadFile, HEADER_BYTES, PIECE_BYTES};
 use super::mend;
 use super::plain::PlainFile;
+use super::reserve::{self, Reserve, ReserveState};
 use crate::disk::{Disk, DiskError, is_full};
 use parking_lot::{Condvar, Mutex};
 use redb::StorageBackend;
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::thread;
@@ -73,6 +74,7 @@ pub(super) struct Folder {
     _lock: File,
     /// Files over zeroed space that are open, so that none is used again under its readers.
     open: Mutex<HashMap<String, Weak<AheadFile>>>,
+    pub(super) reserve: Reserve,
 }
 
 /// The way to the thread that prepares space.
@@ -165,7 +167,9 @@ impl FolderDisk {
                 fs::remove_file(entry.path()).map_err(failed("tidy"))?;
             }
         }
-        let folder = Arc::new(Folder { path: path.clone(), handle, _lock: lock, open: Mutex::default() });
+        let reserve = Reserve::find(&path);
+        let folder =
+            Arc::new(Folder { path: path.clone(), handle, _lock: lock, open: Mutex::default(), reserve });
         let work = Arc::new(Work::default());
         work.queue.lock().spare_ready = spare_ready;
         // The thread holds the folder and with it the lock: nobody else opens it while this one still writes.
@@ -180,6 +184,26 @@ impl FolderDisk {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.folder.path
+    }
+
+    /// Set space aside for writes that find the disk full, unless it is. See [`ReserveState`].
+    pub fn keep_reserve(&self, bytes: u64) -> Result<(), DiskError> {
+        self.folder.reserve.take(bytes).map_err(self.failed("cannot take", reserve::FILE))
+    }
+
+    /// From now on a write that finds the disk full, and nothing set aside, waits for space instead of failing.
+    pub fn wait_for_space(&self) {
+        self.folder.reserve.wait_from_now_on();
+    }
+
+    /// What is set aside.
+    pub fn reserve(&self) -> ReserveState {
+        self.folder.reserve.state()
+    }
+
+    /// Bytes that a file occupies, holes not counted; 0 for one that is not there.
+    pub fn occupied_bytes(&self, name: &str) -> u64 {
+        fs::metadata(self.folder.path.join(name)).map_or(0, |m| m.blocks() * 512)
     }
 
     fn failed(&self, doing: &'static str, name: &str) -> impl FnOnce(io::Error) -> DiskError + use<> {
@@ -229,7 +253,7 @@ impl Disk for FolderDisk {
             for entry in fs::read_dir(&self.folder.path)? {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let own = [LOCK, SPARE, SPARE_UNFINISHED, mend::MARK].contains(&name.as_str())
+                let own = [LOCK, SPARE, SPARE_UNFINISHED, mend::MARK, reserve::FILE].contains(&name.as_str())
                     || name.starts_with(TRASH)
                     || name.starts_with(KEPT);
                 if entry.file_type()?.is_file() && !own {
@@ -311,7 +335,8 @@ impl Disk for FolderDisk {
     }
 
     fn free_bytes(&self) -> Result<u64, DiskError> {
-        self.folder.free_bytes().map_err(self.failed("cannot size", ""))
+        let free = self.folder.free_bytes().map_err(self.failed("cannot size", ""))?;
+        Ok(free.saturating_add(self.folder.reserve.state().held_bytes))
     }
 }
 
@@ -402,6 +427,7 @@ impl Folder {
 
 /// The thread: zeroes ahead of the files that are written, and makes the spare.
 fn prepare(work: &Work, folder: &Folder) {
+    let mut warned = false;
     loop {
         enum Job {
             File(Arc<AheadFile>),
@@ -431,10 +457,14 @@ fn prepare(work: &Work, folder: &Folder) {
             Job::File(file) => zero_ahead(work, folder, &file),
             Job::Spare(bytes) => make_spare(work, folder, bytes),
         };
-        if let Err(error) = result {
-            // Nothing is lost by it but speed; what fails for good, the log's own writes will meet.
-            tracing::warn!(%error, full = is_full(&error), "cannot prepare space for the log");
+        if let Err(error) = &result {
+            // Nothing is lost by it but speed; what fails for good, the log's own writes will meet. Each of these asks for
+            // space again, and one line will do.
+            if !warned {
+                tracing::warn!(%error, full = is_full(error), "cannot prepare space for the log");
+            }
         }
+        warned = result.is_err();
     }
 }
 

@@ -61,7 +61,7 @@ impl StorageBackend for PlainFile {
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check()?;
-        self.file.write_all_at(data, offset)?;
+        self.folder.reserve.help_or_wait(|| self.file.write_all_at(data, offset))?;
         let unsynced =
             self.unsynced_bytes.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
         if unsynced >= PACE_BYTES { self.sync_data() } else { Ok(()) }

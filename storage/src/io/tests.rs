@@ -232,3 +232,25 @@ fn after_a_failed_sync_everything_is_written_once_more() {
     assert!(!disk.list().unwrap().contains(&super::mend::MARK.to_owned()), "it is none of the store's files");
     assert!(!disk.mend().unwrap(), "once is enough");
 }
+
+#[test]
+fn what_is_set_aside_counts_as_free_and_is_no_file_of_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FolderDisk::open(dir.path()).unwrap();
+    assert_eq!(disk.reserve().held_bytes, 0);
+    disk.keep_reserve(4 << 20).unwrap();
+    let held = disk.reserve().held_bytes;
+    assert!(held >= 4 << 20, "{held}");
+    assert!(disk.list().unwrap().is_empty());
+    disk.keep_reserve(4 << 20).unwrap();
+    assert_eq!(disk.reserve().held_bytes, held, "once is enough");
+    drop(disk);
+    for _ in 0..1_000 {
+        if let Ok(disk) = FolderDisk::open(dir.path()) {
+            assert_eq!(disk.reserve().held_bytes, held, "the next process has it, too");
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    panic!("the lock was not released");
+}

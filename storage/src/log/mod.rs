@@ -28,7 +28,7 @@ use crate::disk::{Disk, DiskError};
 pub use error::LogError;
 pub use reader::LogReader;
 pub use tables::{HardState, LogRecord, RecordKind};
-pub use writer::{Append, Forgotten, Log, LogOptions, Recovered};
+pub use writer::{Append, Forgotten, Log, LogOptions, Recovered, join};
 
 /// Does the folder hold a log?
 pub fn exists(disk: &dyn Disk) -> Result<bool, DiskError> {

@@ -304,3 +304,18 @@ fn a_disk_full_at_every_page() {
     }
     assert!(refused > 20 && refused < 119, "{refused} sizes were too small");
 }
+
+#[test]
+fn appends_that_wait_for_one_sync_leave_what_one_after_the_other_would() {
+    let record =
+        |index, term| LogRecord { index, term, kind: RecordKind::Normal, data: vec![term as u8].into() };
+    let hard_state = |term| Some(HardState { term, vote: 1, commit: 0 });
+    let mut records = vec![record(3, 1), record(4, 1), record(5, 1)];
+    let mut state = hard_state(1);
+    super::join(&mut records, &mut state, vec![record(4, 2)], None);
+    assert_eq!((&records, state), (&vec![record(3, 1), record(4, 2)], hard_state(1)));
+    super::join(&mut records, &mut state, Vec::new(), hard_state(3));
+    assert_eq!((records.len(), state), (2, hard_state(3)));
+    super::join(&mut records, &mut state, vec![record(2, 4)], hard_state(4));
+    assert_eq!((records, state), (vec![record(2, 4)], hard_state(4)), "further back than what waits");
+}

@@ -52,6 +52,21 @@ pub struct Append<'a> {
     pub hard_state: Option<HardState>,
 }
 
+/// Appends that wait for the same sync become one: `later` follows `records`, and truncates what they have from its first
+/// index on.
+pub fn join(
+    records: &mut Vec<LogRecord>,
+    hard_state: &mut Option<HardState>,
+    later: Vec<LogRecord>,
+    later_hard_state: Option<HardState>,
+) {
+    if let Some(first) = later.first() {
+        records.retain(|record| record.index < first.index);
+    }
+    records.extend(later);
+    *hard_state = later_hard_state.or(*hard_state);
+}
+
 /// What [`Log::open`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recovered {

@@ -38,4 +38,5 @@ pub use import::{Import, Staged};
 pub use snapshot::{Digest, Snapshot};
 pub use state::{Position, Pressure, Refusals, Superseded, Tree, TreeOptions};
 pub use stream::{CHUNK_BYTES_MAX, CHUNK_HEADER_BYTES, STREAM_VERSION, read_chunk};
+pub use tables::FILE;
 pub use znode::Znode;

@@ -3,7 +3,7 @@
 use redb::TableDefinition;
 
 /// The file, within the disk's folder.
-pub(super) const FILE: &str = "tree.redb";
+pub const FILE: &str = "tree.redb";
 /// Its name while it is created.
 pub(super) const UNFINISHED: &str = "tree.redb.new";
 

@@ -1,6 +1,6 @@
 //! A server as a process: started, asked, stopped, killed.
 
-use super::rng::Rng;
+use crate::sim::Dice;
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -28,9 +28,9 @@ pub fn eventually(mut holds: impl FnMut() -> bool) -> bool {
 
 /// A port of this machine on which nobody listens, below the range that is handed out for outgoing connections, so
 /// that nobody gets it while the server is down.
-pub fn free_port(rng: &mut Rng) -> u16 {
+pub fn free_port(dice: &mut Dice) -> u16 {
     loop {
-        let port = 20_000 + rng.below(10_000) as u16;
+        let port = 20_000 + dice.index(10_000) as u16;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
@@ -52,12 +52,12 @@ pub struct Daemon {
 impl Daemon {
     /// One that is not started yet. `settings` are lines of `warren.toml` besides the folder and the addresses, which
     /// are given as flags.
-    pub fn new(warrend: &Path, folder: &Path, settings: &str, rng: &mut Rng) -> io::Result<Daemon> {
+    pub fn new(warrend: &Path, folder: &Path, settings: &str, dice: &mut Dice) -> io::Result<Daemon> {
         fs::create_dir_all(folder)?;
         fs::write(folder.join("warren.toml"), settings)?;
-        let clients = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(rng)));
+        let clients = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(dice)));
         let metrics = loop {
-            let port = free_port(rng);
+            let port = free_port(dice);
             if port != clients.port() {
                 break SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             }

@@ -2,10 +2,11 @@
 //! space again.
 
 use super::daemon::{Daemon, LOOK_EVERY, PATIENCE, eventually};
-use super::rng::Rng;
+use crate::sim::Dice;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use warren_storage::{AclRef, Code, CreateMode, IdRef, Op, perms};
 use warren_transport::client::ReplyError;
 use warren_transport::io::blocking::{Connection, Options};
@@ -22,6 +23,10 @@ const ZNODE_BYTES: usize = 256 << 10;
 const ASKED_MAX: usize = 20_000;
 /// Refused so often it is full; longer than a checkpoint and the next look at free space take.
 const REFUSED_IN_A_ROW: u32 = 500;
+/// Writes to a disk without a free byte: twice what makes a checkpoint due there, which is 4 MiB.
+const BRIMFUL_WRITES: usize = 32;
+/// A share of what was deleted, in znodes, finds space again: some of it is needed to write checkpoints.
+const REUSED_SHARE: usize = 4;
 const MORTAL: &str = "/mortal";
 const ANYONE: AclRef<'static> = AclRef { perms: perms::ALL, id: IdRef { scheme: "world", id: "anyone" } };
 
@@ -35,6 +40,7 @@ struct Trial {
     /// Znodes that were acknowledged and not deleted.
     there: Vec<usize>,
     next: usize,
+    deleted: usize,
 }
 
 /// Try it on the disk that `folder` is on, and print what holds. The disk must be small and ours alone.
@@ -47,14 +53,20 @@ pub fn run(warrend: &Path, folder: &Path) -> bool {
         }
     };
     type Step = fn(&mut Trial, &Path) -> Outcome<()>;
-    let steps: [(&str, Step); 8] = [
+    let steps: [(&str, Step); 11] = [
         ("a filling disk refuses writes with an error, and says so", Trial::fill),
         ("reads, deletes, pings and closes go on", Trial::goes_on),
+        (
+            "others fill it to the last byte, and checkpoints are still made, from what was set aside",
+            Trial::brimful,
+        ),
+        ("when that is eaten, too, writes wait and reads go on until there is space", Trial::nothing_left),
         ("sessions that end take their ephemerals with them", Trial::sessions_end),
         ("kill -9 and a restart on the full disk lose nothing, and it fills up again", Trial::restart),
         ("space that returns brings the service back by itself", Trial::space_returns),
         ("it fills up again", Trial::fill),
         ("everything can be deleted on a full disk", Trial::delete_all),
+        ("deletes alone bring the service back", Trial::deletes_help),
         ("SIGTERM and a restart lose nothing", Trial::stop_and_start),
     ];
     let mut sound = true;
@@ -75,13 +87,13 @@ impl Trial {
         // What is freed later.
         let ballast = fs::File::create(folder.join("ballast"))?;
         rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, RESERVE_MB << 20)?;
-        let mut rng = Rng::new(u64::from(std::process::id()));
-        let mut daemon = Daemon::new(warrend, folder, SETTINGS, &mut rng)?;
+        let mut dice = Dice::new(u64::from(std::process::id()));
+        let mut daemon = Daemon::new(warrend, folder, SETTINGS, &mut dice)?;
         daemon.start()?;
         let connection = connect(&daemon)?;
         let mut mortal = connect(&daemon)?;
         ask(&mut mortal, MORTAL, CreateMode::Ephemeral, b"")?;
-        Ok(Trial { daemon, connection, mortal: Some(mortal), there: Vec::new(), next: 0 })
+        Ok(Trial { daemon, connection, mortal: Some(mortal), there: Vec::new(), next: 0, deleted: 0 })
     }
 
     fn refuses(&self) -> io::Result<bool> {
@@ -135,6 +147,78 @@ impl Trial {
         Ok(())
     }
 
+    /// Writes that do not grow go on, and so do checkpoints, from what was set aside.
+    fn brimful(&mut self, folder: &Path) -> Outcome<()> {
+        let set_aside = self.daemon.metric("warren_disk_set_aside_bytes")?;
+        if set_aside < (RESERVE_MB << 20) as f64 / 8.0 {
+            return Err(format!("only {set_aside} bytes are set aside").into());
+        }
+        fill_up(&fs::File::create(folder.join("greedy"))?);
+        let before = self.daemon.metric("snapshottime_count")?;
+        for _ in 0..BRIMFUL_WRITES {
+            if self.grow()? {
+                return Err("a write that grows was taken on a disk without a free byte".into());
+            }
+            rewrite(&mut self.connection, *self.there.last().ok_or("nothing was written")?)?;
+        }
+        if !eventually(|| self.daemon.metric("snapshottime_count").is_ok_and(|now| now > before)) {
+            return Err("no checkpoint was made".into());
+        }
+        self.everything_is_there()?;
+        fs::remove_file(folder.join("greedy"))?;
+        if !eventually(|| self.daemon.metric("warren_disk_set_aside_bytes").is_ok_and(|now| now >= set_aside))
+        {
+            return Err("nothing is set aside again, though there is space".into());
+        }
+        Ok(())
+    }
+
+    /// What was set aside is eaten, too, as soon as the daemon gives it back.
+    fn nothing_left(&mut self, folder: &Path) -> Outcome<()> {
+        let greedy = fs::File::create(folder.join("greedy"))?;
+        let last = *self.there.last().ok_or("nothing was written")?;
+        let mut other = connect(&self.daemon)?;
+        let enough = AtomicBool::new(false);
+        let (waited, wrote) = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                while !enough.load(Ordering::Relaxed) {
+                    rewrite(&mut other, last).map_err(|e| e.to_string())?;
+                }
+                Ok::<(), String>(())
+            });
+            let waited = self.waits(&greedy).and_then(|()| self.everything_is_there());
+            enough.store(true, Ordering::Relaxed);
+            let _ = fs::remove_file(folder.join("greedy"));
+            drop(greedy);
+            (waited, writer.join().unwrap_or_else(|_| Err("the writer panicked".into())))
+        });
+        waited?;
+        wrote?;
+        if self.waiting()? {
+            Err("it still waits, though there is space".into())
+        } else {
+            self.everything_is_there()
+        }
+    }
+
+    fn waiting(&self) -> io::Result<bool> {
+        // The gauge is as old as the last look at the disk, which comes every second.
+        let mut waiting = Ok(true);
+        eventually(|| {
+            waiting = self.daemon.metric("warren_disk_waiting").map(|waiting| waiting == 1.0);
+            !matches!(waiting, Ok(true))
+        });
+        waiting
+    }
+
+    fn waits(&self, greedy: &fs::File) -> Outcome<()> {
+        let waits = || {
+            fill_up(greedy);
+            self.daemon.metric("warren_disk_waiting").is_ok_and(|waiting| waiting == 1.0)
+        };
+        if eventually(waits) { Ok(()) } else { Err("no write waits on a disk without a free byte".into()) }
+    }
+
     fn sessions_end(&mut self, _: &Path) -> Outcome<()> {
         self.mortal.take().ok_or("it was closed before")?.close()?;
         let reply = self.connection.call(&Request::Exists { path: MORTAL, watch: false })?;
@@ -167,6 +251,7 @@ impl Trial {
     }
 
     fn delete_all(&mut self, _: &Path) -> Outcome<()> {
+        self.deleted = self.there.len();
         for n in std::mem::take(&mut self.there) {
             let path = path(n);
             let op = Op::Delete { path: &path, version: -1 };
@@ -178,6 +263,17 @@ impl Trial {
             Response::Number(3) => Ok(()),
             left => Err(format!("after all deletes there is {left:?}").into()),
         }
+    }
+
+    /// The tree's file stays as large as it was, and has space in it.
+    fn deletes_help(&mut self, folder: &Path) -> Outcome<()> {
+        self.service_returns()?;
+        self.fill(folder)?;
+        let (deleted, again) = (self.deleted, self.there.len());
+        if again < deleted / REUSED_SHARE {
+            return Err(format!("after {deleted} znodes were deleted there was space for {again}").into());
+        }
+        Ok(())
     }
 
     fn service_returns(&mut self) -> Outcome<()> {
@@ -232,6 +328,21 @@ fn connect(daemon: &Daemon) -> Outcome<Connection> {
         }
     });
     Ok(last?)
+}
+
+/// A write that does not grow: what the znode has, once more.
+fn rewrite(connection: &mut Connection, n: usize) -> Outcome<()> {
+    let (path, data) = (path(n), bytes_of(n));
+    let op = Op::SetData { path: &path, data: Some(&data), version: -1 };
+    connection.call(&Request::Change(Change { opcode: Opcode::SetData, op }))?.response()?;
+    Ok(())
+}
+
+/// To the last byte.
+fn fill_up(file: &fs::File) {
+    for piece in [&[1; 64 << 10][..], &[1; 4 << 10][..]] {
+        while io::Write::write_all(&mut &*file, piece).is_ok() {}
+    }
 }
 
 fn path(n: usize) -> String {

@@ -9,4 +9,3 @@ pub mod bench;
 pub mod crash;
 pub mod daemon;
 pub mod disk;
-pub mod rng;

@@ -1,4 +1,4 @@
-//! Where all of a run's randomness comes from.
+//! Where all of a run's randomness comes from, the simulator's and that of the tests with real processes.
 
 use warren_server::entropy::Entropy;
 
@@ -26,6 +26,16 @@ impl Dice {
         self.roll() % n.max(1)
     }
 
+    /// A place in what has `n` of them; 0 when it has none.
+    pub fn index(&mut self, n: usize) -> usize {
+        self.below(n as u64) as usize
+    }
+
+    /// One time in `n`.
+    pub fn one_in(&mut self, n: usize) -> bool {
+        self.index(n) == 0
+    }
+
     /// From `low` to `high`, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high - low + 1)
@@ -38,7 +48,7 @@ impl Dice {
 
     /// One of them.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> &'a T {
-        &from[self.below(from.len() as u64) as usize]
+        &from[self.index(from.len())]
     }
 
     /// Other dice, as these decide.

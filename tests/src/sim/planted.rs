@@ -19,6 +19,8 @@ pub enum Planted {
     LoseReport,
     /// Replies of one turn change places.
     SwapReplies,
+    /// The log is purged segment by segment, whether a checkpoint holds them or not.
+    PurgeTooFar,
     /// A leader counts what it sends to a follower as durable there.
     MinorityAsQuorum,
     /// A write that is forwarded to the leader is proposed there twice, the second time without its tag.
@@ -35,7 +37,7 @@ pub enum Planted {
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 14] = [
+    pub const ALL: [Planted; 15] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -44,6 +46,7 @@ impl Planted {
         Planted::ExpireEarly,
         Planted::LoseReport,
         Planted::SwapReplies,
+        Planted::PurgeTooFar,
         Planted::MinorityAsQuorum,
         Planted::ForwardTwice,
         Planted::DeposedLeaderExpires,

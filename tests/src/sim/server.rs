@@ -36,7 +36,7 @@ use warren_server::service::{self, Service, ServiceOptions};
 use warren_storage::log::{HardState, Log, LogOptions, LogRecord};
 use warren_storage::simdisk::SimDisk;
 use warren_storage::tree::{Checkpoint, Exporter, Position, Staged, Superseded, Written};
-use warren_storage::{Recovered, Rules, SharedDisk, TreeOptions, recover};
+use warren_storage::{RecoverError, Recovered, Rules, SharedDisk, TreeOptions, recover};
 use warren_transport::peer::{ServerId, SnapshotHead};
 
 /// Width of expiry buckets, ms.
@@ -47,6 +47,12 @@ const TIMER_US_MIN: u64 = 1_000;
 const SERVICE_BEHIND: usize = 8;
 /// How far the planted fault lets the service's clock run ahead.
 const AHEAD: Duration = Duration::from_millis(2_500);
+
+/// With less than this on the disk, the log and checkpoints wait. More than any of them takes at once, so that a server
+/// that waits never meets the end of the disk in the middle.
+const SPACE_NEEDED: u64 = 4 << 20;
+/// How often they look whether there is space again, µs.
+const SPACE_LOOK_US: u64 = 100_000;
 
 /// The address of a client.
 pub(super) fn address_of(client: usize) -> IpAddr {
@@ -109,6 +115,8 @@ pub(super) struct Server {
     service: Service,
     service_in: VecDeque<ToService>,
     service_timer: u64,
+    /// Does it wait on a full disk, as with space set aside, or fail in the middle of a write?
+    waits_for_space: bool,
     /// Handled, and not yet published.
     unpublished: bool,
     leads: bool,
@@ -157,8 +165,16 @@ impl Server {
             journal_bytes: 96 << 10,
             cache_bytes: ctx.setup.log_cache_bytes,
         };
-        let Recovered { mut tree, log, found: recovered, .. } =
-            recover(shared, tree_options, log_options).map_err(|e| Halt::exit("open the store", e))?;
+        let opened = match recover(shared, tree_options, log_options) {
+            // It refuses what the checkers have a name for.
+            Err(RecoverError::Gap { first, tree }) => {
+                ctx.checks.on_recovered(tree, first)?;
+                unreachable!("the log begins at {first}, the tree ends at {tree}, and that is no gap")
+            }
+            opened => opened.map_err(|e| Halt::exit("open the store", e))?,
+        };
+        let Recovered { mut tree, log, found: recovered, .. } = opened;
+        ctx.checks.on_recovered(tree.position().index, recovered.first_index)?;
         if tree.conf_state().is_empty() {
             let voters: Vec<u64> =
                 (0..ctx.setup.servers).map(|host| consensus::raft_id(id_of(host), 1)).collect();
@@ -235,6 +251,7 @@ impl Server {
             service,
             service_in: VecDeque::new(),
             service_timer: u64::MAX,
+            waits_for_space: ctx.dice.chance(500),
             unpublished: false,
             leads: false,
             founding,

@@ -8,7 +8,7 @@ mod server;
 mod steps;
 
 use super::daemon::free_port;
-use super::rng::Rng;
+use crate::sim::Dice;
 use server::Server;
 use std::collections::BTreeMap;
 use std::io;
@@ -41,10 +41,10 @@ struct Figures {
 
 /// Measure, and print the tables.
 pub fn run(plan: &Plan) -> io::Result<()> {
-    let mut rng = Rng::new(super::crash::now_ms());
+    let mut dice = Dice::new(super::crash::now_ms());
     let work = tempfile::Builder::new().prefix("warren-bench-").tempdir()?;
     let mut start =
-        |kind: &'static str| Server::start(kind, &plan.script, work.path().join(kind), free_port(&mut rng));
+        |kind: &'static str| Server::start(kind, &plan.script, work.path().join(kind), free_port(&mut dice));
     let servers = [start("zookeeper")?, start("warren")?];
     let known = steps::all(plan.quick);
     let wanted = |name: &str| plan.steps.is_empty() || plan.steps.iter().any(|step| step == name);

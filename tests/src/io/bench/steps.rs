@@ -3,7 +3,7 @@
 use super::fleet::{Asker, Fleet, Load};
 use super::server::Server;
 use super::{Figures, median, number};
-use crate::io::rng::Rng;
+use crate::sim::Dice;
 use hdrhistogram::Histogram;
 use std::io;
 use std::time::{Duration, Instant};
@@ -156,7 +156,7 @@ struct Mix {
     data: Vec<u8>,
     depth: usize,
     reads_percent: usize,
-    rng: Rng,
+    dice: Dice,
     counted_from: Instant,
     until: Instant,
     operations: u64,
@@ -169,8 +169,8 @@ struct Mix {
 impl Load for Mix {
     fn fill(&mut self, _: usize, asker: &mut Asker<'_>) {
         while asker.under_way() < self.depth {
-            let path = &self.paths[self.rng.below(self.paths.len())];
-            if self.rng.below(100) < self.reads_percent {
+            let path = &self.paths[self.dice.index(self.paths.len())];
+            if self.dice.index(100) < self.reads_percent {
                 asker.ask(&Request::GetData { path, watch: false });
             } else {
                 let op = Op::SetData { path, data: Some(&self.data), version: -1 };
@@ -216,7 +216,7 @@ fn mix(
         data: vec![b'y'; bytes],
         depth,
         reads_percent,
-        rng: Rng::new(links as u64),
+        dice: Dice::new(links as u64),
         counted_from: Instant::now(),
         until: Instant::now() + Duration::from_secs_f64(warm),
         operations: 0,
@@ -360,7 +360,7 @@ pub(super) fn checkpoints(server: &Server, quick: bool) -> io::Result<String> {
         data: vec![b'z'; 1_024],
         depth: 4,
         reads_percent: 0,
-        rng: Rng::new(1),
+        dice: Dice::new(1),
         counted_from,
         until: counted_from + Duration::from_secs(if quick { 10 } else { 60 }),
         operations: 0,

@@ -1,7 +1,7 @@
 //! A holder: sessions with ephemerals, which it keeps, closes, or walks away from.
 
 use super::{Client, Left, Promise, SESSION_MS, SHORT_SESSION_MS, Stage, create, must_become, stat};
-use crate::io::rng::Rng;
+use crate::sim::Dice;
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering::SeqCst;
 use warren_storage::{CreateMode, Op};
@@ -16,7 +16,7 @@ const ABANDONED_MAX: usize = 6;
 
 pub(super) struct Holder {
     prefix: String,
-    rng: Rng,
+    dice: Dice,
     /// `None` between a session that is closed and the next one.
     connection: Option<Connection>,
     kept: BTreeSet<String>,
@@ -30,10 +30,10 @@ pub(super) struct Holder {
 }
 
 impl Holder {
-    pub(super) fn new(stage: &Stage, n: usize, rng: Rng) -> Result<Holder, Left> {
+    pub(super) fn new(stage: &Stage, n: usize, dice: Dice) -> Result<Holder, Left> {
         Ok(Holder {
             prefix: format!("h{n}-"),
-            rng,
+            dice,
             connection: Some(stage.connect(SESSION_MS)?),
             kept: BTreeSet::new(),
             uncertain: None,
@@ -53,7 +53,7 @@ impl Holder {
             self.connection = Some(stage.connect(SESSION_MS)?);
             return Ok(());
         };
-        match self.rng.below(40) {
+        match self.dice.index(40) {
             0 => {
                 self.closing = true;
                 connection.call(&Request::CloseSession)?;
@@ -120,18 +120,9 @@ impl Holder {
             self.closing = false;
             for name in &self.kept {
                 let path = format!("{FOLDER}/{name}");
-                match stat(connection, &path)? {
-                    Some(stat) if stat.ephemeral_owner == session => {}
-                    Some(stat) => {
-                        let text = format!("the ephemeral {path} of {session:#x} belongs to {stat:?}");
-                        return Err(stage.broken(Promise::EphemeralsFit, text));
-                    }
-                    None => {
-                        let text =
-                            format!("the ephemeral {path} is gone, and its session {session:#x} is not");
-                        return Err(stage.broken(Promise::EphemeralsFit, text));
-                    }
-                }
+                let owner = stat(connection, &path)?.map(|stat| stat.ephemeral_owner);
+                judge_kept(&path, session, owner)
+                    .map_err(|text| stage.broken(Promise::EphemeralsFit, text))?;
             }
             // Either way will do, but from now on it is certain.
             if let Some(name) = self.uncertain.take() {
@@ -141,10 +132,7 @@ impl Holder {
             }
             return Ok(());
         }
-        if !self.closing {
-            let text = format!("a holder's session {session:#x} is over, and had time left");
-            return Err(stage.broken(Promise::SessionsLive, text));
-        }
+        judge_over(session, self.closing).map_err(|text| stage.broken(Promise::SessionsLive, text))?;
         self.closing = false;
         self.connection = Some(stage.connect(SESSION_MS)?);
         self.kept.clear();
@@ -165,6 +153,29 @@ impl Holder {
     }
 }
 
+/// An ephemeral of a session that lives is there, and the session's own; `owner`: whose it is, if it is there.
+fn judge_kept(path: &str, session: i64, owner: Option<i64>) -> Result<(), String> {
+    match owner {
+        Some(owner) if owner == session => Ok(()),
+        Some(owner) => Err(format!("the ephemeral {path} of {session:#x} belongs to {owner:#x}")),
+        None => Err(format!("the ephemeral {path} is gone, and its session {session:#x} is not")),
+    }
+}
+
+/// A session that cannot be attached again was being closed.
+fn judge_over(session: i64, closing: bool) -> Result<(), String> {
+    if closing { Ok(()) } else { Err(format!("a holder's session {session:#x} is over, and had time left")) }
+}
+
+/// An ephemeral that is there, and no session of ours has it or had it.
+fn nobodys<'a>(
+    there: &'a BTreeSet<String>,
+    kept: &BTreeSet<String>,
+    abandoned: &[BTreeSet<String>],
+) -> Option<&'a String> {
+    there.iter().find(|name| !kept.contains(*name) && !abandoned.iter().any(|names| names.contains(*name)))
+}
+
 fn left_over(stage: &Stage, name: &str, why: &str) -> Left {
     stage.broken(Promise::EphemeralsFit, format!("the ephemeral {FOLDER}/{name} is left over: {why}"))
 }
@@ -181,8 +192,7 @@ impl Client for Holder {
     fn check(&mut self, stage: &Stage) -> Result<(), Left> {
         self.reattach(stage)?;
         let there = self.names()?;
-        let known: BTreeSet<&String> = self.kept.iter().chain(self.abandoned.iter().flatten()).collect();
-        if let Some(name) = there.iter().find(|name| !known.contains(name)) {
+        if let Some(name) = nobodys(&there, &self.kept, &self.abandoned) {
             return Err(left_over(stage, name, "nobody has it"));
         }
         self.abandoned.retain(|names| names.iter().any(|name| there.contains(name)));
@@ -206,5 +216,34 @@ impl Client for Holder {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{judge_kept, judge_over, nobodys};
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn an_ephemeral_that_is_lost_or_another_sessions_is_found() {
+        assert!(judge_kept("/e", 7, Some(7)).is_ok());
+        assert!(judge_kept("/e", 7, None).is_err());
+        assert!(judge_kept("/e", 7, Some(8)).is_err());
+        // One that became a plain znode.
+        assert!(judge_kept("/e", 7, Some(0)).is_err());
+    }
+
+    #[test]
+    fn an_ephemeral_that_is_left_over_is_found() {
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect::<BTreeSet<_>>();
+        let (kept, abandoned) = (names(&["a", "b"]), [names(&["c"]), names(&["d"])]);
+        assert_eq!(nobodys(&names(&["a", "c", "d"]), &kept, &abandoned), None);
+        assert_eq!(nobodys(&names(&["a", "z"]), &kept, &abandoned), Some(&"z".to_owned()));
+    }
+
+    #[test]
+    fn a_session_that_is_lost_is_found() {
+        assert!(judge_over(7, true).is_ok());
+        assert!(judge_over(7, false).is_err());
     }
 }

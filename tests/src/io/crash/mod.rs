@@ -17,7 +17,7 @@ mod watcher;
 mod writer;
 
 use super::daemon::{Daemon, PATIENCE, eventually};
-use super::rng::Rng;
+use crate::sim::Dice;
 use holder::Holder;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
@@ -173,8 +173,8 @@ const SETTINGS: &str = "\
 
 /// Carry the plan out and print what came of it. Is every promise kept?
 pub fn run(plan: Plan) -> std::io::Result<bool> {
-    let mut rng = Rng::new(plan.seed);
-    let mut daemon = Daemon::new(&plan.warrend, &plan.folder, SETTINGS, &mut rng)?;
+    let mut dice = Dice::new(plan.seed);
+    let mut daemon = Daemon::new(&plan.warrend, &plan.folder, SETTINGS, &mut dice)?;
     daemon.start()?;
     let stage = Stage {
         at: daemon.clients,
@@ -188,7 +188,7 @@ pub fn run(plan: Plan) -> std::io::Result<bool> {
         events: AtomicU64::new(0),
         plan,
     };
-    let clients = match clients(&stage, &mut rng) {
+    let clients = match clients(&stage, &mut dice) {
         Ok(clients) => clients,
         Err(_) => return Err(std::io::Error::other("the first sessions could not be opened")),
     };
@@ -199,7 +199,7 @@ pub fn run(plan: Plan) -> std::io::Result<bool> {
         for _ in 0..stage.plan.rounds {
             stage.round.fetch_add(1, SeqCst);
             stage.gate.wait();
-            if let Err(e) = one_round(&mut daemon, &mut rng) {
+            if let Err(e) = one_round(&mut daemon, &mut dice) {
                 stage.broken(Promise::Starts, e.to_string());
                 stage.over.store(true, SeqCst);
             }
@@ -220,20 +220,20 @@ pub fn run(plan: Plan) -> std::io::Result<bool> {
     Ok(told(&stage))
 }
 
-fn clients<'a>(stage: &Stage, rng: &mut Rng) -> Result<Vec<Box<dyn Client + 'a>>, Left> {
+fn clients<'a>(stage: &Stage, dice: &mut Dice) -> Result<Vec<Box<dyn Client + 'a>>, Left> {
     let mut first = stage.connect(SESSION_MS)?;
     let mut make = |path: &str| first.call(&Request::Change(create(path, b"", CreateMode::Persistent)));
     make("/crash")?;
     make("/crash/ephemerals")?;
     let mut clients: Vec<Box<dyn Client>> = Vec::new();
     for n in 0..WRITERS {
-        clients.push(Box::new(Writer::new(stage, n, rng.fork())?));
+        clients.push(Box::new(Writer::new(stage, n, dice.fork())?));
     }
     for n in 0..HOLDERS {
-        clients.push(Box::new(Holder::new(stage, n, rng.fork())?));
+        clients.push(Box::new(Holder::new(stage, n, dice.fork())?));
     }
     for _ in 0..WATCHERS {
-        clients.push(Box::new(Watcher::new(stage, rng.fork())?));
+        clients.push(Box::new(Watcher::new(stage, dice.fork())?));
     }
     let _ = first.close();
     Ok(clients)
@@ -270,8 +270,8 @@ fn live(stage: &Stage, mut client: Box<dyn Client + '_>) {
 }
 
 /// Let them work, kill it, start it. Sometimes it is asked to stop, sometimes it is killed while it starts.
-fn one_round(daemon: &mut Daemon, rng: &mut Rng) -> std::io::Result<()> {
-    let work = if rng.one_in(10) { 1_500 + rng.below(1_500) } else { 20 + rng.below(400) };
+fn one_round(daemon: &mut Daemon, dice: &mut Dice) -> std::io::Result<()> {
+    let work = if dice.one_in(10) { 1_500 + dice.index(1_500) } else { 20 + dice.index(400) };
     let until = Instant::now() + Duration::from_millis(work as u64);
     while Instant::now() < until {
         if daemon.ended() {
@@ -279,14 +279,14 @@ fn one_round(daemon: &mut Daemon, rng: &mut Rng) -> std::io::Result<()> {
         }
         std::thread::sleep(until.saturating_duration_since(Instant::now()).min(Duration::from_millis(20)));
     }
-    if rng.one_in(10) {
+    if dice.one_in(10) {
         daemon.stop()?;
     } else {
         daemon.kill();
     }
-    while rng.one_in(3) {
+    while dice.one_in(3) {
         daemon.spawn()?;
-        std::thread::sleep(Duration::from_micros(rng.below(60_000) as u64));
+        std::thread::sleep(Duration::from_micros(dice.index(60_000) as u64));
         daemon.kill();
     }
     daemon.start()

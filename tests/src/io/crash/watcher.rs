@@ -1,7 +1,7 @@
 //! A watcher: knows the state in which it set each watch, and so whether an event was due.
 
 use super::{Client, Left, Promise, SESSION_MS, Stage, WRITERS, stat};
-use crate::io::rng::Rng;
+use crate::sim::Dice;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::SeqCst;
 use warren_storage::Stat;
@@ -36,7 +36,7 @@ impl Watched {
 }
 
 pub(super) struct Watcher {
-    rng: Rng,
+    dice: Dice,
     connection: Connection,
     all: Vec<Watched>,
     /// With the mark that was seen when it was set.
@@ -44,13 +44,13 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    pub(super) fn new(stage: &Stage, rng: Rng) -> Result<Watcher, Left> {
+    pub(super) fn new(stage: &Stage, dice: Dice) -> Result<Watcher, Left> {
         let mut all = Vec::new();
         for writer in 0..WRITERS {
             all.push(Watched::Children(format!("/crash/w{writer}")));
             all.extend((0..NAMES).map(|n| Watched::Node(format!("/crash/w{writer}/n{n}"))));
         }
-        Ok(Watcher { rng, connection: stage.connect(SESSION_MS)?, all, set: BTreeMap::new() })
+        Ok(Watcher { dice, connection: stage.connect(SESSION_MS)?, all, set: BTreeMap::new() })
     }
 
     /// Set the watch, and learn what is there.
@@ -90,7 +90,7 @@ impl Watcher {
     }
 
     fn step(&mut self, stage: &Stage) -> Result<(), Left> {
-        let watched = self.all[self.rng.below(self.all.len())].clone();
+        let watched = self.all[self.dice.index(self.all.len())].clone();
         let Some(mark) = self.set.get(&watched).copied() else {
             let mark = self.watch(&watched)?;
             self.set.insert(watched, mark);

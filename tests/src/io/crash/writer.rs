@@ -1,7 +1,7 @@
 //! A writer: the only one that writes below its folder, so that it knows what must be there.
 
 use super::{Client, Left, Promise, SESSION_MS, Stage, create};
-use crate::io::rng::Rng;
+use crate::sim::Dice;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::Ordering::SeqCst;
 use warren_storage::{Code, CreateMode, Op, Stat};
@@ -140,8 +140,21 @@ impl Tree {
     }
 }
 
+impl Tree {
+    /// What was acknowledged and then a prefix of what was under way, if that is what is found.
+    fn settle(&self, under_way: &VecDeque<Ask>, found: &Found) -> Option<Tree> {
+        let mut tree = self.clone();
+        let mut rest = under_way.iter();
+        while !tree.matches(found) {
+            // One that is refused changes nothing.
+            let _ = tree.apply(rest.next()?);
+        }
+        Some(tree)
+    }
+}
+
 /// The folder as it is.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Found {
     stat: Stat,
     sequence_stat: Stat,
@@ -151,7 +164,7 @@ struct Found {
 
 pub(super) struct Writer {
     folder: String,
-    rng: Rng,
+    dice: Dice,
     connection: Connection,
     /// As acknowledged.
     tree: Tree,
@@ -166,7 +179,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(stage: &Stage, n: usize, rng: Rng) -> Result<Writer, Left> {
+    pub(super) fn new(stage: &Stage, n: usize, dice: Dice) -> Result<Writer, Left> {
         let mut connection = stage.connect(SESSION_MS)?;
         let folder = format!("/crash/w{n}");
         for path in [folder.clone(), format!("{folder}/sequence")] {
@@ -176,7 +189,7 @@ impl Writer {
         let tree = Tree { changes: 1, ..Tree::default() };
         Ok(Writer {
             folder,
-            rng,
+            dice,
             connection,
             ahead: tree.clone(),
             tree,
@@ -198,7 +211,7 @@ impl Writer {
 
     /// One of everything that can be asked, and now and then what must be refused.
     fn choose(&mut self) -> Ask {
-        match self.rng.below(8) {
+        match self.dice.index(8) {
             0 | 1 => {
                 let data = self.data();
                 Ask::Sequence { data }
@@ -210,10 +223,10 @@ impl Writer {
                 }
             }
             3 => {
-                let first = self.rng.below(NAMES);
+                let first = self.dice.index(NAMES);
                 let mut asks: Vec<Ask> =
-                    (0..2 + self.rng.below(4)).map(|k| self.choose_on((first + k) % NAMES)).collect();
-                if self.rng.one_in(3) {
+                    (0..2 + self.dice.index(4)).map(|k| self.choose_on((first + k) % NAMES)).collect();
+                if self.dice.one_in(3) {
                     let name = (first + NAMES - 1) % NAMES;
                     let version = self.version(name);
                     asks.push(Ask::Check { name, version });
@@ -225,26 +238,26 @@ impl Writer {
     }
 
     fn choose_plain(&mut self) -> Ask {
-        let name = self.rng.below(NAMES);
+        let name = self.dice.index(NAMES);
         self.choose_on(name)
     }
 
     fn choose_on(&mut self, name: usize) -> Ask {
         let data = self.data();
-        if !self.ahead.plain.contains_key(&name) && !self.rng.one_in(20) {
+        if !self.ahead.plain.contains_key(&name) && !self.dice.one_in(20) {
             return Ask::Create { name, data };
         }
         let version = self.version(name);
-        match self.rng.below(6) {
+        match self.dice.index(6) {
             0 => Ask::Delete { name, version },
-            1 if self.rng.one_in(8) => Ask::Create { name, data },
+            1 if self.dice.one_in(8) => Ask::Create { name, data },
             _ => Ask::Set { name, data, version },
         }
     }
 
     fn version(&mut self, name: usize) -> i32 {
         let version = self.ahead.plain.get(&name).map_or(0, |known| known.version);
-        match self.rng.below(12) {
+        match self.dice.index(12) {
             0 => version + 1,
             1..=5 => -1,
             _ => version,
@@ -426,7 +439,7 @@ impl Writer {
 
 impl Client for Writer {
     fn work(&mut self, stage: &Stage) -> Left {
-        let depth = 1 + self.rng.below(UNDER_WAY_MAX);
+        let depth = 1 + self.dice.index(UNDER_WAY_MAX);
         loop {
             while self.under_way.len() < depth {
                 let ask = self.choose();
@@ -449,20 +462,17 @@ impl Client for Writer {
             return Err(stage.broken(Promise::SessionsLive, text));
         }
         let found = self.look()?;
-        let acknowledged = self.tree.clone();
-        let mut under_way = std::mem::take(&mut self.under_way);
-        let sent = under_way.len();
-        while !self.tree.matches(&found) {
-            let Some(ask) = under_way.pop_front() else {
-                let text = format!(
-                    "{}: what is there is not what was acknowledged, with any of the {sent} requests under way after it\n\
-                     acknowledged {acknowledged:?}\nfound {found:?}",
-                    self.folder
-                );
-                return Err(stage.broken(Promise::NothingLost, text));
-            };
-            let _ = self.tree.apply(&ask);
-        }
+        let under_way = std::mem::take(&mut self.under_way);
+        self.tree = self.tree.settle(&under_way, &found).ok_or_else(|| {
+            let text = format!(
+                "{}: what is there is not what was acknowledged, with any of the {} requests under way after it\n\
+                 acknowledged {:?}\nfound {found:?}",
+                self.folder,
+                under_way.len(),
+                self.tree
+            );
+            stage.broken(Promise::NothingLost, text)
+        })?;
         // What was not told is known now.
         for (name, known) in &mut self.tree.plain {
             let mzxid = found.plain[name].1.mzxid;
@@ -511,4 +521,89 @@ fn cut(mut text: String) -> String {
         text.truncate(end);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ask, Found, Tree};
+    use std::collections::VecDeque;
+    use warren_storage::Stat;
+
+    /// What a server has that carried these out.
+    fn after(asks: &[Ask]) -> (Tree, Found) {
+        let mut tree = Tree::default();
+        for ask in asks {
+            tree.apply(ask).unwrap();
+        }
+        let stat = |version, cversion| Stat { version, cversion, ..Stat::default() };
+        let found = Found {
+            stat: stat(0, tree.changes),
+            sequence_stat: stat(0, tree.sequence_changes),
+            plain: tree
+                .plain
+                .iter()
+                .map(|(name, known)| (*name, (known.data, stat(known.version, 0))))
+                .collect(),
+            sequences: tree.sequences.keys().map(|data| (*data, format!("s-{data:010}"))).collect(),
+        };
+        (tree, found)
+    }
+
+    fn asks() -> Vec<Ask> {
+        vec![
+            Ask::Create { name: 1, data: 10 },
+            Ask::Set { name: 1, data: 11, version: 0 },
+            Ask::Sequence { data: 12 },
+            Ask::Multi(vec![Ask::Create { name: 2, data: 13 }, Ask::Delete { name: 1, version: -1 }]),
+            Ask::Create { name: 3, data: 14 },
+        ]
+    }
+
+    #[test]
+    fn every_prefix_of_what_was_under_way_will_do() {
+        let asks = asks();
+        for acknowledged in 0..=asks.len() {
+            for carried_out in acknowledged..=asks.len() {
+                let (tree, _) = after(&asks[..acknowledged]);
+                let under_way = VecDeque::from(asks[acknowledged..].to_vec());
+                assert!(tree.settle(&under_way, &after(&asks[..carried_out]).1).is_some());
+            }
+        }
+    }
+
+    #[test]
+    fn a_lost_write_is_found() {
+        let asks = asks();
+        for acknowledged in 1..=asks.len() {
+            let (tree, _) = after(&asks[..acknowledged]);
+            let under_way = VecDeque::from(asks[acknowledged..].to_vec());
+            let lost = after(&asks[..acknowledged - 1]).1;
+            assert!(tree.settle(&under_way, &lost).is_none(), "{:?} is lost", asks[acknowledged - 1]);
+        }
+    }
+
+    #[test]
+    fn what_was_carried_out_out_of_order_or_in_part_or_by_nobody_is_found() {
+        let asks = asks();
+        let (tree, _) = after(&asks[..2]);
+        let under_way = VecDeque::from(asks[2..].to_vec());
+        // The last one without those before it.
+        let skipped = after(&[asks[0].clone(), asks[1].clone(), asks[4].clone()]).1;
+        assert!(tree.settle(&under_way, &skipped).is_none());
+        // Half of the multi.
+        let half = Ask::Create { name: 2, data: 13 };
+        let torn = after(&[asks[0].clone(), asks[1].clone(), asks[2].clone(), half]).1;
+        assert!(tree.settle(&under_way, &torn).is_none());
+        // Other data, another version.
+        let (_, mut other) = after(&asks[..2]);
+        other.plain.get_mut(&1).unwrap().0 = 99;
+        assert!(tree.settle(&under_way, &other).is_none());
+        let (_, mut twice) = after(&asks[..2]);
+        twice.plain.get_mut(&1).unwrap().1.version += 1;
+        assert!(tree.settle(&under_way, &twice).is_none());
+        // A znode that came and went all the same leaves its mark on the parent.
+        let (_, mut touched) = after(&asks[..2]);
+        touched.stat.cversion += 2;
+        assert!(tree.settle(&under_way, &touched).is_none());
+    }
 }

@@ -127,11 +127,15 @@ impl Checks {
 
     // ---- the servers ---------------------------------------------------------------------------------------
 
-    /// A server was started on what a crash left.
+    /// This is what a crash left: a checkpoint at `tree`, and a log that begins at `first_log_index`.
+    pub fn on_recovered(&mut self, tree: u64, first_log_index: u64) -> Verdict {
+        self.durable.on_recovered(tree, first_log_index)
+    }
+
+    /// A server was started on it.
     pub fn on_started(&mut self, server: usize, service: &Service, log: &LogReader) -> Verdict {
-        let (first, last) = (log.first_index(), log.last_index());
-        self.durable.on_started(server, &self.history, service, first)?;
-        self.majority.on_started(server, service.tree().position(), last);
+        self.durable.on_started(server, &self.history, service)?;
+        self.majority.on_started(server, service.tree().position(), log.last_index());
         self.committed[server] = service.tree().position().index;
         self.zxids.on_started(server);
         Ok(())

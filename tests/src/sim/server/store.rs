@@ -1,10 +1,10 @@
 //! The log's thread and the checkpoint's.
 
-use super::{CheckpointJob, LogJob, Server, ToService};
+use super::{CheckpointJob, LogJob, SPACE_LOOK_US, SPACE_NEEDED, Server, ToService};
 use crate::sim::context::{Context, Event, Halt, Step};
 use crate::sim::planted::Planted;
 use warren_server::consensus;
-use warren_storage::log::Append;
+use warren_storage::log::{Append, join};
 
 impl Server {
     pub(super) fn wake_log(&mut self, ctx: &mut Context) {
@@ -13,7 +13,21 @@ impl Server {
         }
     }
 
+    /// The step comes again later, when the disk is full now.
+    fn is_out_of_space(&mut self, ctx: &mut Context, step: Step) -> bool {
+        let waits = self.waits_for_space && self.disk.left_bytes() < SPACE_NEEDED;
+        if waits {
+            ctx.note(&self.name, format_args!("{step:?} waits for space"));
+            self.scheduled.push(step);
+            ctx.after(SPACE_LOOK_US, Event::Server(self.host, self.life, step));
+        }
+        waits
+    }
+
     pub(super) fn on_log(&mut self, ctx: &mut Context) -> Result<(), Halt> {
+        if self.is_out_of_space(ctx, Step::Log) {
+            return Ok(());
+        }
         let Some(job) = self.log_jobs.pop_front() else { return Ok(()) };
         match job {
             LogJob::Append { mut number, mut records, mut hard_state } => {
@@ -24,11 +38,7 @@ impl Server {
                     else {
                         break;
                     };
-                    if let Some(first) = more.first() {
-                        records.retain(|r| r.index < first.index);
-                    }
-                    records.extend(more);
-                    hard_state = later.or(hard_state);
+                    join(&mut records, &mut hard_state, more, later);
                     number = n;
                 }
                 ctx.note(
@@ -82,6 +92,9 @@ impl Server {
 
     pub(super) fn on_logged(&mut self, ctx: &mut Context, number: u64) -> Result<(), Halt> {
         self.log_busy = false;
+        if ctx.planted == Some(Planted::PurgeTooFar) {
+            self.log.purge(u64::MAX).map_err(|e| Halt::exit("the log cannot be purged", e))?;
+        }
         let told = match ctx.planted {
             // It was told long ago.
             Some(Planted::AcknowledgeBeforeSync) => false,
@@ -97,6 +110,9 @@ impl Server {
     }
 
     pub(super) fn on_checkpoint(&mut self, ctx: &mut Context) -> Result<(), Halt> {
+        if self.is_out_of_space(ctx, Step::Checkpoint) {
+            return Ok(());
+        }
         match self.checkpoint_jobs.pop_front() {
             Some(CheckpointJob::Write(checkpoint)) => {
                 let written =
