@@ -76,9 +76,9 @@ pub struct Conversation {
     pub attached: Option<(SessionId, u32)>,
     /// As authenticated by the replies read so far.
     pub identity: Identity,
-    /// As before the last auth, until a reply shows how far the server was by then: events are filtered when they
-    /// leave, and an auth's reply has no zxid.
-    pub identity_before: Option<Identity>,
+    /// As before the last auths, and the zxid up to which the server may have looked at events as if they had not come:
+    /// events are filtered when they leave, and an auth's reply has no zxid.
+    pub identity_before: Option<(Identity, i64)>,
     /// Oldest first.
     pub pending: VecDeque<Sent>,
     /// What stands on the server on this connection's behalf.
@@ -142,7 +142,8 @@ impl Conversation {
         self.pending.push_back(sent);
     }
 
-    pub(super) fn on_received(&mut self, packet: &[u8]) -> Result<Received, Violation> {
+    /// A packet is read. `latest` is the highest zxid that any server has reached.
+    pub(super) fn on_received(&mut self, packet: &[u8], latest: i64) -> Result<Received, Violation> {
         let malformed = |what: &str| Violation { property: replies::PROPERTY, what: what.to_owned() };
         let (header, body) =
             ReplyHeader::decode(packet).map_err(|_| malformed("a packet that is no reply"))?;
@@ -160,7 +161,8 @@ impl Conversation {
                 let Some((scheme, auth)) = self.auths.pop_front() else {
                     return Err(malformed("a reply to an auth that was not sent"));
                 };
-                self.identity_before.get_or_insert_with(|| self.identity.clone());
+                let (_, upto) = self.identity_before.get_or_insert_with(|| (self.identity.clone(), latest));
+                *upto = latest;
                 let allowed = self.identity.authenticate(&Authentication::default(), &scheme, &auth);
                 let expected = if allowed { 0 } else { Code::AuthFailed.wire() };
                 hold(header.err == expected, replies::PROPERTY, || {

@@ -249,7 +249,7 @@ impl Checks {
     pub fn on_received(&mut self, connection: u64, packet: &[u8]) -> Verdict {
         let Some(conversation) = self.conversations.get_mut(&connection) else { return Ok(()) };
         let history = &self.history;
-        match conversation.on_received(packet)? {
+        match conversation.on_received(packet, history.latest().zxid().wire())? {
             Received::Nothing => Ok(()),
             Received::Pong(zxid) => watches::on_zxid(history, conversation, zxid),
             Received::Event { zxid, kind, path } => {

@@ -199,10 +199,12 @@ impl Watches {
 /// Look at all changes up to `zxid`.
 fn advance(history: &History, conversation: &mut Conversation, zxid: i64) {
     let Conversation { identity, identity_before, watches, .. } = conversation;
-    let allowed = |acl: &[Acl]| {
+    let allowed = |at: i64, acl: &[Acl]| {
         let now = identity.allowed(acl, perms::READ);
         match &*identity_before {
-            Some(before) if before.allowed(acl, perms::READ) != now => Allowed::Perhaps,
+            Some((before, upto)) if at <= *upto && before.allowed(acl, perms::READ) != now => {
+                Allowed::Perhaps
+            }
             _ if now => Allowed::Yes,
             _ => Allowed::No,
         }
@@ -213,15 +215,15 @@ fn advance(history: &History, conversation: &mut Conversation, zxid: i64) {
     }
     while let Some((at, change)) = history.changes.get(watches.seen).filter(|(at, _)| *at <= zxid) {
         watches.seen += 1;
-        watches.fire(*at, change, allowed);
+        watches.fire(*at, change, |acl| allowed(*at, acl));
     }
 }
 
 /// A reply at this zxid was read: nothing up to it may be missing.
 pub(super) fn on_zxid(history: &History, conversation: &mut Conversation, zxid: i64) -> Verdict {
     advance(history, conversation, zxid);
-    // Whatever comes now was looked at after the auth.
-    conversation.identity_before = None;
+    // Whatever comes behind it was looked at after the auth.
+    conversation.identity_before.take_if(|(_, upto)| zxid >= *upto);
     conversation.watches.due.retain(|due| !due.doubtful);
     match conversation.watches.due.front() {
         None => Ok(()),
