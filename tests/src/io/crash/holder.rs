@@ -17,6 +17,7 @@ const ABANDONED_MAX: usize = 6;
 pub(super) struct Holder {
     prefix: String,
     dice: Dice,
+    number: usize,
     home: usize,
     /// `None` between a session that is closed and the next one.
     connection: Option<Connection>,
@@ -32,10 +33,11 @@ pub(super) struct Holder {
 
 impl Holder {
     pub(super) fn new(stage: &Stage, n: usize, dice: Dice) -> Result<Holder, Left> {
-        let home = n % stage.servers.len();
+        let home = stage.place_of(n);
         Ok(Holder {
             prefix: format!("h{n}-"),
             dice,
+            number: n,
             home,
             connection: Some(stage.connect(home, SESSION_MS)?),
             kept: BTreeSet::new(),
@@ -117,7 +119,7 @@ impl Holder {
             return Ok(());
         };
         let session = connection.session().id;
-        if stage.reattach(connection, &mut self.home)? {
+        if stage.reattach(self.number, connection, &mut self.home)? {
             self.closing = false;
             for name in &self.kept {
                 let path = format!("{FOLDER}/{name}");

@@ -205,15 +205,24 @@ impl Stage {
         Ok(Connection::connect(self.servers[home], &Options { timeout_ms, ..Options::default() })?)
     }
 
+    /// The server that this client goes to when all will do: another one every round, and each has its share of clients.
+    pub(in crate::io) fn place_of(&self, client: usize) -> usize {
+        let turn = self.round.load(SeqCst) as usize + client;
+        self.next(turn % self.servers.len())
+    }
+
     /// Attach to the session again, with the next server that takes it. `false` when it says that the session is over.
     pub(in crate::io) fn reattach(
         &self,
+        client: usize,
         connection: &mut Connection,
         home: &mut usize,
     ) -> Result<bool, Left> {
         let until = Instant::now() + PATIENCE;
+        let mut at = if self.halted.load(SeqCst) { self.place_of(client) } else { self.next(*home) };
         loop {
-            *home = self.next(*home);
+            *home = at;
+            at = self.next(at);
             match connection.reconnect(self.servers[*home]) {
                 Ok(()) => {
                     self.reattached.fetch_add(1, SeqCst);

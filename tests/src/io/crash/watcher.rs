@@ -38,6 +38,7 @@ impl Watched {
 pub(super) struct Watcher {
     dice: Dice,
     connection: Connection,
+    number: usize,
     home: usize,
     all: Vec<Watched>,
     /// With the mark that was seen when it was set.
@@ -53,10 +54,11 @@ impl Watcher {
             all.push(Watched::Children(format!("/crash/w{writer}")));
             all.extend((0..NAMES).map(|n| Watched::Node(format!("/crash/w{writer}/n{n}"))));
         }
-        // From the other end than the writers, who are more.
-        let home = stage.servers.len() - 1 - n % stage.servers.len();
+        // One place further than the writers, who are more.
+        let number = n + 1;
+        let home = stage.place_of(number);
         let connection = stage.connect(home, SESSION_MS)?;
-        Ok(Watcher { dice, connection, home, all, set: BTreeMap::new(), last_event: 0 })
+        Ok(Watcher { dice, connection, number, home, all, set: BTreeMap::new(), last_event: 0 })
     }
 
     /// Set the watch, and learn what is there.
@@ -157,7 +159,7 @@ impl Client for Watcher {
     fn check(&mut self, stage: &Stage) -> Result<(), Left> {
         // Events of the old connection that were received count; what fired then is not watched.
         self.fired(stage)?;
-        if !stage.reattach(&mut self.connection, &mut self.home)? {
+        if !stage.reattach(self.number, &mut self.connection, &mut self.home)? {
             let text = format!("a watcher's session {:#x} is over", self.connection.session().id);
             return Err(stage.broken(Promise::SessionsLive, text));
         }

@@ -166,6 +166,7 @@ pub(super) struct Writer {
     folder: String,
     dice: Dice,
     connection: Connection,
+    number: usize,
     home: usize,
     /// As acknowledged.
     tree: Tree,
@@ -181,7 +182,7 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(stage: &Stage, n: usize, dice: Dice) -> Result<Writer, Left> {
-        let home = n % stage.servers.len();
+        let home = stage.place_of(n);
         let mut connection = stage.connect(home, SESSION_MS)?;
         let folder = format!("/crash/w{n}");
         for path in [folder.clone(), format!("{folder}/sequence")] {
@@ -193,6 +194,7 @@ impl Writer {
             folder,
             dice,
             connection,
+            number: n,
             home,
             ahead: tree.clone(),
             tree,
@@ -471,7 +473,7 @@ impl Client for Writer {
     }
 
     fn check(&mut self, stage: &Stage) -> Result<(), Left> {
-        if !stage.reattach(&mut self.connection, &mut self.home)? {
+        if !stage.reattach(self.number, &mut self.connection, &mut self.home)? {
             let text = format!("{}: the session {:#x} is over", self.folder, self.connection.session().id);
             return Err(stage.broken(Promise::SessionsLive, text));
         }

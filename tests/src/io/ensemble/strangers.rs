@@ -48,6 +48,10 @@ pub(super) fn knock(servers: &Servers, folder: &Path) -> Outcome<()> {
     if !elsewhere.exists() {
         certs::init(&elsewhere, "trial")?;
     }
+    // It believes the servers' authority beside its own, so that it is they who refuse.
+    let ca = folder.join("both-authorities.pem");
+    let read = |authority: &Path| std::fs::read_to_string(authority.join(certs::CA_FILE));
+    std::fs::write(&ca, format!("{}{}", read(&elsewhere)?, read(servers.authority())?))?;
     for authority in [&elsewhere, servers.authority()] {
         let cert = folder.join("stranger.pem");
         certs::write_secret(&cert, &certs::issue(authority, id(stranger))?)?;
@@ -59,8 +63,7 @@ pub(super) fn knock(servers: &Servers, folder: &Path) -> Outcome<()> {
             peers: (servers.peers.iter().enumerate())
                 .map(|(place, peer)| PeerAddr { id: id(place), addr: peer.to_string() })
                 .collect(),
-            // It believes the servers' authority, so that it is they who refuse.
-            tls: TlsFiles::read(&cert, &servers.authority().join(certs::CA_FILE))?,
+            tls: TlsFiles::read(&cert, &ca)?,
             timers: LinkTimers::default(),
             seed: 1,
             threads: 1,
