@@ -242,7 +242,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
         // An ensemble may take any time to have a quorum; words are answered meanwhile.
         Some(_) => drop(tokio::spawn(served)),
     }
-    let accepting = tokio::spawn(clients::serve(clients, listener));
+    let accepting = clients::serve(clients, listener);
     let watching = tokio::spawn({
         let engine = engine.clone();
         async move {
