@@ -106,6 +106,9 @@ settings! {
         timeout_ms_min: u32 = 4_000, "ms";
         /// The longest timeout that a client gets, whatever it asks for.
         timeout_ms_max: u32 = 40_000, "ms";
+        /// While this server has no leader, serve reads to clients that accept that they may be old. Such sessions
+        /// are known to this server alone, and end when there is a leader again.
+        read_only: bool = false, "true or false";
     }
 
     /// What clients can make grow, and how far.

@@ -195,7 +195,10 @@ const TABLE: &[(&str, Does)] = &[
     ),
     // What operators ask it.
     ("4lw.commands.whitelist", Takes(whitelist)),
-    ("readonlymode.enabled", Takes(|draft, value| set(&mut draft.read_only_mode, value == "true"))),
+    (
+        "readonlymode.enabled",
+        Takes(|draft, value| set(&mut draft.config.sessions.read_only, value == "true")),
+    ),
     ("metricsProvider.className", Takes(|draft, value| set(&mut draft.metrics_class, value.to_owned()))),
     ("metricsProvider.httpHost", Takes(|draft, value| set(&mut draft.metrics_host, bare_host(value)))),
     ("metricsProvider.httpPort", Takes(|draft, value| set(&mut draft.metrics_port, Some(port(value)?)))),
@@ -292,7 +295,6 @@ struct Draft {
     timeout_ms_min: i32,
     /// −1 is unset.
     timeout_ms_max: i32,
-    read_only_mode: bool,
     metrics_class: String,
     metrics_host: String,
     metrics_port: Option<u16>,
@@ -319,7 +321,6 @@ impl Draft {
             tick_ms: 3_000,
             timeout_ms_min: -1,
             timeout_ms_max: -1,
-            read_only_mode: false,
             metrics_class: String::new(),
             metrics_host: "*".to_owned(),
             metrics_port: None,
@@ -467,7 +468,7 @@ fn settle(draft: &mut Draft, flags: &Overrides) -> Result<(), (&'static str, Str
     };
 
     let words = &mut config.four_letter_words.whitelist;
-    for always in ["srvr"].into_iter().chain(draft.read_only_mode.then_some("isro")) {
+    for always in ["srvr"].into_iter().chain(config.sessions.read_only.then_some("isro")) {
         if !words.iter().any(|word| word == always || word == "*") {
             words.push(always.to_owned());
         }

@@ -428,6 +428,7 @@ fn start(
         server_id,
         incarnation,
         tick_ms: u64::from(config.sessions.tick_ms),
+        read_only: config.sessions.read_only,
         sessions_max: config.limits.sessions_max as usize,
         sweep_interval: Duration::from_millis(config.znodes.container_check_ms.into()),
         sweeps_per_minute_max: config.znodes.container_deletes_per_minute_max,
