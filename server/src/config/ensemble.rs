@@ -35,6 +35,9 @@ pub struct Ensemble {
     /// Ticks without a leader after which a server looks for one.
     #[serde(default = "default_election_ticks")]
     pub election_ticks: u32,
+    /// May clients change the membership by ZooKeeper's `reconfig`? Operators may in any case, by `warren member`.
+    #[serde(default)]
+    pub reconfig_enabled: bool,
     /// All servers, this one among them.
     #[serde(default, rename = "server")]
     pub servers: Vec<EnsembleServer>,
@@ -111,6 +114,12 @@ pub const ENSEMBLE_KEYS: &[Key] = &[
         name: "ensemble.election_ticks",
         unit: "ticks",
         meaning: "A server that heard no leader for so long looks for a new one, after up to as long again, by chance.",
+    },
+    Key {
+        name: "ensemble.reconfig_enabled",
+        unit: "true or false",
+        meaning: "Let clients change the membership by `reconfig`, if the ACL of /zookeeper/config lets them write it \
+                  (`reconfigEnabled`). `warren member` works in any case.",
     },
     Key {
         name: "ensemble.server.id",
@@ -276,6 +285,7 @@ mod tests {
         assert_eq!(ensemble.listen().to_string(), "h2:2182");
         assert_eq!(ensemble.others().map(|s| s.id).collect::<Vec<_>>(), [1, 3]);
         assert_eq!((ensemble.name.as_str(), ensemble.tick_ms, ensemble.election_ticks), ("warren", 20, 10));
+        assert!(!ensemble.reconfig_enabled);
         // Clients are served where the list says, unless it is said otherwise.
         assert_eq!(loaded.config.client.addr.to_string(), "h2:2181");
         let loaded = read(&["[client]\naddr = '*:2181'\n", HEAD, &server(2)].concat()).unwrap();
