@@ -217,7 +217,7 @@ impl Registry {
             Member {
                 id: server.id,
                 peer_addr: server.peer_addr.to_string(),
-                client_addr: server.client_addr.to_string(),
+                client_addr: server.client_addr.as_ref().map_or(String::new(), ToString::to_string),
                 linked: why.is_empty(),
                 why,
                 lag: lag(server.id),
