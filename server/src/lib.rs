@@ -17,6 +17,7 @@ pub mod identity;
 pub mod io;
 pub mod listings;
 pub mod mailbox;
+pub mod membership;
 pub mod metrics;
 pub mod moment;
 pub mod room;

@@ -4,6 +4,9 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
+/// A host, bytes at most, as DNS has it.
+pub(super) const HOST_BYTES_MAX: usize = 253;
+
 /// `HOST:PORT`. The host is a name, an IPv4 or `[IPv6]` address, or `*` for every interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -26,6 +29,13 @@ impl Address {
     /// From a host without brackets.
     pub fn new(host: impl Into<String>, port: u16) -> Address {
         Address { host: host.into(), port }
+    }
+
+    /// Can others find a server there? Not at every interface, and not at a port that the system chooses.
+    pub fn is_reachable(&self) -> bool {
+        let wildcard = matches!(self.host.as_str(), "*" | "0.0.0.0")
+            || self.host.parse::<std::net::Ipv6Addr>().is_ok_and(|host| host.is_unspecified());
+        self.port != 0 && !wildcard
     }
 
     /// What to bind, in order of preference: the first that can be bound serves. Every interface is `[::]`, which
@@ -62,8 +72,13 @@ impl FromStr for Address {
         if bare.is_empty() {
             return Err(refuse("the host is empty (`*` is every interface)"));
         }
-        if bare.contains(|c: char| c.is_whitespace() || c == '/') {
-            return Err(refuse("a host has neither blanks nor slashes"));
+        // What would part it from its neighbours where it is written among others.
+        let parts = |c: char| c.is_whitespace() || c.is_control() || "/\\=;,|".contains(c);
+        if bare.contains(parts) {
+            return Err(refuse("a host has neither blanks nor any of `/`, `\\`, `=`, `;`, `,` and `|`"));
+        }
+        if bare.len() > HOST_BYTES_MAX {
+            return Err(refuse("a host has 253 bytes at most"));
         }
         Ok(Address::new(bare, port))
     }
@@ -134,6 +149,10 @@ mod tests {
         for text in ["127.0.0.1:2181", "[::1]:2181", "localhost:0", "*:2181", "zk-1.example:65535"] {
             assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
         }
+        for text in ["*:1", "0.0.0.0:1", "[::]:1", "h:0"] {
+            assert!(!text.parse::<Address>().unwrap().is_reachable(), "{text}");
+        }
+        assert!("h:1".parse::<Address>().unwrap().is_reachable());
         assert_eq!("off".parse::<Listen>().unwrap(), Listen::Off);
         assert_eq!(Address::new("*", 1).bind_candidates(), ["[::]:1", "0.0.0.0:1"]);
     }
@@ -147,6 +166,9 @@ mod tests {
             ("[::1:2181", "open"),
             ("h:65536", "65535"),
             ("a b:1", "blanks"),
+            ("a;b:1", "blanks"),
+            ("a=b:1", "blanks"),
+            (&format!("{}:1", "h".repeat(254)), "253"),
         ] {
             let said = text.parse::<Address>().unwrap_err().to_string();
             assert!(said.contains(reason), "{text}: {said}");

@@ -35,6 +35,9 @@ pub struct Ensemble {
     /// Ticks without a leader after which a server looks for one.
     #[serde(default = "default_election_ticks")]
     pub election_ticks: u32,
+    /// May clients change the membership by ZooKeeper's `reconfig`? Operators may in any case, by `warren member`.
+    #[serde(default)]
+    pub reconfig_enabled: bool,
     /// All servers, this one among them.
     #[serde(default, rename = "server")]
     pub servers: Vec<EnsembleServer>,
@@ -48,8 +51,9 @@ pub struct EnsembleServer {
     pub id: u8,
     /// Where the other servers find it.
     pub peer_addr: Address,
-    /// Where clients find it.
-    pub client_addr: Address,
+    /// Where clients find it. A `zoo.cfg` whose server lines end before it does not know; `warren.toml` always says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_addr: Option<Address>,
     /// What it does.
     #[serde(default)]
     pub role: Role,
@@ -62,6 +66,8 @@ pub enum Role {
     /// It votes.
     #[default]
     Voter,
+    /// It is told what is committed, serves clients, and does not vote.
+    Observer,
 }
 
 fn default_name() -> String {
@@ -110,6 +116,12 @@ pub const ENSEMBLE_KEYS: &[Key] = &[
         meaning: "A server that heard no leader for so long looks for a new one, after up to as long again, by chance.",
     },
     Key {
+        name: "ensemble.reconfig_enabled",
+        unit: "true or false",
+        meaning: "Let clients change the membership by `reconfig`, if the ACL of /zookeeper/config lets them write it \
+                  (`reconfigEnabled`). `warren member` works in any case.",
+    },
+    Key {
         name: "ensemble.server.id",
         unit: "1 to 255",
         meaning: "A server's id, as its certificate says it.",
@@ -122,8 +134,8 @@ pub const ENSEMBLE_KEYS: &[Key] = &[
     Key { name: "ensemble.server.client_addr", unit: "HOST:PORT", meaning: "Where clients find it." },
     Key {
         name: "ensemble.server.role",
-        unit: "voter",
-        meaning: "What the server does; so far all of them vote.",
+        unit: "voter or observer",
+        meaning: "What the server does: a voter counts for the quorum; an observer only follows, and serves clients.",
     },
 ];
 
@@ -166,6 +178,11 @@ impl Ensemble {
         self.servers.iter().filter(|s| s.id != self.server_id)
     }
 
+    /// How many of them vote.
+    pub fn voters(&self) -> usize {
+        self.servers.iter().filter(|s| s.role == Role::Voter).count()
+    }
+
     pub(super) fn validate(&self) -> Result<(), OutOfBounds> {
         let bad = |key, reason: String| Err(OutOfBounds { key, reason });
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -195,18 +212,26 @@ impl Ensemble {
             if !ids.insert(server.id) {
                 return bad("ensemble.server.id", format!("{} stands there twice", server.id));
             }
-            for (key, address) in [
-                ("ensemble.server.peer_addr", format!("udp {}", server.peer_addr)),
-                ("ensemble.server.client_addr", format!("tcp {}", server.client_addr)),
-            ] {
-                if address.ends_with(":0") || address.contains('*') {
-                    let reason = format!("{address} is no address at which others find server {}", server.id);
+            let client = server.client_addr.as_ref();
+            for (key, kind, address) in [
+                Some(("ensemble.server.peer_addr", "udp", &server.peer_addr)),
+                client.map(|address| ("ensemble.server.client_addr", "tcp", address)),
+            ]
+            .into_iter()
+            .flatten()
+            {
+                if !address.is_reachable() {
+                    let reason =
+                        format!("{kind} {address} is no address at which others find server {}", server.id);
                     return bad(key, reason);
                 }
-                if !addresses.insert(address.clone()) {
-                    return bad(key, format!("{address} stands there twice"));
+                if !addresses.insert(format!("{kind} {address}").to_ascii_lowercase()) {
+                    return bad(key, format!("{kind} {address} stands there twice"));
                 }
             }
+        }
+        if self.voters() == 0 {
+            return bad("ensemble.server.role", "all observe; somebody has to vote".to_owned());
         }
         if !ids.contains(&self.server_id) {
             let reason = format!("{} is not among the servers of [[ensemble.server]]", self.server_id);
@@ -222,16 +247,19 @@ impl Ensemble {
 
     /// What is odd about it without being wrong.
     pub(super) fn oddities(&self) -> Vec<String> {
-        let voters = self.servers.len();
-        if voters % 2 == 0 {
-            return vec![format!(
-                "[[ensemble.server]]: {voters} voters need {} of them, and so bear no more failures than {} would",
-                voters / 2 + 1,
-                voters - 1
-            )];
-        }
-        Vec::new()
+        even_voters(self.voters()).map(|odd| format!("[[ensemble.server]]: {odd}")).into_iter().collect()
     }
+}
+
+/// An even number of voters is as good as one less, and needs one more.
+pub(crate) fn even_voters(voters: usize) -> Option<String> {
+    (voters > 0 && voters % 2 == 0).then(|| {
+        format!(
+            "{voters} voters need {} of them, and so bear no more failures than {} would",
+            voters / 2 + 1,
+            voters - 1
+        )
+    })
 }
 
 #[cfg(test)]
@@ -253,10 +281,11 @@ mod tests {
         let loaded = read(&[HEAD, &server(1), &server(2), &server(3)].concat()).unwrap();
         assert!(loaded.warnings.is_empty());
         let ensemble = loaded.config.ensemble.unwrap();
-        assert_eq!(ensemble.own().client_addr.to_string(), "h2:2181");
+        assert_eq!(ensemble.own().client_addr.as_ref().unwrap().to_string(), "h2:2181");
         assert_eq!(ensemble.listen().to_string(), "h2:2182");
         assert_eq!(ensemble.others().map(|s| s.id).collect::<Vec<_>>(), [1, 3]);
         assert_eq!((ensemble.name.as_str(), ensemble.tick_ms, ensemble.election_ticks), ("warren", 20, 10));
+        assert!(!ensemble.reconfig_enabled);
         // Clients are served where the list says, unless it is said otherwise.
         assert_eq!(loaded.config.client.addr.to_string(), "h2:2181");
         let loaded = read(&["[client]\naddr = '*:2181'\n", HEAD, &server(2)].concat()).unwrap();
@@ -267,6 +296,10 @@ mod tests {
     fn an_even_number_of_voters_is_warned_about() {
         let loaded = read(&[HEAD, &server(1), &server(2)].concat()).unwrap();
         assert!(loaded.warnings[0].text.contains("2 voters need 2 of them"));
+        let observes = format!("{}role = 'observer'\n", server(1));
+        let loaded = read(&[HEAD, &observes, &server(2)].concat()).unwrap();
+        assert!(loaded.warnings.is_empty(), "one voter, and one that observes");
+        assert_eq!(loaded.config.ensemble.unwrap().voters(), 1);
     }
 
     #[test]
@@ -291,6 +324,8 @@ mod tests {
                 "unknown key `ensemble.server.rle`; did you mean `ensemble.server.role`?",
             ),
             (format!("{HEAD}{all}role = 'king'\n"), "unknown variant `king`"),
+            (format!("{HEAD}{}role = 'observer'\n", server(2)), "all observe"),
+            (format!("{HEAD}{all}").replace("client_addr = 'h3:2181'\n", ""), "server 3 has no client_addr"),
             (all.clone(), "missing field `server_id`"),
             (format!("{HEAD}tick_ms = 1\n{all}"), "1 is not between 5 and 1000 ms"),
         ] {

@@ -5,11 +5,13 @@ mod address;
 mod ensemble;
 mod keys;
 mod nearest;
-mod properties;
+pub(crate) mod properties;
+pub(crate) mod server_line;
 mod warren_toml;
 mod zoo_cfg;
 
 pub use address::{Address, AddressError, Listen};
+pub(crate) use ensemble::even_voters;
 pub use ensemble::{ENSEMBLE_KEYS, Ensemble, EnsembleServer, Role, SERVERS_MAX};
 pub use keys::{Client, Config, FourLetterWords, KEYS, Key, Limits, Metrics, Security, Sessions, Storage};
 pub use keys::{SuperDigest, Znodes, documented};

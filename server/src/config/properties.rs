@@ -4,17 +4,17 @@ use super::ConfigError;
 
 /// One assignment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Property {
+pub(crate) struct Property {
     /// Where it begins, from 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     /// Unescaped.
-    pub(super) key: String,
+    pub(crate) key: String,
     /// Unescaped; not trimmed at its end.
-    pub(super) value: String,
+    pub(crate) value: String,
 }
 
 /// Java takes every byte for a Latin-1 character. Operators write UTF-8, so that is tried first.
-pub(super) fn decode(bytes: &[u8]) -> String {
+pub(crate) fn decode(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => text.to_owned(),
         Err(_) => bytes.iter().map(|byte| char::from(*byte)).collect(),
@@ -22,7 +22,7 @@ pub(super) fn decode(bytes: &[u8]) -> String {
 }
 
 /// All assignments in their order; a key may come twice.
-pub(super) fn parse(text: &str) -> Result<Vec<Property>, ConfigError> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Property>, ConfigError> {
     logical_lines(text).into_iter().map(|(line, text)| property(line, &text)).collect()
 }
 

@@ -16,9 +16,18 @@ pub(super) fn load(text: &str, flags: &Overrides) -> Result<Loaded, ConfigError>
     }
     let mut config: Config = toml::from_str(text).map_err(syntax)?;
     let line_of_key = |name: &str| written.iter().find(|(key, _)| key == name).map(|(_, line)| *line);
-    let own = config.ensemble.as_ref().and_then(|e| e.servers.iter().find(|s| s.id == e.server_id));
-    if let (Some(own), None) = (own, line_of_key("client.addr")) {
-        config.client.addr = own.client_addr.clone();
+    if let Some(ensemble) = &config.ensemble {
+        if let Some(server) = ensemble.servers.iter().find(|server| server.client_addr.is_none()) {
+            return Err(ConfigError::Invalid {
+                line: line_of_key("ensemble.server.id"),
+                key: "ensemble.server.client_addr".to_owned(),
+                reason: format!("server {} has no client_addr", server.id),
+            });
+        }
+        let own = ensemble.servers.iter().find(|server| server.id == ensemble.server_id);
+        if let (Some(own), None) = (own.and_then(|own| own.client_addr.clone()), line_of_key("client.addr")) {
+            config.client.addr = own;
+        }
     }
     config.lay_over(flags);
     config.validate().map_err(|bad| {

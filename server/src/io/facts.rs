@@ -217,7 +217,7 @@ impl Registry {
             Member {
                 id: server.id,
                 peer_addr: server.peer_addr.to_string(),
-                client_addr: server.client_addr.to_string(),
+                client_addr: server.client_addr.as_ref().map_or(String::new(), ToString::to_string),
                 linked: why.is_empty(),
                 why,
                 lag: lag(server.id),
@@ -287,7 +287,7 @@ impl Registry {
     }
 
     async fn answer(&self, word: Word) -> String {
-        if !self.room.is_serving() {
+        if !self.room.is_serving() && !self.room.is_read_only() {
             if let Some(text) = word.while_not_serving() {
                 return text.to_owned();
             }
