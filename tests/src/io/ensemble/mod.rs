@@ -15,7 +15,7 @@ use super::crash::{self, CLIENTS, Client, Left, Promise, SESSION_MS, SETTINGS, S
 use super::daemon::LOOK_EVERY;
 use crate::sim::Dice;
 use rounds::Round;
-use servers::Servers;
+pub(super) use servers::Servers;
 use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
@@ -97,7 +97,7 @@ pub fn run(plan: Plan) -> io::Result<bool> {
         if let Err(e) = director.servers.stop() {
             stage.broken(Promise::Starts, e.to_string());
         }
-        let counts = director.servers.relay.counts();
+        let counts = director.servers.relay().counts();
         eprintln!("datagrams between the servers: {counts:?}");
     });
     eprintln!("{table}");
@@ -253,7 +253,7 @@ impl Director<'_> {
     /// The fault is over: everything runs and reaches everything. How long until each server took a write.
     fn heal(&mut self) -> Outcome<Duration> {
         let start = Instant::now();
-        self.servers.relay.set_all(super::relay::Weather::FAIR);
+        self.servers.relay().set_all(super::relay::Weather::FAIR);
         for place in self.servers.places() {
             match self.servers.daemons[place].pid() {
                 Some(_) => self.servers.daemons[place].signal(rustix::process::Signal::CONT)?,

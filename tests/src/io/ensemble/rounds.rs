@@ -148,7 +148,7 @@ fn another_leads(director: &mut Director<'_>, old: usize) -> Outcome<()> {
     director.flows()?;
     director.work_on(FAULT)?;
     director.flows()?;
-    director.servers.relay.set_all(Weather::FAIR);
+    director.servers.relay().set_all(Weather::FAIR);
     director.work_on(WORK)
 }
 
@@ -156,7 +156,7 @@ fn leader_alone(director: &mut Director<'_>) -> Outcome<()> {
     let leader = director.servers.leader(&[])?;
     director.work_on(WORK)?;
     director.stage.harm(leader);
-    director.servers.relay.set_around(id(leader), Weather::CUT);
+    director.servers.relay().set_around(id(leader), Weather::CUT);
     another_leads(director, leader)
 }
 
@@ -164,7 +164,7 @@ fn leader_not_heard(director: &mut Director<'_>) -> Outcome<()> {
     let leader = director.servers.leader(&[])?;
     director.stage.harm(leader);
     for other in director.servers.places().filter(|place| *place != leader) {
-        director.servers.relay.set(id(leader), id(other), Weather::CUT);
+        director.servers.relay().set(id(leader), id(other), Weather::CUT);
     }
     another_leads(director, leader)
 }
@@ -173,7 +173,7 @@ fn leader_does_not_hear(director: &mut Director<'_>) -> Outcome<()> {
     let leader = director.servers.leader(&[])?;
     director.stage.harm(leader);
     for other in director.servers.places().filter(|place| *place != leader) {
-        director.servers.relay.set(id(other), id(leader), Weather::CUT);
+        director.servers.relay().set(id(other), id(leader), Weather::CUT);
     }
     another_leads(director, leader)
 }
@@ -182,10 +182,10 @@ fn follower_cut_off(director: &mut Director<'_>) -> Outcome<()> {
     let follower = director.servers.follower(&mut director.dice)?;
     let leader = director.servers.leader(&[])?;
     director.stage.harm(follower);
-    director.servers.relay.set_around(id(follower), Weather::CUT);
+    director.servers.relay().set_around(id(follower), Weather::CUT);
     director.work_on(FAULT)?;
     director.flows()?;
-    director.servers.relay.set_all(Weather::FAIR);
+    director.servers.relay().set_all(Weather::FAIR);
     // It asks for votes when it is back, and disturbs nobody.
     director.work_on(FAULT)?;
     let now = director.servers.leader(&[])?;
@@ -201,7 +201,7 @@ fn followers_apart(director: &mut Director<'_>) -> Outcome<()> {
     let followers: Vec<usize> = director.servers.places().filter(|place| *place != leader).collect();
     for one in &followers {
         for other in followers.iter().filter(|other| *other > one) {
-            director.servers.relay.set_between(id(*one), id(*other), Weather::CUT);
+            director.servers.relay().set_between(id(*one), id(*other), Weather::CUT);
         }
     }
     director.work_on(2 * FAULT)?;
@@ -219,9 +219,9 @@ fn flapping(director: &mut Director<'_>) -> Outcome<()> {
     director.stage.harm(follower);
     let until = Instant::now() + 2 * FAULT;
     while Instant::now() < until {
-        director.servers.relay.set_between(id(leader), id(follower), Weather::CUT);
+        director.servers.relay().set_between(id(leader), id(follower), Weather::CUT);
         director.work_on(FLAP)?;
-        director.servers.relay.set_all(Weather::FAIR);
+        director.servers.relay().set_all(Weather::FAIR);
         director.work_on(FLAP)?;
         director.flows()?;
     }
@@ -230,7 +230,7 @@ fn flapping(director: &mut Director<'_>) -> Outcome<()> {
 
 /// Elections there may be; connections stay.
 fn bad_weather(director: &mut Director<'_>) -> Outcome<()> {
-    director.servers.relay.set_all(Weather {
+    director.servers.relay().set_all(Weather {
         delay: Duration::from_millis(1),
         jitter: Duration::from_millis(3),
         lost_per_mille: 20,
@@ -247,7 +247,7 @@ fn bad_weather(director: &mut Director<'_>) -> Outcome<()> {
 
 /// Links notice that only small datagrams pass, and go on with small ones.
 fn black_hole(director: &mut Director<'_>) -> Outcome<()> {
-    director.servers.relay.set_all(Weather { bytes_max: 1_300, ..Weather::FAIR });
+    director.servers.relay().set_all(Weather { bytes_max: 1_300, ..Weather::FAIR });
     director.flows()?;
     director.work_on(FAULT)?;
     director.flows()?;

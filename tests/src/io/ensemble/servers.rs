@@ -22,7 +22,8 @@ const WORD_WITHIN: Duration = Duration::from_secs(1);
 /// The servers. Places count from 0, ids from 1.
 pub(in crate::io) struct Servers {
     pub(in crate::io) daemons: Vec<Daemon>,
-    pub(in crate::io) relay: Relay,
+    /// `None`: they reach each other directly.
+    relay: Option<Relay>,
     /// Where each listens to the others.
     pub(in crate::io) peers: Vec<SocketAddr>,
     authority: PathBuf,
@@ -34,8 +35,26 @@ pub(in crate::io) fn id(place: usize) -> u8 {
 }
 
 impl Servers {
-    /// So many, each in a folder of its own below `folder`, or where `elsewhere` says; not started yet.
+    /// So many, each in a folder of its own below `folder`, or where `elsewhere` says; not started yet. All that they say
+    /// to each other passes a relay.
     pub(in crate::io) fn new(
+        warrend: &Path,
+        folder: &Path,
+        count: usize,
+        settings: &str,
+        elsewhere: Option<(usize, &Path)>,
+        dice: &mut Dice,
+    ) -> io::Result<Servers> {
+        let mut servers = Servers::direct(warrend, folder, count, settings, elsewhere, dice)?;
+        let listening: BTreeMap<u8, SocketAddr> =
+            servers.peers.iter().enumerate().map(|(place, peer)| (id(place), *peer)).collect();
+        servers.relay = Some(Relay::start(&listening, dice.fork())?);
+        servers.configure(settings)?;
+        Ok(servers)
+    }
+
+    /// The same without a relay.
+    pub(in crate::io) fn direct(
         warrend: &Path,
         folder: &Path,
         count: usize,
@@ -62,15 +81,19 @@ impl Servers {
                 peers.push(peer);
             }
         }
-        let listening: BTreeMap<u8, SocketAddr> =
-            peers.iter().enumerate().map(|(place, peer)| (id(place), *peer)).collect();
-        let relay = Relay::start(&listening, dice.fork())?;
-        let servers = Servers { daemons, relay, peers, authority };
-        for place in 0..count {
-            servers.certify(place)?;
-            servers.daemons[place].configure(&servers.settings(place, settings))?;
-        }
+        let servers = Servers { daemons, relay: None, peers, authority };
+        servers.places().try_for_each(|place| servers.certify(place))?;
+        servers.configure(settings)?;
         Ok(servers)
+    }
+
+    fn configure(&self, settings: &str) -> io::Result<()> {
+        self.places().try_for_each(|place| self.daemons[place].configure(&self.settings(place, settings)))
+    }
+
+    /// The network between them.
+    pub(in crate::io) fn relay(&self) -> &Relay {
+        self.relay.as_ref().expect("these servers have one between them")
     }
 
     /// All servers stand in the list with their faces, and listen elsewhere.
@@ -87,7 +110,7 @@ impl Servers {
                 text,
                 "[[ensemble.server]]\nid = {}\npeer_addr = \"{}\"\nclient_addr = \"{}\"\n",
                 id(place),
-                self.relay.face(id(place)),
+                self.relay.as_ref().map_or(self.peers[place], |relay| relay.face(id(place))),
                 daemon.clients
             );
         }
