@@ -260,12 +260,13 @@ async fn serve(config: Config) -> Result<(), StartError> {
         _ = interrupt.recv() => "SIGINT",
     };
     tracing::info!("{name}: taking no more work, finishing what is in flight");
+    // Whoever comes now is better served elsewhere.
+    let _ = stop.send(true);
+    let _ = accepting.await;
     if ensemble.is_some() && engine.hand_over(None).await {
         tracing::info!("leadership is handed over");
     }
     room.stop();
-    let _ = stop.send(true);
-    let _ = accepting.await;
     registry.wake_all();
     watching.abort();
     let patience = tokio::time::Instant::now() + Duration::from_secs(10);
