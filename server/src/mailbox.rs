@@ -57,6 +57,8 @@ pub struct Attached {
     pub generation: u32,
     /// Where the connection says that it heard from its client.
     pub pulse: Arc<Pulse>,
+    /// A session of this server alone, which only reads.
+    pub read_only: bool,
 }
 
 /// A server that had no contact with the leader for this long, or for two thirds of a session's timeout if that is less,
@@ -79,6 +81,11 @@ impl Pulse {
         let most = timeout_ms.max(0) as u64 * 2 / 3;
         let cut_off_ms = most.clamp(1, CUT_OFF_MAX.as_millis() as u64);
         Pulse { heard_ms: AtomicU64::new(0), owed: AtomicBool::new(false), asked_ms, cut_off_ms }
+    }
+
+    /// Of a session that no leader knows, and so none can expire behind our back.
+    pub fn of_read_only() -> Pulse {
+        Pulse { heard_ms: AtomicU64::new(0), owed: AtomicBool::new(false), asked_ms: 0, cut_off_ms: u64::MAX }
     }
 
     /// Must the connection be closed, because the leader may soon expire the session without our knowing? The server's
@@ -273,6 +280,7 @@ mod tests {
         assert!(!Pulse::new(0, 60_000).is_cut_off(9_999, 0));
         assert!(Pulse::new(0, 60_000).is_cut_off(10_000, 0));
         assert!(!Pulse::new(0, 0).is_cut_off(u64::MAX, u64::MAX), "who stands alone is in contact for ever");
+        assert!(!Pulse::of_read_only().is_cut_off(u64::MAX - 1, 0), "nobody else knows a read-only session");
     }
 
     #[test]

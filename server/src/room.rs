@@ -29,6 +29,7 @@ pub struct Room {
     published: RwLock<Option<Snapshot>>,
     zxid: AtomicU64,
     serving: AtomicBool,
+    read_only: AtomicBool,
     stopping: AtomicBool,
     growth_refused: AtomicBool,
     standing: RwLock<Standing>,
@@ -50,6 +51,7 @@ impl Room {
             published: RwLock::new(None),
             zxid: AtomicU64::new(0),
             serving: AtomicBool::new(false),
+            read_only: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             growth_refused: AtomicBool::new(false),
             standing: RwLock::new(Standing { server_id: 0, mode: Mode::Standalone, leader: None, term: 0 }),
@@ -105,6 +107,17 @@ impl Room {
     /// leaders they are: connections stay, reads are answered, and writes wait.
     pub fn is_serving(&self) -> bool {
         self.serving.load(Ordering::Acquire) && !self.is_stopping()
+    }
+
+    /// Is there no leader, and has there been none for so long that clients which accept it are served from what this
+    /// server has? All other clients had better look for another server.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.load(Ordering::Acquire) && !self.is_stopping()
+    }
+
+    /// Say whether it is so.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.read_only.store(read_only, Ordering::Release);
     }
 
     /// Has a stop begun? Nobody is served from then on.

@@ -218,6 +218,8 @@ pub struct Rules {
     pub data_bytes_max: u32,
     /// Elements in a path at most.
     pub path_depth_max: u16,
+    /// Memory of all access control lists that differ, bytes at most: they are resident, each once.
+    pub acl_bytes_max: u64,
     /// The disk is below its reserve: what grows data is refused.
     pub refuse_growth: bool,
 }
@@ -230,6 +232,7 @@ impl Default for Rules {
             extended_types: true,
             data_bytes_max: 1 << 20,
             path_depth_max: 1_000,
+            acl_bytes_max: 32 << 20,
             refuse_growth: false,
         }
     }

@@ -106,12 +106,15 @@ settings! {
         timeout_ms_min: u32 = 4_000, "ms";
         /// The longest timeout that a client gets, whatever it asks for.
         timeout_ms_max: u32 = 40_000, "ms";
+        /// While this server has no leader, serve reads to clients that accept that they may be old. Such sessions
+        /// are known to this server alone, and end when there is a leader again.
+        read_only: bool = false, "true or false";
     }
 
     /// What clients can make grow, and how far.
     limits: Limits {
         /// Memory for the tree's changes that wait for a checkpoint, and for the cache of znodes. Data may be
-        /// larger.
+        /// larger. An eighth of it bounds the access control lists that differ.
         memory_mb: u32 = 256, "MiB";
         /// A request at most. A longer one closes its connection, as in ZooKeeper (`jute.maxbuffer`).
         packet_bytes_max: u32 = 1_048_575, "bytes";
@@ -203,6 +206,9 @@ impl OutOfBounds {
 /// A packet must fit into memory as a whole, several times over.
 const PACKET_BYTES_MAX: u64 = 256 << 20;
 
+/// The part of `limits.memory_mb` that access control lists may take, one in so many.
+const ACL_SHARE: u64 = 8;
+
 impl Config {
     /// The bounds of each value, and of values against each other.
     pub(super) fn validate(&self) -> Result<(), OutOfBounds> {
@@ -284,6 +290,7 @@ impl Config {
             extended_types: self.znodes.ttl_enabled,
             data_bytes_max: self.limits.znode_bytes_max,
             path_depth_max: self.limits.path_depth_max,
+            acl_bytes_max: (u64::from(self.limits.memory_mb) << 20) / ACL_SHARE,
             refuse_growth: false,
         }
     }

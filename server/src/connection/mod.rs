@@ -119,6 +119,8 @@ enum What {
     Arm { opcode: Opcode, left: usize, at: Zxid },
     /// Decided already; only the order is kept.
     Refused(Code),
+    /// The end of a session that only this server knows.
+    Close,
 }
 
 /// A write's outcome.
@@ -377,7 +379,7 @@ impl Connection {
         let Ok(request) = ConnectRequest::decode(packet) else {
             return self.end("its connect request does not decode");
         };
-        if !room.is_serving() {
+        if !room.is_serving() && !room.is_read_only() {
             return self.end("this server does not serve yet, or no longer");
         }
         if request.last_zxid_seen > room.zxid().wire() {
@@ -395,6 +397,8 @@ impl Connection {
             session: request.session,
             password,
             timeout_ms,
+            // A client that does not send the byte is too old to know of it.
+            read_only: request.read_only == Some(true),
         });
     }
 
@@ -407,7 +411,7 @@ impl Connection {
             session: attached.session,
             password: attached.password,
             // The byte comes back only to who sent it.
-            read_only: read_only.map(|_| false),
+            read_only: read_only.map(|_| attached.read_only),
         }
         .encode(out);
         self.facts.sent += 1;
@@ -505,7 +509,7 @@ impl Connection {
                 What::Write { done, .. } => done.is_some(),
                 What::Sync { done, .. } => *done,
                 What::Arm { left, .. } => *left == 0,
-                What::Read(_) | What::Refused(_) => true,
+                What::Read(_) | What::Refused(_) | What::Close => true,
                 What::Held(_) => false,
             };
             if !ready {
@@ -570,6 +574,12 @@ impl Connection {
                     self.send_events(seen, out, room);
                     encode::error(out, xid, seen.wire(), code);
                     self.answered(now, room, since, xid, seen, Opcode::Error);
+                }
+                What::Close => {
+                    self.send_events(tree.zxid(), out, room);
+                    encode::empty(out, ReplyHeader::ok(xid, tree.zxid().wire()));
+                    self.answered(now, room, since, xid, tree.zxid(), Opcode::CloseSession);
+                    self.ending.get_or_insert(Ending::SessionClosed);
                 }
                 What::Held(_) => unreachable!("not ready"),
             }

@@ -113,6 +113,11 @@ impl Connection {
             }
             return Ok(());
         }
+        if self.is_read_only() && Self::is_for_a_leader(&request) {
+            drop(request);
+            self.push(now, room, xid, packet.len(), What::Refused(Code::NotReadOnly));
+            return self.answer_pending(now, room, tree, out);
+        }
         if room.is_growth_refused() && grows(tree, &request)? {
             drop(request);
             room.metrics.warren_disk_refusals_total.add(1);
@@ -128,6 +133,10 @@ impl Connection {
                 let shape = Shape::Multi(changes.iter().map(|c| c.opcode).collect());
                 let ops: Vec<Op<'_>> = changes.into_iter().map(|c| c.op).collect();
                 self.submit(now, room, xid, packet.len(), shape, Command::Multi(ops), effects);
+            }
+            Request::CloseSession if self.is_read_only() => {
+                self.push(now, room, xid, packet.len(), What::Close);
+                self.answer_pending(now, room, tree, out)?;
             }
             Request::CloseSession => {
                 let shape = Shape::One(Opcode::CloseSession);
@@ -157,6 +166,20 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Is its session one of this server alone ([`crate::mailbox::Attached::read_only`])?
+    fn is_read_only(&self) -> bool {
+        self.session().is_some_and(|attached| attached.read_only)
+    }
+
+    /// Would the request have to reach the leader (ZooKeeper's `ReadOnlyRequestProcessor`)? A session's own end would
+    /// not, where no leader knows the session.
+    fn is_for_a_leader(request: &Request<'_>) -> bool {
+        matches!(
+            request,
+            Request::Change(_) | Request::Multi(_) | Request::Sync { .. } | Request::Reconfig { .. }
+        )
     }
 
     fn hold(&mut self, now: Moment, room: &Room, xid: i32, packet: BytesMut) {

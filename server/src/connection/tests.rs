@@ -1,10 +1,10 @@
 //! A server in one thread, on a disk in memory, spoken to in packets.
 
-use super::{Connection, Effects, Ending, Limits};
+use super::{Connection, Effects, Ending, Limits, Phase};
 use crate::consensus::{self, Consensus, Submission, Timers};
 use crate::entropy::Entropy;
 use crate::identity::{Authentication, digest_of};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Attached, Item, Mailbox, Pulse};
 use crate::metrics::Metrics;
 use crate::moment::Moment;
 use crate::room::Room;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use warren_storage::log::{Append, Log, LogOptions};
 use warren_storage::simdisk::SimDisk;
 use warren_storage::tree::{Tree, TreeOptions};
-use warren_storage::{AclRef, CreateMode, IdRef, Op, Rules, SharedDisk};
+use warren_storage::{AclRef, CreateMode, IdRef, Op, Rules, SharedDisk, Zxid};
 use warren_transport::reply::Response;
 use warren_transport::request::{AddWatchMode, SetWatches};
 use warren_transport::{
@@ -71,6 +71,7 @@ impl Server {
             server_id: 1,
             incarnation: 7,
             tick_ms: 1_000,
+            read_only: false,
             sessions_max: 100,
             sweep_interval: Duration::from_secs(60),
             sweeps_per_minute_max: 100,
@@ -671,4 +672,39 @@ fn a_connection_that_goes_leaves_nothing_behind() {
     client.connection.on_closed(&room, &mut effects);
     server.take(&mut effects);
     assert_eq!((room.watches.len(), room.metrics.outstanding_requests.value()), (0, 0));
+}
+
+#[test]
+fn a_read_only_session_reads_and_is_refused_what_a_leader_would_have_to_do() {
+    let mut server = Server::start();
+    server.client().ask(&mut server, &create("/a"));
+    let mut client = server.stranger();
+    client.connection.phase = Phase::Attaching { read_only: Some(true) };
+    let attached = Attached {
+        session: 5,
+        password: [1; 16],
+        timeout_ms: 10_000,
+        generation: 1,
+        pulse: Arc::new(Pulse::of_read_only()),
+        read_only: true,
+    };
+    client.connection.mailbox.put(Zxid::ZERO, Item::Attached(attached));
+    let response = ConnectResponse::decode(&client.bytes(&mut server)[4..]).unwrap();
+    assert_eq!((response.session, response.read_only), (5, Some(true)));
+    // No contact with a leader is needed, however long it lasts.
+    server.room.set_contact_ms(0);
+    let logged = server.log.reader().last_index();
+    let multi = Request::Multi(vec![Change::new(Op::Check { path: "/a", version: -1 })]);
+    for request in [get("/a"), create("/b"), get("/a"), multi, Request::Sync { path: "/" }] {
+        client.send(&request);
+    }
+    assert_eq!(
+        client.all(&mut server),
+        ["1 ok \"0\" v0 @2", "2 error -119 @2", "3 ok \"0\" v0 @2", "4 error -119 @2", "5 error -119 @2"]
+    );
+    let watch = Request::GetData { path: "/a", watch: true };
+    assert_eq!(client.ask(&mut server, &watch), ["6 ok \"0\" v0 @2"]);
+    assert_eq!(client.ask(&mut server, &Request::CloseSession), ["7 ok @2"]);
+    assert_eq!(client.connection.ending(), Some(Ending::SessionClosed));
+    assert_eq!(server.log.reader().last_index(), logged);
 }

@@ -17,9 +17,12 @@ use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 
 /// Bytes asked from the kernel at once.
 const READ_BYTES: usize = 16 << 10;
+/// The same before a client has said what it wants, which is short.
+const HELLO_BYTES: usize = 128;
 /// Space for replies that an idle connection keeps.
 const OUT_KEPT_BYTES: usize = 16 << 10;
 /// A connection that has not said what it wants by then is closed.
@@ -81,8 +84,22 @@ pub(super) struct Clients {
     pub(super) stop: watch::Receiver<bool>,
 }
 
-/// Accept until the daemon stops.
-pub(super) async fn serve(clients: Arc<Clients>, listener: TcpListener) {
+/// The reactor that accepts.
+const ACCEPTING: usize = 0;
+
+/// Accept until the daemon stops. It is done by a reactor: the connections that stay with it need no other thread.
+pub(super) fn serve(clients: Arc<Clients>, listener: TcpListener) -> JoinHandle<()> {
+    let reactor = clients.reactors.reactors[ACCEPTING].handle.clone();
+    reactor.spawn(async move {
+        // It was bound elsewhere, and from now on is watched here.
+        match listener.into_std().and_then(TcpListener::from_std) {
+            Ok(listener) => accept(clients, listener).await,
+            Err(e) => tracing::error!("cannot accept connections: {e}"),
+        }
+    })
+}
+
+async fn accept(clients: Arc<Clients>, listener: TcpListener) {
     let mut stop = clients.stop.clone();
     loop {
         let accepted = tokio::select! {
@@ -137,8 +154,12 @@ fn admit(clients: &Arc<Clients>, stream: TcpStream, peer: SocketAddr) {
     let reactor = &clients.reactors.reactors[at];
     reactor.connections.fetch_add(1, Ordering::Relaxed);
     reactor.handle.clone().spawn(async move {
-        // The socket was accepted elsewhere, and from now on is watched here.
-        match stream.into_std().and_then(TcpStream::from_std) {
+        let stream = match at {
+            ACCEPTING => Ok(stream),
+            // Accepted there, and from now on watched here.
+            _ => stream.into_std().and_then(TcpStream::from_std),
+        };
+        match stream {
             Ok(stream) => {
                 let mut client =
                     Client { clients: clients.clone(), stream, connection, shown, notify, woken: false };
@@ -289,7 +310,7 @@ impl Client {
     }
 
     fn read(&mut self, input: &mut BytesMut) -> std::io::Result<usize> {
-        input.reserve(READ_BYTES);
+        input.reserve(if self.connection.is_greeted() { READ_BYTES } else { HELLO_BYTES });
         self.stream.try_read_buf(input)
     }
 
@@ -323,7 +344,7 @@ impl Client {
     async fn goodbye(&mut self) {
         let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write);
         let drain = async {
-            let mut scrap = [0; 4 << 10];
+            let mut scrap = vec![0; 4 << 10];
             let mut budget: usize = 1 << 20;
             while self.stream.readable().await.is_ok() {
                 match self.stream.try_read(&mut scrap) {

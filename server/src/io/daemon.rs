@@ -242,7 +242,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
         // An ensemble may take any time to have a quorum; words are answered meanwhile.
         Some(_) => drop(tokio::spawn(served)),
     }
-    let accepting = tokio::spawn(clients::serve(clients, listener));
+    let accepting = clients::serve(clients, listener);
     let watching = tokio::spawn({
         let engine = engine.clone();
         async move {
@@ -428,6 +428,7 @@ fn start(
         server_id,
         incarnation,
         tick_ms: u64::from(config.sessions.tick_ms),
+        read_only: config.sessions.read_only,
         sessions_max: config.limits.sessions_max as usize,
         sweep_interval: Duration::from_millis(config.znodes.container_check_ms.into()),
         sweeps_per_minute_max: config.znodes.container_deletes_per_minute_max,

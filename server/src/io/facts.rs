@@ -287,7 +287,7 @@ impl Registry {
     }
 
     async fn answer(&self, word: Word) -> String {
-        if !self.room.is_serving() {
+        if !self.room.is_serving() && !self.room.is_read_only() {
             if let Some(text) = word.while_not_serving() {
                 return text.to_owned();
             }

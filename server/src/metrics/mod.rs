@@ -125,7 +125,7 @@ metrics! {
         approximate_data_size Bytes "Bytes of paths and data of all znodes."
         outstanding_requests Count "Requests that wait for their answer; when it stays high, the disk or the machine is too slow."
         num_alive_connections Count "Open client connections; compare with client.connections_max."
-        local_sessions Count "Sessions that only this server knows: none, for all are replicated. Told because dashboards ask for it."
+        local_sessions Count "Sessions that only this server knows: read-only ones, while it has no leader and sessions.read_only allows them."
         global_sessions Count "Sessions of the whole service; compare with limits.sessions_max."
         open_file_descriptor_count Count "Open file descriptors."
         max_file_descriptor_count Count "File descriptors that the process may open; raise LimitNOFILE before it is reached."

@@ -32,9 +32,10 @@ impl Service {
         }
     }
 
-    fn show_standing(&self) {
+    pub(super) fn show_standing(&self) {
         let mode = match (self.alone, self.leading) {
             (true, _) => Mode::Standalone,
+            _ if self.read_only.is_on() => Mode::ReadOnly,
             (false, true) => Mode::Leader,
             (false, false) => Mode::Follower,
         };

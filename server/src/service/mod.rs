@@ -9,6 +9,7 @@
 //! While there is no leader, connections and sessions stay and reads are answered; only writes wait.
 
 mod ensemble;
+mod read_only;
 mod sessions;
 mod sweep;
 #[cfg(test)]
@@ -20,6 +21,8 @@ use crate::expiry::ExpiryQueue;
 use crate::mailbox::{Item, Mailbox};
 use crate::moment::Moment;
 use crate::room::Room;
+pub use read_only::READ_ONLY_AFTER_MIN;
+use read_only::ReadOnly;
 use sessions::{Attachment, Connect};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -54,6 +57,8 @@ pub enum Event {
         password: [u8; 16],
         /// ms.
         timeout_ms: i32,
+        /// The client accepts a session that only reads, of a server without a leader.
+        read_only: bool,
     },
     /// A connection is gone.
     Disconnect {
@@ -143,6 +148,8 @@ pub struct ServiceOptions {
     pub incarnation: u64,
     /// Width of expiry buckets, ms.
     pub tick_ms: u64,
+    /// May a server without a leader serve read-only clients ([`READ_ONLY_AFTER_MIN`])?
+    pub read_only: bool,
     /// Sessions at most; beyond, a new one is refused.
     pub sessions_max: usize,
     /// How often containers and TTL nodes are looked at.
@@ -179,6 +186,7 @@ pub struct Service {
     read_at: VecDeque<(u64, Vec<u64>)>,
     expiry: ExpiryQueue,
     reports: Reports,
+    read_only: ReadOnly,
     sweeper: Sweeper,
     /// There is no other voter.
     alone: bool,
@@ -222,6 +230,12 @@ impl Service {
             read_at: VecDeque::new(),
             expiry: ExpiryQueue::new(options.tick_ms),
             reports: Reports::new(now.ms(), options.tick_ms),
+            read_only: ReadOnly::new(
+                options.read_only,
+                options.tick_ms,
+                options.server_id,
+                options.incarnation,
+            ),
             sweeper: Sweeper::new(now, &options),
             alone: true,
             term: 0,
@@ -251,8 +265,9 @@ impl Service {
     pub fn handle(&mut self, now: Moment, event: Event) -> Result<(), TreeError> {
         match event {
             Event::Commit(entries) => self.backlog.extend(entries),
-            Event::Connect { mailbox, session, password, timeout_ms } => {
-                self.on_connect(now, mailbox, session, password, timeout_ms)
+            Event::Connect { mailbox, session, password, timeout_ms, read_only } => {
+                let asked_ms = now.ms();
+                self.on_connect(now, Connect { mailbox, session, password, timeout_ms, read_only, asked_ms })
             }
             Event::Disconnect { connection, session } => self.on_disconnect(connection, session),
             Event::Arm { mailbox, path, recursive } => {
@@ -309,6 +324,7 @@ impl Service {
         let mut next = idle.then(|| self.last_checkpoint + self.options.checkpoint_interval);
         if !self.alone {
             next = earliest(next, Some(at_ms(self.reports.next_ms())));
+            next = earliest(next, self.read_only.begins_at());
         }
         if self.leading {
             // Often enough to know a standstill for one.
@@ -473,6 +489,7 @@ impl Service {
         if !self.alone && (self.reports.is_due(now.ms()) || stood_still) {
             self.report(now, stood_still);
         }
+        self.look_for_read_only(now);
         if self.leading && self.has_epoch() {
             self.expire(now);
             let mut found = Vec::new();

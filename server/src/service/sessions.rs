@@ -13,13 +13,15 @@ use warren_transport::peer::{PeerMessage, ServerId, TouchesAck};
 
 /// A connection that waits for its session.
 pub(super) struct Connect {
-    mailbox: Arc<Mailbox>,
+    pub(super) mailbox: Arc<Mailbox>,
     /// 0 for a new session.
-    session: SessionId,
-    password: [u8; 16],
-    timeout_ms: i32,
+    pub(super) session: SessionId,
+    pub(super) password: [u8; 16],
+    pub(super) timeout_ms: i32,
+    /// The client would rather read only than not be served.
+    pub(super) read_only: bool,
     /// When, ms of the monotonic clock.
-    asked_ms: u64,
+    pub(super) asked_ms: u64,
 }
 
 /// A session's attachment to a connection of this server.
@@ -35,22 +37,18 @@ fn logged(command: Command<'_>) -> Vec<u8> {
 }
 
 impl Service {
-    pub(super) fn on_connect(
-        &mut self,
-        now: Moment,
-        mailbox: Arc<Mailbox>,
-        session: SessionId,
-        password: [u8; 16],
-        timeout_ms: i32,
-    ) {
+    pub(super) fn on_connect(&mut self, now: Moment, connect: Connect) {
+        if self.read_only.is_on() {
+            return self.connect_read_only(now, connect);
+        }
+        let Connect { ref mailbox, session, .. } = connect;
         if session == 0 && self.tree.session_count() + self.connects.len() >= self.options.sessions_max {
             self.room.metrics.warren_session_refusals_total.add(1);
-            return self.tell(&mailbox, Zxid::ZERO, Item::Close("the limit of sessions is reached"));
+            return self.tell(mailbox, Zxid::ZERO, Item::Close("the limit of sessions is reached"));
         }
         if self.connects.len() + self.lookups.len() >= CONNECTS_WAITING_MAX {
-            return self.tell(&mailbox, Zxid::ZERO, Item::Close("too many connections wait for a session"));
+            return self.tell(mailbox, Zxid::ZERO, Item::Close("too many connections wait for a session"));
         }
-        let connect = Connect { mailbox, session, password, timeout_ms, asked_ms: now.ms() };
         if session == 0 {
             return self.open(connect);
         }
@@ -116,6 +114,8 @@ impl Service {
             if attachment.generation == generation {
                 attachment.mailbox = None;
             }
+        } else {
+            self.read_only.on_disconnect(session, generation);
         }
     }
 
@@ -175,7 +175,8 @@ impl Service {
                     self.room.metrics.connection_revalidate_count.add(1);
                 }
                 let pulse = pulse.clone();
-                let attached = Attached { session, password, timeout_ms, generation, pulse };
+                let attached =
+                    Attached { session, password, timeout_ms, generation, pulse, read_only: false };
                 self.tell(mailbox, at, Item::Attached(attached));
             }
             self.attached.insert(session, Attachment { generation, pulse, mailbox })
@@ -340,7 +341,8 @@ impl Service {
         let attached = std::mem::take(&mut self.attached).into_values().filter_map(|a| a.mailbox);
         let asking = std::mem::take(&mut self.connects).into_values().map(|connect| connect.mailbox);
         let looking = std::mem::take(&mut self.lookups).into_values().map(|connect| connect.mailbox);
-        let mailboxes: Vec<Arc<Mailbox>> = attached.chain(asking).chain(looking).collect();
+        let mailboxes: Vec<Arc<Mailbox>> =
+            attached.chain(asking).chain(looking).chain(self.read_only.dismiss()).collect();
         self.syncs.clear();
         for mailbox in mailboxes {
             self.tell(&mailbox, Zxid::ZERO, Item::CutOff("this server took a snapshot"));

@@ -1,6 +1,8 @@
 //! Several services joined by hand: a log that commits at once whatever reaches the leader, and links that can be cut.
 //! Consensus has its own tests; here it is a vector.
 
+mod read_only;
+
 use super::*;
 use crate::consensus;
 use crate::mailbox::{Attached, Pulse};
@@ -94,6 +96,7 @@ impl Ensemble {
                 server_id: id,
                 incarnation: 100 + u64::from(id),
                 tick_ms: TICK_MS,
+                read_only: true,
                 sessions_max: 100,
                 sweep_interval: Duration::from_secs(3_600),
                 sweeps_per_minute_max: 100,
@@ -248,9 +251,23 @@ impl Ensemble {
     }
 
     fn connect(&mut self, server: usize, session: SessionId, password: [u8; 16], timeout_ms: i32) -> Client {
+        self.connect_as(server, session, password, timeout_ms, false)
+    }
+
+    fn connect_as(
+        &mut self,
+        server: usize,
+        session: SessionId,
+        password: [u8; 16],
+        timeout_ms: i32,
+        read_only: bool,
+    ) -> Client {
         self.connections += 1;
         let mailbox = Mailbox::new(self.connections, Box::new(|| {}));
-        self.tell(server, Event::Connect { mailbox: mailbox.clone(), session, password, timeout_ms });
+        self.tell(
+            server,
+            Event::Connect { mailbox: mailbox.clone(), session, password, timeout_ms, read_only },
+        );
         self.settle();
         let mut client = Client { mailbox, server, told: Vec::new() };
         client.look(self);

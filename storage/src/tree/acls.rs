@@ -28,6 +28,8 @@ pub(super) struct Acls {
     rows: Map<u64, AclRow>,
     ids: Map<SharedAcl, u64>,
     next: AclId,
+    /// Memory of all lists, see [`cost`].
+    bytes: u64,
     /// Whose rows changed since the last freeze; may name too many.
     dirty: imbl::OrdSet<u64>,
 }
@@ -45,6 +47,7 @@ impl Acls {
             rows: Map::with_hasher(hasher.clone()),
             ids: Map::with_hasher(hasher),
             next,
+            bytes: 0,
             dirty: imbl::OrdSet::new(),
         };
         acls.rows.insert(AclId::OPEN.0, AclRow { uses: 0, list: Acl::open().into() });
@@ -54,6 +57,7 @@ impl Acls {
 
     /// A row of table acls.
     pub(super) fn load(&mut self, id: u64, row: AclRow) {
+        self.bytes += cost(&row.list);
         self.ids.insert(row.list.clone(), id);
         self.rows.insert(id, row);
     }
@@ -72,6 +76,13 @@ impl Acls {
         self.rows.len()
     }
 
+    /// By how much the memory of all lists grows when a znode gets this one, and what it is then; bytes. An unknown
+    /// list grows it, a known one does not.
+    pub(super) fn growth(&self, list: &[Acl]) -> (u64, u64) {
+        let growth = if self.ids.contains_key(list) { 0 } else { cost(list) };
+        (growth, self.bytes + growth)
+    }
+
     /// One more znode has `list`.
     pub(super) fn take(&mut self, list: Vec<Acl>) -> AclId {
         let id = match self.ids.get(list.as_slice()) {
@@ -80,6 +91,7 @@ impl Acls {
             None => {
                 let id = self.next.0;
                 self.next.0 += 1;
+                self.bytes += cost(&list);
                 let list = SharedAcl::from(list);
                 self.ids.insert(list.clone(), id);
                 self.rows.insert(id, AclRow { uses: 0, list });
@@ -103,6 +115,7 @@ impl Acls {
         if row.uses == 0 {
             let row = self.rows.remove(&id.0).expect("it was there");
             self.ids.remove(&row.list);
+            self.bytes -= cost(&row.list);
         }
     }
 
@@ -111,6 +124,14 @@ impl Acls {
         let dirty = std::mem::take(&mut self.dirty);
         dirty.iter().map(|id| (*id, self.rows.get(id).cloned())).collect()
     }
+}
+
+/// Memory of a list that is stored once, bytes: its text, and about what the two maps and the allocator take for it.
+fn cost(list: &[Acl]) -> u64 {
+    const LIST_BYTES: usize = 256;
+    const ELEMENT_BYTES: usize = 96;
+    let text: usize = list.iter().map(|acl| acl.id.scheme.len() + acl.id.id.len() + ELEMENT_BYTES).sum();
+    (LIST_BYTES + text) as u64
 }
 
 #[cfg(test)]
@@ -122,12 +143,15 @@ mod tests {
         let mut acls = Acls::new(FixedState::with_seed(1), AclId::FIRST);
         let list = Acl::read_only();
         let id = acls.take(list.clone());
+        let (growth, bytes) = acls.growth(&list);
+        assert_eq!((growth, bytes), (0, cost(&list)));
         assert_eq!(acls.take(list.clone()), id);
         assert_eq!(&*acls.list(id), list.as_slice());
         assert_eq!(acls.take(Acl::open()), AclId::OPEN);
         acls.release(id);
         acls.release(id);
         acls.release(AclId::OPEN);
+        assert_eq!(acls.growth(&list), (cost(&list), cost(&list)));
         assert_ne!(acls.take(list), id, "an id is not given out twice");
         let dirty = acls.take_dirty();
         assert_eq!(dirty.iter().map(|(_, row)| row.is_some()).collect::<Vec<_>>(), [false, true]);

@@ -417,6 +417,7 @@ impl Write<'_, '_> {
         let bytes = data.map_or(0, |data| data.len() as i64);
         self.check_quota(&path, bytes, 1)?;
         self.check_room(true)?;
+        self.check_acl(&path, acl.as_deref())?;
 
         let path = ZPath::trusted(&path);
         let acl = acl.map_or(AclId::OPEN, |acl| self.working.acls.take(acl));
@@ -504,6 +505,7 @@ impl Write<'_, '_> {
         let node = self.existing(path)?;
         self.authorise(&node, perms::ADMIN)?;
         compare(node.aversion, version)?;
+        self.check_acl(path, Some(&acl))?;
         // Taken before the old one is released, so that an unchanged list keeps its id.
         let acl = self.working.acls.take(acl);
         self.working.acls.release(node.acl);
@@ -633,6 +635,25 @@ impl Write<'_, '_> {
                 depth,
                 path_depth_max = self.rules.path_depth_max,
                 "a write was refused: data or path above the limit"
+            );
+        }
+        Err(Code::BadArguments.into())
+    }
+
+    /// Lists that differ are all resident, and so are bounded: another one is refused once they take what they may.
+    fn check_acl(&mut self, path: &str, list: Option<&[crate::Acl]>) -> Result<(), Refusal> {
+        let Some(list) = list else { return Ok(()) };
+        let (growth, bytes) = self.working.acls.growth(list);
+        if growth == 0 || bytes <= self.rules.acl_bytes_max {
+            return Ok(());
+        }
+        self.working.refusals.limit += 1;
+        if self.warn(Warning::Limit) {
+            tracing::warn!(
+                path,
+                acl_lists = self.working.acls.len(),
+                acl_bytes_max = self.rules.acl_bytes_max,
+                "a write was refused: there are too many access control lists that differ; let znodes share them"
             );
         }
         Err(Code::BadArguments.into())

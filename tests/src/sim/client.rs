@@ -59,6 +59,10 @@ pub(super) struct Client {
     pub(super) ticket: Ticket,
     /// Attached to another's session.
     borrows: bool,
+    /// It would rather read only than not be served.
+    modest: bool,
+    /// Its connection's session only reads.
+    read_only: bool,
     timeout_ms: i32,
     last_zxid: i64,
     next_xid: i32,
@@ -88,6 +92,8 @@ impl Client {
             phase: Phase::Greeting,
             ticket: Ticket::default(),
             borrows: false,
+            modest: ctx.setup.read_only && id % 3 > 0,
+            read_only: false,
             timeout_ms: *ctx.dice.pick(&[500, 1_500, 4_000]),
             last_zxid: 0,
             next_xid: 1,
@@ -268,7 +274,7 @@ impl Client {
             timeout_ms: self.timeout_ms,
             session: ticket.session,
             password: &ticket.password,
-            read_only: Some(false),
+            read_only: Some(self.modest),
         };
         let mut bytes = Vec::new();
         request.encode(&mut bytes);
@@ -363,9 +369,12 @@ impl Client {
             }
             return self.disconnect(ctx, hosts, "expired");
         }
-        ctx.note(&self.name, format_args!("#{id} < session {:#x}", response.session));
+        self.read_only = response.read_only == Some(true);
+        let only_reads = if self.read_only { ", read-only" } else { "" };
+        ctx.note(&self.name, format_args!("#{id} < session {:#x}{only_reads}", response.session));
         self.phase = Phase::Live;
-        if !self.borrows {
+        // As the Java client, some do not show a read-only session to anybody; others do, and learn that it is over.
+        if !self.borrows && !(self.read_only && self.id % 3 == 1) {
             self.ticket = Ticket { session: response.session, password: response.password };
         }
         self.timeout_ms = response.timeout_ms;
@@ -408,7 +417,7 @@ impl Client {
         if header.xid > 0 || header.xid == xid::SET_WATCHES {
             self.outstanding = self.outstanding.saturating_sub(1);
             self.last_zxid = self.last_zxid.max(header.zxid);
-            if self.healing == Healing::Asked(header.xid) {
+            if self.healing == Healing::Asked(header.xid) && !self.read_only {
                 self.healing = Healing::Well;
             }
         }

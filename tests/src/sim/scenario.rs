@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! > alice connects [MS]                            a new session, with this timeout
+//! > alice connects [MS] read-only                 the same; she would rather read only than not be served
 //! > alice reconnects                               her session again
 //! > alice takes bob                                bob's session, on a connection of hers
 //! > alice drops                                    her connection is lost
@@ -13,7 +14,8 @@
 //! > hold log; > release log                        consensus, log, service, publish, checkpoint
 //! > power loss; > kill; > start; > wait 1500; > checkpoint
 //!
-//! > servers 3                                      in front of everything else; then the steps above name a server:
+//! > servers 3 [read-only]                          in front of everything else; then the steps above name a server;
+//!                                                  `read-only`: without a leader they serve reads
 //! > alice connects to 2 [MS]; > kill 2; > start 2; > checkpoint 2; > hold log 2
 //! > kill leader; > start all; > alice connects to leader      …or the leader, a follower, or all of them
 //! > wipe follower                                it goes, and its disk is lost
@@ -47,9 +49,13 @@ use warren_transport::{
 
 /// Play a scenario; its text with what happened. `Err` for a step that means nothing.
 pub fn play(text: &str) -> Result<String, String> {
-    let servers = text.lines().find_map(|line| line.strip_prefix("> servers "));
-    let servers = servers.map_or(Ok(1), |n| n.trim().parse().map_err(|_| "servers takes a number"))?;
-    let mut stage = Stage::new(servers);
+    let stated = text.lines().find_map(|line| line.strip_prefix("> servers ")).unwrap_or("1");
+    let (number, read_only) = match stated.trim().split_once(' ') {
+        Some((number, "read-only")) => (number, true),
+        _ => (stated.trim(), false),
+    };
+    let servers = number.parse().map_err(|_| "servers takes a number")?;
+    let mut stage = Stage::new(Setup { read_only, ..Setup::still(servers) });
     let mut told = String::new();
     for line in text.lines() {
         if line.starts_with('#') || line.trim().is_empty() {
@@ -80,6 +86,8 @@ struct Actor {
     greeted: bool,
     ticket: Ticket,
     timeout_ms: i32,
+    /// It accepts a read-only session.
+    modest: bool,
     last_zxid: i64,
     next_xid: i32,
     input: BytesMut,
@@ -117,8 +125,9 @@ fn thread_of(step: Step) -> &'static str {
 }
 
 impl Stage {
-    fn new(servers: usize) -> Stage {
-        let ctx = Context::new(Dice::new(0), Setup::still(servers), None, Trace::new(false));
+    fn new(setup: Setup) -> Stage {
+        let servers = setup.servers;
+        let ctx = Context::new(Dice::new(0), setup, None, Trace::new(false));
         let mut stage = Stage {
             ctx,
             hosts: (0..servers).map(Host::new).collect(),
@@ -355,9 +364,13 @@ impl Stage {
             }
             [name, "connects", rest @ ..] => {
                 let number = self.actors.len();
+                let (modest, rest) = match rest {
+                    [rest @ .., "read-only"] => (true, rest),
+                    rest => (false, rest),
+                };
                 let (host, rest) = self.addressed(rest)?;
                 let actor = self.actors.entry((*name).to_owned()).or_default();
-                *actor = Actor { number, host, next_xid: 1, timeout_ms: 4_000, ..Actor::default() };
+                *actor = Actor { number, host, next_xid: 1, timeout_ms: 4_000, modest, ..Actor::default() };
                 if let [ms] = rest {
                     actor.timeout_ms = ms.parse().map_err(|_| "connects takes ms")?;
                 }
@@ -427,7 +440,7 @@ impl Stage {
             timeout_ms: actor.timeout_ms,
             session: ticket.session,
             password: &ticket.password,
-            read_only: Some(false),
+            read_only: Some(actor.modest),
         }
         .encode(&mut bytes);
         if let Some(wire) = self.ctx.wires.get_mut(&id) {
@@ -541,8 +554,10 @@ impl Actor {
             self.greeted = true;
             let again = response.session == self.ticket.session;
             self.ticket = Ticket { session: response.session, password: response.password };
+            let read_only = response.read_only == Some(true);
             return Some(format!(
-                "a session{}, {} ms",
+                "a {}session{}, {} ms",
+                if read_only { "read-only " } else { "" },
                 if again { " again" } else { "" },
                 response.timeout_ms
             ));

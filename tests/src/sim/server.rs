@@ -210,6 +210,7 @@ impl Server {
             server_id,
             incarnation,
             tick_ms: TICK_MS,
+            read_only: ctx.setup.read_only,
             sessions_max: 1_000,
             sweep_interval: Duration::from_millis(500),
             sweeps_per_minute_max: 10_000,

@@ -58,6 +58,8 @@ pub struct Setup {
     pub client_faults: [u64; 5],
     /// In a thousand batches of writes, so many are delivered twice.
     pub repeats_per_mille: u64,
+    /// A server without a leader serves reads, and some clients accept it.
+    pub read_only: bool,
 }
 
 /// What may happen to messages between servers.
@@ -135,6 +137,7 @@ impl Setup {
             faults,
             client_faults,
             repeats_per_mille: some(dice, 200),
+            read_only: servers > 1 && ensemble.chance(500),
         }
     }
 
@@ -166,6 +169,7 @@ impl Setup {
             faults: [0; 8],
             client_faults: [0; 5],
             repeats_per_mille: 0,
+            read_only: false,
         }
     }
 }

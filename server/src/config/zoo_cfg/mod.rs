@@ -31,7 +31,6 @@ struct Draft {
     timeout_ms_min: i32,
     /// −1 is unset.
     timeout_ms_max: i32,
-    read_only_mode: bool,
     metrics_class: String,
     metrics_host: String,
     metrics_port: Option<u16>,
@@ -59,7 +58,6 @@ impl Draft {
             tick_ms: 3_000,
             timeout_ms_min: -1,
             timeout_ms_max: -1,
-            read_only_mode: false,
             metrics_class: String::new(),
             metrics_host: "*".to_owned(),
             metrics_port: None,
@@ -230,7 +228,7 @@ fn settle(draft: &mut Draft, flags: &Overrides, files: Files<'_>) -> Result<(), 
     };
 
     let words = &mut config.four_letter_words.whitelist;
-    for always in ["srvr"].into_iter().chain(draft.read_only_mode.then_some("isro")) {
+    for always in ["srvr"].into_iter().chain(config.sessions.read_only.then_some("isro")) {
         if !words.iter().any(|word| word == always || word == "*") {
             words.push(always.to_owned());
         }

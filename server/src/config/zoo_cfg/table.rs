@@ -238,7 +238,10 @@ pub(super) const TABLE: &[(&str, Does)] = &[
     ),
     // What operators ask it.
     ("4lw.commands.whitelist", Takes(whitelist)),
-    ("readonlymode.enabled", Takes(|draft, value| set(&mut draft.read_only_mode, value == "true"))),
+    (
+        "readonlymode.enabled",
+        Takes(|draft, value| set(&mut draft.config.sessions.read_only, value == "true")),
+    ),
     ("metricsProvider.className", Takes(|draft, value| set(&mut draft.metrics_class, value.to_owned()))),
     ("metricsProvider.httpHost", Takes(|draft, value| set(&mut draft.metrics_host, bare_host(value)))),
     ("metricsProvider.httpPort", Takes(|draft, value| set(&mut draft.metrics_port, Some(port(value)?)))),

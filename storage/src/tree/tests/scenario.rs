@@ -86,6 +86,22 @@ fn creates_are_checked_in_zookeepers_order() {
 }
 
 #[test]
+fn access_control_lists_that_differ_are_bounded() {
+    let mut told = Told::fresh();
+    told.op(create("/a", b"", CreateMode::Persistent));
+    let list = |id| vec![AclRef { perms: crate::perms::ALL, id: IdRef { scheme: "ip", id } }];
+    let with = |path, acl| Op::Create { path, data: None, acl, mode: CreateMode::Persistent, ttl: 0 };
+    told.op(with("/b", list("10.0.0.1")));
+    told.rules.acl_bytes_max = 0;
+    let another = || list("10.0.0.2");
+    assert_eq!(told.op(with("/c", another())), failed(Code::BadArguments));
+    assert_eq!(told.op(Op::SetAcl { path: "/a", acl: another(), version: -1 }), failed(Code::BadArguments));
+    // Those that are there may be shared, and everybody's takes nothing.
+    assert_eq!(created(&told.op(with("/c", list("10.0.0.1")))), "/c");
+    assert_eq!(created(&told.op(create("/d", b"", CreateMode::Persistent))), "/d");
+}
+
+#[test]
 fn sequence_names_count_creates_and_never_go_back() {
     let mut told = Told::fresh();
     told.op(create("/q", b"", CreateMode::Persistent));

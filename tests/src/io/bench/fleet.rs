@@ -68,11 +68,22 @@ pub(super) struct Fleet {
     links: Vec<Link>,
 }
 
+/// Connections that are opened at once: more than a server's backlog holds would wait for the kernel's second try.
+const OPENING_MAX: usize = 32;
+
 impl Fleet {
     /// So many sessions, opened side by side.
     pub(super) fn open(at: SocketAddr, connections: usize) -> io::Result<Fleet> {
         let mut fleet = Fleet { poll: epoll::create(epoll::CreateFlags::CLOEXEC)?, links: Vec::new() };
+        let mut quiet = Handshakes;
+        let mut heard = Instant::now();
+        let mut opening: Vec<usize> = Vec::new();
         for n in 0..connections {
+            while opening.len() >= OPENING_MAX {
+                fleet.turn(&mut quiet, &mut heard)?;
+                opening.retain(|n| fleet.links[*n].client.state() != State::Connected);
+            }
+            opening.push(n);
             let stream = TcpStream::connect(at)?;
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
@@ -90,8 +101,6 @@ impl Fleet {
             link.flush()?;
             fleet.links.push(link);
         }
-        let mut quiet = Handshakes;
-        let mut heard = Instant::now();
         while fleet.links.iter().any(|link| link.client.state() != State::Connected) {
             fleet.turn(&mut quiet, &mut heard)?;
         }

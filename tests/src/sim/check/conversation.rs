@@ -74,6 +74,8 @@ pub struct Conversation {
     pub client: usize,
     /// The session and its generation, once attached.
     pub attached: Option<(SessionId, u32)>,
+    /// The session only reads: whatever else is asked is refused, and leaves no trace.
+    pub read_only: bool,
     /// As authenticated by the replies read so far.
     pub identity: Identity,
     /// As before the last auths, and the zxid up to which the server may have looked at events as if they had not come:
@@ -94,6 +96,7 @@ impl Conversation {
         Conversation {
             client,
             attached: None,
+            read_only: false,
             identity: Identity::of(address),
             identity_before: None,
             pending: VecDeque::new(),
@@ -124,6 +127,12 @@ impl Conversation {
                 self.auths.push_back(((*scheme).to_owned(), auth.unwrap_or(&[]).to_vec()));
                 return;
             }
+            Ok(Request::Change(_) | Request::Multi(_) | Request::Sync { .. } | Request::Reconfig { .. })
+                if self.read_only =>
+            {
+                sent.refused = Some(Code::NotReadOnly);
+            }
+            Ok(Request::CloseSession) if self.read_only => {}
             Ok(Request::Change(_) | Request::Multi(_) | Request::CloseSession) => {
                 sent.is_write = true;
                 self.writes += 1;

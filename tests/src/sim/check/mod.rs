@@ -237,6 +237,14 @@ impl Checks {
         }
     }
 
+    /// The server attached a session that only reads, and that nobody else knows.
+    pub fn on_attached_read_only(&mut self, connection: u64, session: SessionId, generation: u32) {
+        self.on_attached(connection, session, generation);
+        if let Some(conversation) = self.conversations.get_mut(&connection) {
+            conversation.read_only = true;
+        }
+    }
+
     /// A client sent a request. `packet` is without its length.
     pub fn on_sent(&mut self, connection: u64, packet: &[u8]) {
         let acknowledged = self.linear.acknowledged();

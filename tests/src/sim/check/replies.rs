@@ -66,7 +66,9 @@ pub(super) fn on_reply(
         return Ok(watch);
     }
     let expected: &[i32] = match request {
-        Request::Sync { .. } | Request::AddWatch { .. } | Request::SetWatches(_) => &[0],
+        Request::CloseSession | Request::Sync { .. } | Request::AddWatch { .. } | Request::SetWatches(_) => {
+            &[0]
+        }
         Request::CheckWatches { .. } | Request::RemoveWatches { .. } => &[0, Code::NoWatcher.wire()],
         Request::Reconfig { .. } => &[Code::ReconfigDisabled.wire()],
         _ => return Ok(None),

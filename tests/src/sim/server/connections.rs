@@ -69,8 +69,14 @@ impl Server {
         if ctx.planted == Some(Planted::LoseMark) {
             client.mailbox.clear_marks();
         }
-        let session = client.connection.session().map(|a| (a.session, a.generation));
-        let timeout_ms = client.connection.session().map_or(0, |a| a.timeout_ms);
+        // What only this server knows, no leader can expire.
+        let shared = client.connection.session().filter(|attached| !attached.read_only);
+        let session = shared.map(|a| (a.session, a.generation));
+        let timeout_ms = shared.map_or(0, |a| a.timeout_ms);
+        if let Some(attached) = client.connection.session().filter(|a| a.read_only && !client.attached) {
+            client.attached = true;
+            ctx.checks.on_attached_read_only(id, attached.session, attached.generation);
+        }
         if let Some((session, generation)) = session {
             if !client.attached {
                 client.attached = true;
