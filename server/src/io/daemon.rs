@@ -460,6 +460,7 @@ fn limits(config: &Config) -> Limits {
         outstanding_max: i64::from(config.limits.outstanding_max),
         outstanding_bytes_max: OUTSTANDING_BYTES_MAX,
         watches_max: config.limits.watches_max as usize,
+        sessions_max: config.limits.sessions_max as usize,
         session_timeout_min_ms: i32::try_from(config.sessions.timeout_ms_min).unwrap_or(i32::MAX),
         session_timeout_max_ms: i32::try_from(config.sessions.timeout_ms_max).unwrap_or(i32::MAX),
         skip_acl: config.security.skip_acl,

@@ -141,7 +141,16 @@ impl Engine {
     /// From a connection: events for the service first, then submissions for the leader.
     pub(super) fn submit(&self, effects: &mut crate::connection::Effects) {
         if !effects.service.is_empty() {
-            self.service.extend(effects.service.drain(..).map(ToService::Event));
+            // A session that the connection asks for itself wakes the service when it is there.
+            let waits =
+                |event: &service::Event| matches!(event, service::Event::Connect { asked: Some(_), .. });
+            if effects.service.iter().all(waits) {
+                for event in effects.service.drain(..) {
+                    self.service.leave(ToService::Event(event));
+                }
+            } else {
+                self.service.extend(effects.service.drain(..).map(ToService::Event));
+            }
         }
         if !effects.submissions.is_empty() {
             self.consensus.push(consensus::Event::Submit(std::mem::take(&mut effects.submissions)));
