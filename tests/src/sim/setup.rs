@@ -84,6 +84,8 @@ pub struct Network {
 
 /// The dice of what a single server does not have, so that its seeds are not disturbed.
 const ENSEMBLE: u64 = 0x656e_7365_6d62_6c65;
+/// The dice of what no ensemble without observers has; likewise.
+const OBSERVERS: u64 = 0x6f62_7365_7276_6572;
 
 impl Setup {
     /// The circumstances of a seed, with so many voters and observers, or as many as the seed says.
@@ -100,9 +102,10 @@ impl Setup {
         let mut ensemble = Dice::new(seed ^ ENSEMBLE);
         let drawn = *ensemble.pick(&[1, 1, 3, 3, 3, 5]);
         let servers = servers.unwrap_or(drawn);
-        let drawn = if servers > 1 { *ensemble.pick(&[0, 0, 0, 1, 2]) } else { 0 };
+        let mut beside = Dice::new(seed ^ OBSERVERS);
+        let drawn = if servers > 1 { *beside.pick(&[0, 0, 0, 1, 2]) } else { 0 };
         let observers = observers.unwrap_or(drawn);
-        let chained = observers > 1 && ensemble.chance(500);
+        let chained = observers > 1 && beside.chance(500);
         let drifts = servers > 1 && ensemble.chance(500);
         let drift = |dice: &mut Dice| if drifts { dice.below(20_001) as i64 - 10_000 } else { 0 };
         let mut partitions = [2, 0, 0, 0, 0, 0, 0, 0];
@@ -113,7 +116,10 @@ impl Setup {
             servers,
             observers,
             chained,
-            drift_ppm: (0..servers + observers).map(|_| drift(&mut ensemble)).collect(),
+            drift_ppm: (0..servers)
+                .map(|_| drift(&mut ensemble))
+                .chain((0..observers).map(|_| drift(&mut beside)))
+                .collect(),
             network: Network {
                 lost_per_mille: some(&mut ensemble, 100),
                 doubled_per_mille: some(&mut ensemble, 100),

@@ -121,7 +121,7 @@ impl fmt::Display for Failure {
 pub fn run(run: Run) -> Result<Summary, Failure> {
     let mut dice = Dice::new(run.seed);
     let servers = run.servers.or(run.planted.filter(|p| p.is_of_ensemble()).map(|_| 3));
-    let observers = run.observers.or(run.planted.filter(|p| p.is_of_observers()).map(|_| 2));
+    let observers = run.observers.or(run.planted.map(|p| if p.is_of_observers() { 2 } else { 0 }));
     let setup = Setup::draw(run.seed, &mut dice, servers, observers);
     let mut world = World::new(Context::new(dice, setup, run.planted, Trace::new(run.trace)));
     let violation = match catch_unwind(AssertUnwindSafe(|| world.run())) {
