@@ -11,7 +11,7 @@
 //! refuses what contradicts itself; `stamp` is the leader's stamp.
 
 mod clock;
-mod forward;
+pub(crate) mod forward;
 mod interface;
 mod propose;
 mod read;
@@ -71,11 +71,17 @@ pub fn found(voters: &[u64]) -> Vec<u8> {
 /// How many voters a configuration has, as [`found`] and [`Committed::conf_state`] encode it; 0 for none at all. While it
 /// changes, those of both configurations count.
 pub fn voters(conf_state: &[u8]) -> usize {
+    voters_of(conf_state).len()
+}
+
+/// The voters of a configuration, as of [`voters`].
+pub(crate) fn voters_of(conf_state: &[u8]) -> Vec<ServerId> {
     let conf = ConfState::parse_from_bytes(conf_state).expect("consensus encoded the configuration");
-    let mut voters: Vec<u64> = conf.voters.iter().chain(&conf.voters_outgoing).copied().collect();
+    let mut voters: Vec<ServerId> =
+        conf.voters.iter().chain(&conf.voters_outgoing).map(|id| server_of(*id)).collect();
     voters.sort_unstable();
     voters.dedup();
-    voters.len()
+    voters
 }
 
 /// Why consensus cannot begin or go on: the store is damaged, or we are.
@@ -314,6 +320,8 @@ impl Consensus {
             committed: raft.raft_log.committed,
             persisted: raft.raft_log.persisted,
             followers,
+            observers: Vec::new(),
+            feeder: None,
             own: self.outbox.len(),
             foreign_bytes: self.inbox.bytes(),
             refused: self.refused,
@@ -378,6 +386,13 @@ impl Consensus {
             }
             PeerMessage::Ask(_) | PeerMessage::Answer(_) => {
                 self.refuse(1, from, &"questions before the start are not for consensus");
+            }
+            PeerMessage::Observe(_)
+            | PeerMessage::Feed(_)
+            | PeerMessage::FeedEnd(_)
+            | PeerMessage::AskRead(_)
+            | PeerMessage::AnswerRead(_) => {
+                self.refuse(1, from, &"what observers say and are told is not for consensus");
             }
         }
         Ok(())
