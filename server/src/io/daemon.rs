@@ -35,7 +35,7 @@ use warren_transport::io::links::{LinkError, LinkTimers, Links, LinksConfig, Pee
 /// The only server of an ensemble of one.
 const SERVER_ID: u8 = 1;
 /// Threads that carry the links to the other servers.
-const LINK_THREADS: usize = 2;
+const LINK_THREADS: usize = 1;
 /// Which of its disks: the first.
 const INCARNATION: u32 = 1;
 /// Share of the memory budget that the log's tail in memory may take.
