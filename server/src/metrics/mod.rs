@@ -45,6 +45,8 @@ pub enum Unit {
     Bytes,
     /// Milliseconds.
     Ms,
+    /// Seconds since 1970.
+    Seconds,
 }
 
 /// A metric as declared.
@@ -144,6 +146,7 @@ metrics! {
         warren_tree_free_bytes Bytes "Space in the tree's file that new znodes take before it grows, at least; deletes add to it, and the disk's reserve counts it as free."
         warren_overlay_bytes Bytes "Memory of changes that wait for a checkpoint; writes slow down when it fills limits.memory_mb."
         warren_cache_bytes Bytes "Memory of cached znodes."
+        warren_certificate_expires_seconds Seconds "When this server's certificate for the others ends, as seconds since 1970; 0 on a server that stands alone. Renew it before: the file is read again without a restart."
     }
     derived {
         avg_latency Ms "Time from a request's arrival to its answer, on average, since start or reset."
@@ -167,6 +170,8 @@ metrics! {
         large_requests_rejected Count "Connections closed because of a request above limits.packet_bytes_max."
         looking_count Count "Times that this server looked for a leader; when it rises without restarts, the network or the disk is too slow for ensemble.tick_ms."
         warren_peers_refused_total Count "Links and messages of other servers that were refused; the log has the reasons."
+        warren_certificates_reloaded_total Count "Times that changed certificates were taken into use."
+        warren_certificate_failures_total Count "Times that changed certificates could not be used; those from before stay, and the log says why."
         proposal_count Count "Log entries proposed; each carries one request or many."
         commit_count Count "Log entries committed."
         warren_znode_too_large_total Count "Writes refused because a znode's data was above limits.znode_bytes_max; the log names the path."

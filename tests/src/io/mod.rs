@@ -9,3 +9,4 @@ pub mod bench;
 pub mod crash;
 pub mod daemon;
 pub mod disk;
+pub mod operate;
