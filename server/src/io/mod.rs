@@ -19,6 +19,7 @@ mod ensemble;
 mod entropy;
 mod facts;
 mod inbox;
+mod members;
 mod prometheus;
 mod space;
 

@@ -133,6 +133,12 @@ metrics! {
         max_file_descriptor_count Count "File descriptors that the process may open; raise LimitNOFILE before it is reached."
         quorum_size Count "Servers that vote; 0 on a server that stands alone."
         synced_followers Count "On the leader: followers that take entries as they come. Below quorum_size - 1 one of them is down or catching up."
+        synced_non_voting_followers Count "On the leader: servers that join, and take entries as they come."
+        learners Count "On the leader: servers that were heard of since it last looked for its quorum."
+        leader_uptime Ms "On the leader: how long it leads."
+        last_proposal_size Bytes "On the leader: the last log entry that it proposed; -1 when there was none since it leads, or since a reset."
+        min_proposal_size Bytes "The same, of the smallest."
+        max_proposal_size Bytes "The same, of the largest."
         leader_id Count "The server that leads, as this one knows it; 0 when it knows none."
         warren_is_leader Flag "1 on the leader; summed over an ensemble it is 1, but for the moment of an election."
         uptime Ms "Time since the server began to serve."
@@ -228,6 +234,22 @@ impl Metrics {
         LatencyMs { min: both.min_whole(), avg: both.avg(), max: both.max_whole() }
     }
 
+    /// A leader proposed an entry of so many bytes.
+    pub fn proposed(&self, bytes: usize) {
+        let bytes = bytes as i64;
+        self.last_proposal_size.set(bytes);
+        self.max_proposal_size.set(bytes.max(self.max_proposal_size.value()));
+        let min = self.min_proposal_size.value();
+        self.min_proposal_size.set(if min < 0 { bytes } else { bytes.min(min) });
+    }
+
+    /// This server begins to lead, or to count anew.
+    pub fn forget_proposals(&self) {
+        for size in [&self.last_proposal_size, &self.min_proposal_size, &self.max_proposal_size] {
+            size.set(-1);
+        }
+    }
+
     /// For `mntr`: name without `zk_`, and value as ZooKeeper's default provider prints it. Times are whole
     /// milliseconds, averages have four places.
     pub fn mntr_lines(&self) -> Vec<(String, String)> {
@@ -274,6 +296,7 @@ impl Metrics {
                 Figure::Gauge(_) | Figure::Derived(_) => {}
             }
         }
+        self.forget_proposals();
     }
 }
 
@@ -352,6 +375,23 @@ mod tests {
             assert_eq!(line(&lines, name), value, "{name}");
         }
         assert!(!lines.iter().any(|(name, _)| name == "p50_fsynctime"), "a basic summary has no quantiles");
+    }
+
+    #[test]
+    fn proposals_are_told_by_size() {
+        let metrics = Metrics::default();
+        let sizes = || {
+            let sizes = [&metrics.last_proposal_size, &metrics.min_proposal_size, &metrics.max_proposal_size];
+            sizes.map(Gauge::value)
+        };
+        metrics.forget_proposals();
+        assert_eq!(sizes(), [-1, -1, -1]);
+        for bytes in [70, 30, 50] {
+            metrics.proposed(bytes);
+        }
+        assert_eq!(sizes(), [50, 30, 70]);
+        metrics.reset();
+        assert_eq!(sizes(), [-1, -1, -1]);
     }
 
     #[test]

@@ -205,14 +205,16 @@ impl Fleet {
 
     /// Who leads; waits until all running servers agree on somebody.
     pub(super) fn leader(&self) -> Outcome<u8> {
+        let running = self.servers.iter().filter(|server| server.process.is_some());
+        self.leader_of(&running.map(|server| server.id).collect::<Vec<_>>())
+    }
+
+    /// Who leads, as these servers agree.
+    pub(super) fn leader_of(&self, ids: &[u8]) -> Outcome<u8> {
         let mut leader = None;
         let agreed = eventually(|| {
-            let said: Vec<Option<u8>> = self
-                .servers
-                .iter()
-                .filter(|server| server.process.is_some())
-                .map(|server| self.status(server.id).ok().and_then(|status| status.leader))
-                .collect();
+            let said: Vec<Option<u8>> =
+                ids.iter().map(|id| self.status(*id).ok().and_then(|status| status.leader)).collect();
             leader = said.first().copied().flatten();
             leader.is_some() && said.iter().all(|other| *other == leader)
         });

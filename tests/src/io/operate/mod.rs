@@ -3,11 +3,13 @@
 
 mod certificates;
 mod fleet;
+mod members;
+mod words;
 mod zoo_cfg;
 
 use super::daemon::eventually;
 use crate::sim::Dice;
-use fleet::{Fleet, Server};
+use fleet::{Fleet, Said, Server};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -40,12 +42,14 @@ pub fn run(warrend: &Path, warren: &Path, seed: Option<u64>) -> bool {
         ("a command that makes no sense, or finds nobody, ends with its own status", nobody),
         ("certificates are made, and an authority only once", make),
         ("three servers found an ensemble, and say so", found),
+        ("its members are listed", members::listed),
         ("leadership goes where it is told", transfer),
         ("a server that is gone is complained about until it is back", lost_and_found),
         ("files that cannot be used change nothing, and are told", certificates::bad_files),
         ("certificates are renewed without a restart, on SIGHUP too", certificates::renewed),
         ("another authority takes over without a restart", certificates::rotated),
         ("zoo.cfg makes an ensemble", zoo_cfg::ensemble),
+        ("four-letter words tell of the ensemble what ZooKeeper's tell", words::tell),
     ];
     for (what, step) in steps {
         match step(&mut fleet) {
@@ -160,10 +164,13 @@ fn lost_and_found(fleet: &mut Fleet) -> Outcome<()> {
     let leader = fleet.leader()?;
     let gone = leader % 3 + 1;
     fleet.server_mut(gone).kill();
-    fleet.until("the leader misses it", |fleet| {
-        let said = fleet.ask(leader, &["status"]);
+    let missed = |said: Outcome<Said>| {
         said.is_ok_and(|s| s.status == 1 && s.out.contains(&format!("! server {gone} is not linked")))
-    })?;
+    };
+    if !eventually(|| missed(fleet.ask(leader, &["status"]))) {
+        let said = fleet.ask(leader, &["status"])?;
+        return Err(format!("server {leader} does not miss server {gone}: {said:?}").into());
+    }
     fleet.ask(gone, &["status"])?.must(2, "no server answers")?;
     fleet.start(gone)?;
     fleet.until("it is linked again", |fleet| fleet.ask(leader, &["status"]).is_ok_and(|s| s.status == 0))?;

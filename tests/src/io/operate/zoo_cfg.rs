@@ -20,7 +20,7 @@ pub(super) fn ensemble(fleet: &mut Fleet) -> Outcome<()> {
         .iter()
         .map(|server| {
             let (peer, client) = (server.peers, server.clients);
-            format!("server.{}={peer}:{}:participant;{client}\n", server.id, peer.port() - 1)
+            format!("server.{}={peer}:{}:participant;{client}\n", server.id, u32::from(peer.port()) + 1_000)
         })
         .collect();
     for server in &fleet.servers {
