@@ -126,6 +126,12 @@ pub struct Consensus {
     election: Election,
     watch: Watch,
     next_tick: Moment,
+    /// Since when requests wait for the rounds before them.
+    waits_since: Option<Moment>,
+    /// When what waits to be proposed or forwarded has waited long enough.
+    due: Option<Moment>,
+    /// As a leader: up to where the others were told of commits.
+    commit_told: u64,
     refused: u64,
     actions: VecDeque<Action>,
 }
@@ -162,6 +168,8 @@ impl Consensus {
             max_size_per_msg: APPEND_BYTES_MAX,
             max_inflight_msgs: APPEND_MESSAGES_MAX,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            // The next entries carry the commit; where there are none, `drive` sees to it.
+            skip_bcast_commit: true,
             ..raft::Config::default()
         };
         // Servers that start together should not tick together.
@@ -193,6 +201,9 @@ impl Consensus {
             election: Election::default(),
             watch: Watch::new(now),
             next_tick: now + first_tick,
+            waits_since: None,
+            due: None,
+            commit_told: 0,
             refused: 0,
             actions: VecDeque::new(),
         };
@@ -258,7 +269,10 @@ impl Consensus {
 
     /// When to come back with [`Event::Tick`] at the latest.
     pub fn poll_timeout(&self) -> Moment {
-        self.next_tick
+        match self.due {
+            Some(due) if due.us < self.next_tick.us => due,
+            _ => self.next_tick,
+        }
     }
 
     /// Is this server the leader?
@@ -417,13 +431,23 @@ impl Consensus {
 
     /// Propose what waits and take out what raft has ready, until neither moves; then speak to the leader or as one.
     fn drive(&mut self, now: Moment) -> Result<(), ConsensusError> {
+        self.due = None;
         loop {
+            while self.node.has_ready() {
+                self.take_ready(now);
+            }
             self.propose(now)?;
             self.reads.ask(now, &mut self.node);
+            let committed = self.node.raft.raft_log.committed;
+            if self.leading && !self.lone && committed > self.commit_told {
+                self.commit_told = committed;
+                if !self.node.has_ready() {
+                    self.node.raft.bcast_append();
+                }
+            }
             if !self.node.has_ready() {
                 break;
             }
-            self.take_ready(now);
         }
         self.forward(now);
         Ok(())
@@ -444,6 +468,7 @@ impl Consensus {
             while let Some(forward) = self.outbox.poll_forward(now, term) {
                 self.send(to, PeerMessage::Forward(forward));
             }
+            self.due = self.outbox.waits_until().filter(|due| due.us > now.us);
         }
     }
 

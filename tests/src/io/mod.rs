@@ -9,4 +9,6 @@ pub mod bench;
 pub mod crash;
 pub mod daemon;
 pub mod disk;
+pub mod ensemble;
 pub mod operate;
+pub mod relay;
