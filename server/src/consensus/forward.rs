@@ -27,9 +27,9 @@ pub(super) const FORWARD_WINDOW_BYTES: usize = 4 << 20;
 pub(super) const FORWARD_MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Messages on their way and not acknowledged, at most, while what waits is little: each wakes the leader, whatever it
 /// carries.
-const FORWARD_MESSAGES_IN_FLIGHT: usize = 2;
+const FORWARD_MESSAGES_IN_FLIGHT: usize = 1;
 /// This much is worth a message of its own, bytes.
-const FORWARD_WORTH_BYTES: usize = 64 << 10;
+const FORWARD_WORTH_BYTES: usize = FORWARD_MESSAGE_BYTES_MAX;
 /// And nothing waits for the messages before it longer than this.
 const FORWARD_WAIT_MAX: Duration = Duration::from_millis(5);
 /// What is not acknowledged is sent again after so long without progress.

@@ -57,6 +57,9 @@ pub fn raft_id(server_id: ServerId, incarnation: u32) -> u64 {
 }
 
 /// The server of a [`raft_id`]; `0`, which is none, for what cannot be one.
+/// A follower that has all of a snapshot puts it in place by then, and says so.
+const PLACE_WITHIN: Duration = Duration::from_secs(5);
+
 fn server_of(id: u64) -> ServerId {
     ServerId::try_from(id >> 32).unwrap_or(0)
 }
@@ -121,6 +124,8 @@ pub struct Consensus {
     unsynced: Unsynced,
     /// The snapshot that is being put in place, by the number of its action.
     installing: Option<(u64, Position)>,
+    /// As the leader: who has all of a snapshot and puts it in place, and until when its answer is waited for.
+    placing: BTreeMap<ServerId, Moment>,
     /// The last entry that was handed out as committed.
     committed: Position,
     /// Term and leader as they were told.
@@ -199,6 +204,7 @@ impl Consensus {
             epoch_due: false,
             unsynced: Unsynced::new(start.hard_state.term, start.hard_state.vote),
             installing: None,
+            placing: BTreeMap::new(),
             committed: start.checkpoint,
             told: (0, None),
             leading: false,
@@ -244,13 +250,15 @@ impl Consensus {
                 if let Some(id) = self.member(server) {
                     self.node.report_unreachable(id);
                 }
-            }
-            Event::SnapshotSent { to, ok } => {
-                if let Some(id) = self.member(to) {
-                    let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-                    self.node.report_snapshot(id, status);
+                // It may have ended before the snapshot was in place.
+                if self.placing.remove(&server).is_some() {
+                    self.report_snapshot(server, SnapshotStatus::Failure);
                 }
             }
+            // Asked before its snapshot is in place, it would say what it has without it, and be sent another one. Its
+            // answer once it is in place is enough for raft.
+            Event::SnapshotSent { to, ok: true } => drop(self.placing.insert(to, now + PLACE_WITHIN)),
+            Event::SnapshotSent { to, ok: false } => self.report_snapshot(to, SnapshotStatus::Failure),
             Event::SnapshotReceived { from, message } => {
                 // One at a time; the leader sends another when this one is not enough.
                 if self.installing.is_none() {
@@ -362,6 +370,20 @@ impl Consensus {
     }
 
     /// The raft id of a server that is a member.
+    fn report_snapshot(&mut self, to: ServerId, status: SnapshotStatus) {
+        if let Some(id) = self.member(to) {
+            self.node.report_snapshot(id, status);
+        }
+    }
+
+    /// Who did not answer in time is asked.
+    fn ask_who_places(&mut self, now: Moment) {
+        while let Some(to) = self.placing.iter().find(|(_, until)| until.us <= now.us).map(|(to, _)| *to) {
+            self.placing.remove(&to);
+            self.report_snapshot(to, SnapshotStatus::Finish);
+        }
+    }
+
     fn member(&self, server: ServerId) -> Option<u64> {
         self.node.raft.prs().iter().map(|(id, _)| *id).find(|id| server_of(*id) == server)
     }
