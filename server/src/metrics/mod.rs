@@ -141,6 +141,7 @@ metrics! {
         last_proposal_size Bytes "On the leader: the last log entry that it proposed; -1 when there was none since it leads, or since a reset."
         min_proposal_size Bytes "The same, of the smallest."
         max_proposal_size Bytes "The same, of the largest."
+        warren_feeder_id Count "On an observer: the server that feeds it; 0 while none does, and on servers that vote."
         leader_id Count "The server that leads, as this one knows it; 0 when it knows none."
         warren_is_leader Flag "1 on the leader; summed over an ensemble it is 1, but for the moment of an election."
         uptime Ms "Time since the server began to serve."
