@@ -27,9 +27,9 @@ pub(super) const FORWARD_WINDOW_BYTES: usize = 4 << 20;
 pub(super) const FORWARD_MESSAGE_BYTES_MAX: usize = 256 << 10;
 /// Messages on their way and not acknowledged, at most, while what waits is little: each wakes the leader, whatever it
 /// carries.
-const FORWARD_MESSAGES_IN_FLIGHT: usize = 2;
+const FORWARD_MESSAGES_IN_FLIGHT: usize = 1;
 /// This much is worth a message of its own, bytes.
-const FORWARD_WORTH_BYTES: usize = 64 << 10;
+const FORWARD_WORTH_BYTES: usize = FORWARD_MESSAGE_BYTES_MAX;
 /// And nothing waits for the messages before it longer than this.
 const FORWARD_WAIT_MAX: Duration = Duration::from_millis(5);
 /// What is not acknowledged is sent again after so long without progress.
@@ -79,7 +79,7 @@ impl Own {
 }
 
 /// The origin's side: requests of this server that are not known to be committed.
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     incarnation: u64,
     queue: VecDeque<Own>,
     /// The number of the front.
@@ -99,7 +99,7 @@ pub(super) struct Outbox {
 }
 
 impl Outbox {
-    pub(super) fn new(incarnation: u64) -> Outbox {
+    pub(crate) fn new(incarnation: u64) -> Outbox {
         Outbox {
             incarnation,
             queue: VecDeque::new(),
@@ -114,13 +114,13 @@ impl Outbox {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }
 
     /// # Panics
     /// When it is none that is forwarded.
-    pub(super) fn push(&mut self, now: Moment, submission: Submission) {
+    pub(crate) fn push(&mut self, now: Moment, submission: Submission) {
         self.queue.push_back(match submission {
             Submission::Command(encoded) => Own::Command(encoded, now.us),
             Submission::OpenSession { timeout_ms, incarnation, request, .. } => {
@@ -135,12 +135,12 @@ impl Outbox {
     }
 
     /// May an earlier leader have proposed the front?
-    pub(super) fn is_tried(&self) -> bool {
+    pub(crate) fn is_tried(&self) -> bool {
         !self.queue.is_empty() && self.first <= self.tried
     }
 
     /// Nothing is known of this term's leader.
-    pub(super) fn begin_term(&mut self) {
+    pub(crate) fn begin_term(&mut self) {
         self.next = self.first;
         self.acked = self.first - 1;
         self.in_flight = 0;
@@ -149,7 +149,7 @@ impl Outbox {
     }
 
     /// A batch up to this number is committed. Tells when the first of what leaves had come, in µs.
-    pub(super) fn settle(&mut self, now: Moment, last: u64) -> Option<u64> {
+    pub(crate) fn settle(&mut self, now: Moment, last: u64) -> Option<u64> {
         let mut oldest = None;
         while self.first <= last {
             let Some(own) = self.queue.pop_front() else { break };
@@ -169,7 +169,7 @@ impl Outbox {
     }
 
     /// Forget them all: this server took a snapshot, and cannot know which of them are in it.
-    pub(super) fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         self.first += self.queue.len() as u64;
         self.queue.clear();
         self.begin_term();
@@ -181,13 +181,13 @@ impl Outbox {
     }
 
     /// As the leader: they are proposed up to here.
-    pub(super) fn on_proposed(&mut self, last: u64) {
+    pub(crate) fn on_proposed(&mut self, last: u64) {
         (self.acked, self.next) = (last, last + 1);
         self.tried = self.tried.max(last);
     }
 
     /// As a follower of the leader of this term: the next message for it.
-    pub(super) fn poll_forward(&mut self, now: Moment, term: u64) -> Option<Forward> {
+    pub(crate) fn poll_forward(&mut self, now: Moment, term: u64) -> Option<Forward> {
         if self.in_flight > 0 && now.us >= self.retry_at.us {
             self.next = self.acked + 1;
             self.in_flight = 0;
@@ -256,7 +256,7 @@ impl Outbox {
     }
 
     /// This term's leader has proposed them up to a number. `false` when it says so of what it was never sent.
-    pub(super) fn on_ack(&mut self, now: Moment, ack: &ForwardAck) -> bool {
+    pub(crate) fn on_ack(&mut self, now: Moment, ack: &ForwardAck) -> bool {
         if ack.incarnation != self.incarnation || ack.upto > self.tried {
             return false;
         }

@@ -11,7 +11,7 @@
 //! refuses what contradicts itself; `stamp` is the leader's stamp.
 
 mod clock;
-mod forward;
+pub(crate) mod forward;
 mod interface;
 mod propose;
 mod read;
@@ -57,6 +57,9 @@ pub fn raft_id(server_id: ServerId, incarnation: u32) -> u64 {
 }
 
 /// The server of a [`raft_id`]; `0`, which is none, for what cannot be one.
+/// A follower that has all of a snapshot puts it in place by then, and says so.
+const PLACE_WITHIN: Duration = Duration::from_secs(5);
+
 fn server_of(id: u64) -> ServerId {
     ServerId::try_from(id >> 32).unwrap_or(0)
 }
@@ -71,11 +74,17 @@ pub fn found(voters: &[u64]) -> Vec<u8> {
 /// How many voters a configuration has, as [`found`] and [`Committed::conf_state`] encode it; 0 for none at all. While it
 /// changes, those of both configurations count.
 pub fn voters(conf_state: &[u8]) -> usize {
+    voters_of(conf_state).len()
+}
+
+/// The voters of a configuration, as of [`voters`].
+pub(crate) fn voters_of(conf_state: &[u8]) -> Vec<ServerId> {
     let conf = ConfState::parse_from_bytes(conf_state).expect("consensus encoded the configuration");
-    let mut voters: Vec<u64> = conf.voters.iter().chain(&conf.voters_outgoing).copied().collect();
+    let mut voters: Vec<ServerId> =
+        conf.voters.iter().chain(&conf.voters_outgoing).map(|id| server_of(*id)).collect();
     voters.sort_unstable();
     voters.dedup();
-    voters.len()
+    voters
 }
 
 /// Why consensus cannot begin or go on: the store is damaged, or we are.
@@ -115,6 +124,8 @@ pub struct Consensus {
     unsynced: Unsynced,
     /// The snapshot that is being put in place, by the number of its action.
     installing: Option<(u64, Position)>,
+    /// As the leader: who has all of a snapshot and puts it in place, and until when its answer is waited for.
+    placing: BTreeMap<ServerId, Moment>,
     /// The last entry that was handed out as committed.
     committed: Position,
     /// Term and leader as they were told.
@@ -193,6 +204,7 @@ impl Consensus {
             epoch_due: false,
             unsynced: Unsynced::new(start.hard_state.term, start.hard_state.vote),
             installing: None,
+            placing: BTreeMap::new(),
             committed: start.checkpoint,
             told: (0, None),
             leading: false,
@@ -238,13 +250,15 @@ impl Consensus {
                 if let Some(id) = self.member(server) {
                     self.node.report_unreachable(id);
                 }
-            }
-            Event::SnapshotSent { to, ok } => {
-                if let Some(id) = self.member(to) {
-                    let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-                    self.node.report_snapshot(id, status);
+                // It may have ended before the snapshot was in place.
+                if self.placing.remove(&server).is_some() {
+                    self.report_snapshot(server, SnapshotStatus::Failure);
                 }
             }
+            // Asked before its snapshot is in place, it would say what it has without it, and be sent another one. Its
+            // answer once it is in place is enough for raft.
+            Event::SnapshotSent { to, ok: true } => drop(self.placing.insert(to, now + PLACE_WITHIN)),
+            Event::SnapshotSent { to, ok: false } => self.report_snapshot(to, SnapshotStatus::Failure),
             Event::SnapshotReceived { from, message } => {
                 // One at a time; the leader sends another when this one is not enough.
                 if self.installing.is_none() {
@@ -314,6 +328,8 @@ impl Consensus {
             committed: raft.raft_log.committed,
             persisted: raft.raft_log.persisted,
             followers,
+            observers: Vec::new(),
+            feeder: None,
             own: self.outbox.len(),
             foreign_bytes: self.inbox.bytes(),
             refused: self.refused,
@@ -354,6 +370,20 @@ impl Consensus {
     }
 
     /// The raft id of a server that is a member.
+    fn report_snapshot(&mut self, to: ServerId, status: SnapshotStatus) {
+        if let Some(id) = self.member(to) {
+            self.node.report_snapshot(id, status);
+        }
+    }
+
+    /// Who did not answer in time is asked.
+    fn ask_who_places(&mut self, now: Moment) {
+        while let Some(to) = self.placing.iter().find(|(_, until)| until.us <= now.us).map(|(to, _)| *to) {
+            self.placing.remove(&to);
+            self.report_snapshot(to, SnapshotStatus::Finish);
+        }
+    }
+
     fn member(&self, server: ServerId) -> Option<u64> {
         self.node.raft.prs().iter().map(|(id, _)| *id).find(|id| server_of(*id) == server)
     }
@@ -378,6 +408,13 @@ impl Consensus {
             }
             PeerMessage::Ask(_) | PeerMessage::Answer(_) => {
                 self.refuse(1, from, &"questions before the start are not for consensus");
+            }
+            PeerMessage::Observe(_)
+            | PeerMessage::Feed(_)
+            | PeerMessage::FeedEnd(_)
+            | PeerMessage::AskRead(_)
+            | PeerMessage::AnswerRead(_) => {
+                self.refuse(1, from, &"what observers say and are told is not for consensus");
             }
         }
         Ok(())

@@ -14,9 +14,9 @@ use warren_storage::{Entry, Origin};
 const APPENDS_IN_FLIGHT_MAX: usize = 2;
 /// Rounds of entries that are proposed and not committed, at most, while what waits is little. Each costs every server a
 /// sync and messages, whatever it carries: what arrives meanwhile is better off in one round together.
-const ROUNDS_IN_FLIGHT: usize = 2;
+const ROUNDS_IN_FLIGHT: usize = 1;
 /// This much is worth a round of its own, bytes: however far away the quorum is, it does not wait.
-const ROUND_BYTES: usize = 64 << 10;
+const ROUND_BYTES: usize = 256 << 10;
 /// And nothing waits for the rounds before it longer than this.
 const ROUND_WAIT_MAX: Duration = Duration::from_millis(5);
 /// Commands in one log entry, at most.

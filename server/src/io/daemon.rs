@@ -8,11 +8,12 @@ use super::space::Space;
 use super::{Clock, SystemEntropy, admin, certificates, prometheus};
 use crate::config::{self, Address, Config, Listen};
 use crate::connection::Limits;
-use crate::consensus::{self, Consensus, Timers};
+use crate::consensus::{self, Timers};
 use crate::entropy::Entropy as _;
 use crate::founding::Verdict;
 use crate::identity::Authentication;
 use crate::metrics::Metrics;
+use crate::observer::{Candidate, Part, Seat};
 use crate::room::Room;
 use crate::service::{Service, ServiceOptions};
 use parking_lot::Mutex;
@@ -163,7 +164,8 @@ async fn serve(config: Config) -> Result<(), StartError> {
             if let Some(hangup) = hangup {
                 certificates::watch(ensemble.clone(), read, hangup, metrics.clone());
             }
-            if opened.is_empty() {
+            // An observer has nothing to vote with, and so nothing to lose: it begins with what it is fed.
+            if opened.is_empty() && !settings.is_observer() {
                 let verdict = tokio::select! {
                     verdict = ensemble.may_take_part() => verdict,
                     _ = terminate.recv() => return Ok(()),
@@ -359,7 +361,8 @@ async fn join(
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Ensemble>, StartError> {
     let own = opened.tree.recorded_store(settings.server_id);
-    if let Some(recorded) = own.filter(|recorded| *recorded != opened.tree.store_id()) {
+    let other = |recorded: &u64| *recorded != opened.tree.store_id() && !settings.is_observer();
+    if let Some(recorded) = own.filter(other) {
         return Err(opened.wiped(settings, recorded));
     }
     let addr = settings.listen();
@@ -405,7 +408,8 @@ fn start(
     if tree.conf_state().is_empty() {
         let mut voters = vec![consensus::raft_id(server_id, INCARNATION)];
         if let Some(settings) = settings {
-            voters = settings.servers.iter().map(|s| consensus::raft_id(s.id, INCARNATION)).collect();
+            let voters_of = settings.servers.iter().filter(|server| server.role == config::Role::Voter);
+            voters = voters_of.map(|server| consensus::raft_id(server.id, INCARNATION)).collect();
         }
         tree.set_conf_state(consensus::found(&voters));
     }
@@ -416,7 +420,17 @@ fn start(
         election_ticks: settings.election_ticks as u16,
         ..Timers::default()
     });
-    let consensus = Consensus::new(
+    let part = match settings.filter(|settings| settings.is_observer()) {
+        None => Part::Voter,
+        Some(settings) => {
+            let votes = |role| role == config::Role::Voter;
+            Part::Observer(
+                settings.others().map(|s| Candidate { server: s.id, votes: votes(s.role) }).collect(),
+            )
+        }
+    };
+    let observer = matches!(part, Part::Observer(_));
+    let consensus = Seat::new(
         clock.now(),
         consensus::Start {
             id: consensus::raft_id(server_id, INCARNATION),
@@ -430,10 +444,12 @@ fn start(
             timers,
             entropy: Box::new(SystemEntropy),
         },
+        part,
     )?;
     let room = Arc::new(Room::new(entropy.next_u64(), metrics.clone()));
     let options = ServiceOptions {
         server_id,
+        observer,
         incarnation,
         tick_ms: u64::from(config.sessions.tick_ms),
         read_only: config.sessions.read_only,

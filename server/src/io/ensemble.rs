@@ -62,7 +62,7 @@ impl Ensemble {
         metrics: Arc<Metrics>,
     ) -> Arc<Ensemble> {
         let store_id = tree.store_id();
-        let founding = Mutex::new(Founding::new(store_id, config.servers.len()));
+        let founding = Mutex::new(Founding::new(store_id, config.voters()));
         let unlinked = |id| (id, LinkState::Down("not linked yet".to_owned()));
         let states = Mutex::new(config.others().map(|s| unlinked(s.id)).collect());
         Arc::new(Ensemble {
@@ -293,11 +293,16 @@ impl LinkHandler for Handler {
                     let _ = links.send(from, PeerMessage::Answer(Answer::Empty));
                 }
             }
-            (PeerMessage::Answer(answer), None) => ensemble.founding.lock().hear(from, answer),
+            // Observers have no say in who takes part.
+            (PeerMessage::Answer(answer), None) if ensemble.config.votes(from) => {
+                ensemble.founding.lock().hear(from, answer);
+            }
             // Before consensus begins here, nobody counts on this server.
             (_, None) | (PeerMessage::Answer(_), Some(_)) => {}
             (PeerMessage::Ask(Ask { store_id }), Some((engine, reader))) => {
-                engine.met(from, store_id);
+                if ensemble.config.votes(from) {
+                    engine.met(from, store_id);
+                }
                 let ensemble = ensemble.clone();
                 let last_index = reader.last_index();
                 engine.look(move |service| {

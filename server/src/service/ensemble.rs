@@ -37,6 +37,7 @@ impl Service {
             (true, _) => Mode::Standalone,
             _ if self.read_only.is_on() => Mode::ReadOnly,
             (false, true) => Mode::Leader,
+            (false, false) if self.options.observer => Mode::Observer,
             (false, false) => Mode::Follower,
         };
         let Service { term, leader, .. } = *self;
@@ -45,7 +46,7 @@ impl Service {
 
     /// Who votes is known, or is others.
     pub(super) fn on_voters(&mut self, now: Moment) {
-        self.alone = consensus::voters(self.tree.conf_state()) <= 1;
+        self.alone = !self.options.observer && consensus::voters(self.tree.conf_state()) <= 1;
         if self.alone {
             self.room.set_contact_ms(u64::MAX);
         } else if self.room.contact_ms() == u64::MAX {
