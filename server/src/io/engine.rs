@@ -389,7 +389,8 @@ fn show(consensus: &Seat, engine: &Engine, metrics: &Metrics) {
     let facts = consensus.facts();
     metrics.quorum_size.set(facts.voters.len() as i64);
     metrics.synced_followers.set(facts.followers.iter().filter(|f| f.active && f.synced).count() as i64);
-    metrics.learners.set(facts.followers.iter().filter(|f| f.active).count() as i64);
+    let active = facts.followers.iter().filter(|f| f.active).count();
+    metrics.learners.set((active + facts.observers.len()) as i64);
     metrics.leader_id.set(facts.leader.map_or(0, i64::from));
     metrics.warren_is_leader.set(i64::from(facts.role == Role::Leading));
     metrics.synced_observers.set(facts.observers.iter().filter(|f| f.synced).count() as i64);

@@ -136,7 +136,7 @@ metrics! {
         synced_observers Count "Observers that this server feeds and that have all that is committed here. Summed over all servers it is how many are up to date."
         warren_observers_fed Count "Observers that this server feeds."
         synced_non_voting_followers Count "On the leader: servers that join, and take entries as they come."
-        learners Count "On the leader: servers that were heard of since it last looked for its quorum."
+        learners Count "On the leader: voters and joining servers that were heard of since it last looked for its quorum, and observers that it feeds."
         leader_uptime Ms "On the leader: how long it leads."
         last_proposal_size Bytes "On the leader: the last log entry that it proposed; -1 when there was none since it leads, or since a reset."
         min_proposal_size Bytes "The same, of the smallest."

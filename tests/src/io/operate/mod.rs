@@ -96,7 +96,7 @@ fn issue(fleet: &Fleet, ca: &str, server: &Server) -> Outcome<()> {
 /// `warren.toml` of a server that knows of these.
 fn settings(own: &Server, all: &[&Server]) -> String {
     let mut text = format!(
-        "[sessions]\ntick_ms = 500\n[ensemble]\nname = '{NAME}'\nserver_id = {}\ncert = '{}'\nca = '{}'\n",
+        "[sessions]\ntick_ms = 500\n[ensemble]\nname = '{NAME}'\ntick_ms = 50\nserver_id = {}\ncert = '{}'\nca = '{}'\n",
         own.id,
         own.cert().display(),
         own.ca().display(),
@@ -151,11 +151,15 @@ fn transfer(fleet: &mut Fleet) -> Outcome<()> {
     let (next, last) = (leader % 3 + 1, (leader + 1) % 3 + 1);
     fleet.ask(next, &["leader", "transfer"])?.must(1, &format!("ask server {leader}"))?;
     fleet.ask(leader, &["leader", "transfer", "--to", "9"])?.must(1, "server 9 is no voter")?;
-    fleet.ask(leader, &["leader", "transfer", "--to", &next.to_string()])?.must(0, "handed over")?;
+    let to = |id: u8| id.to_string();
+    fleet.ask(leader, &["leader", "transfer", "--to", &to(next)])?.must(0, "handed over")?;
     fleet.until("the one that was named leads", |fleet| fleet.leader().is_ok_and(|id| id == next))?;
-    fleet.ask(next, &["leader", "transfer", "--to", &next.to_string()])?.must(0, "leads already")?;
-    let said =
-        fleet.ask(next, &["-o", "json", "leader", "transfer", "--to", &last.to_string()])?.must(0, "done")?;
+    // It may not have begun its epoch yet.
+    fleet.until("it leads already", |fleet| {
+        let said = fleet.ask(next, &["leader", "transfer", "--to", &to(next)]);
+        said.is_ok_and(|s| s.must(0, "leads already").is_ok())
+    })?;
+    let said = fleet.ask(next, &["-o", "json", "leader", "transfer", "--to", &to(last)])?.must(0, "done")?;
     serde_json::from_str::<warren_server::admin::Response>(&said.out)?;
     fleet.until("the next one leads", |fleet| fleet.leader().is_ok_and(|id| id == last))
 }
