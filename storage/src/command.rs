@@ -419,6 +419,12 @@ impl<'a> Entry<'a> {
         postcard::from_bytes(bytes).map_err(EntryError)
     }
 
+    /// May it be one that has a [`Table`] of its own ([`Entry::Found`], [`Entry::ForceQuorum`])? Costs a look at a byte.
+    pub fn has_table(bytes: &[u8]) -> bool {
+        // The number of the variant, which is small.
+        matches!(bytes.first(), Some(3 | 4))
+    }
+
     /// The origin of an encoded batch, without a look at its commands; `None` when it is no batch.
     pub fn origin(bytes: &[u8]) -> Result<Option<Origin>, EntryError> {
         match postcard::take_from_bytes(bytes).map_err(EntryError)?.0 {
@@ -476,7 +482,18 @@ mod tests {
         {
             assert_eq!(Entry::decode(&other.encode()).unwrap(), other);
             assert_eq!(Entry::origin(&other.encode()).unwrap(), None);
+            assert!(!Entry::has_table(&other.encode()));
         }
+        let table = || Table { members: Members::default(), lines: "x".into() };
+        for other in [
+            Entry::Found { time_ms: 5, table: table() },
+            Entry::ForceQuorum { time_ms: 5, epochs: 9, table: table() },
+        ] {
+            assert_eq!(Entry::decode(&other.encode()).unwrap(), other);
+            assert_eq!(Entry::origin(&other.encode()).unwrap(), None);
+            assert!(Entry::has_table(&other.encode()));
+        }
+        assert!(!Entry::has_table(&bytes));
         assert!(Entry::origin(&bytes[..5]).is_err());
         assert_eq!(Logged::decode(&one).unwrap(), logged);
         assert!(Logged::decode(&one[..one.len() - 1]).is_err());

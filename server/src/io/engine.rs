@@ -3,6 +3,7 @@
 use super::Clock;
 use super::ensemble::Ensemble;
 use super::inbox::Inbox;
+use super::reconfigure::Reconfigurations;
 use super::space::Space;
 use crate::consensus::{self, Consensus, Facts, Measure, Role, Submission};
 use crate::metrics::Metrics;
@@ -62,11 +63,13 @@ const LOG_CLOSE_MAX: Duration = Duration::from_secs(20);
 /// Where the rest of the daemon reaches the threads.
 #[derive(Clone)]
 pub(super) struct Engine {
-    consensus: Arc<Inbox<consensus::Event>>,
+    pub(super) consensus: Arc<Inbox<consensus::Event>>,
     service: Arc<Inbox<ToService>>,
     log: Arc<Inbox<LogJob>>,
     keeper: Arc<Keeper>,
-    ensemble: Option<Arc<Ensemble>>,
+    pub(super) ensemble: Option<Arc<Ensemble>>,
+    /// Changes of the membership that were asked for here.
+    pub(super) reconfigure: Arc<Reconfigurations>,
     /// As of the consensus thread's last turn.
     facts: Arc<Mutex<Option<Facts>>>,
     /// The log from here on is still to be sent to a follower that is heard of; `u64::MAX` when none is behind.
@@ -94,12 +97,13 @@ pub(super) struct Parts {
     pub(super) space: Arc<Space>,
     /// The other servers, if there are any.
     pub(super) ensemble: Option<Arc<Ensemble>>,
+    pub(super) reconfigure: Arc<Reconfigurations>,
 }
 
 impl Engine {
     /// Start the threads.
     pub(super) fn start(parts: Parts) -> std::io::Result<Engine> {
-        let Parts { clock, consensus, service, log, room, metrics, space, ensemble } = parts;
+        let Parts { clock, consensus, service, log, room, metrics, space, ensemble, reconfigure } = parts;
         let keeper = Keeper {
             state: Mutex::new(Kept { log: Some(log), logged_bytes: 0, asked: false }),
             metrics: metrics.clone(),
@@ -111,6 +115,7 @@ impl Engine {
             log: Inbox::new(),
             keeper: Arc::new(keeper),
             ensemble,
+            reconfigure,
             facts: Arc::default(),
             wanted_from: Arc::new(AtomicU64::new(u64::MAX)),
         };
@@ -161,8 +166,8 @@ impl Engine {
     }
 
     /// A server has this store.
-    pub(super) fn met(&self, server: ServerId, store_id: u64) {
-        self.consensus.push(consensus::Event::Met { server, store_id });
+    pub(super) fn met(&self, server: ServerId, disk: u32, store_id: u64) {
+        self.consensus.push(consensus::Event::Met { server, disk, store_id });
     }
 
     /// Its link is down, or too much waits for it.
@@ -583,6 +588,15 @@ fn run_service(
                 }
                 // Nothing that anybody waits for comes of it.
                 service::Action::Applied(index) => engine.consensus.leave(consensus::Event::Applied(index)),
+                service::Action::Members { members, retired } => {
+                    if let Some(ensemble) = &engine.ensemble {
+                        ensemble.set_members(&members);
+                    }
+                    engine.consensus.push(consensus::Event::Members { members, retired });
+                }
+                service::Action::Reconfigured { request, answer } => {
+                    engine.reconfigure.answer(request, answer)
+                }
                 service::Action::Checkpoint(checkpoint) => checkpoints.push(Chore::Write(checkpoint)),
                 service::Action::Superseded(old) => leavings.push(Chore::Drop(old)),
                 service::Action::Send { to, message } => engine.others().send(to, message),

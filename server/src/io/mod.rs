@@ -19,6 +19,7 @@ mod entropy;
 mod facts;
 mod inbox;
 mod prometheus;
+mod reconfigure;
 mod space;
 
 pub use clock::Clock;

@@ -5,7 +5,8 @@ use crate::consensus;
 use crate::moment::Moment;
 use crate::room::Standing;
 use crate::words::Mode;
-use warren_storage::tree::Tree;
+use warren_storage::tree::{Change, Tree};
+use warren_storage::{Asker, Code, Decided};
 use warren_transport::peer::ServerId;
 
 impl Service {
@@ -45,13 +46,43 @@ impl Service {
 
     /// Who votes is known, or is others.
     pub(super) fn on_voters(&mut self, now: Moment) {
-        self.alone = consensus::voters(self.tree.conf_state()) <= 1;
+        self.alone = consensus::is_alone(self.tree.conf_state(), self.options.server_id);
         if self.alone {
             self.room.set_contact_ms(u64::MAX);
         } else if self.room.contact_ms() == u64::MAX {
             self.room.set_contact_ms(now.ms());
         }
         self.show_standing();
+    }
+
+    /// The tree has another table: who watches `/zookeeper/config` is told, and so is consensus.
+    pub(super) fn on_members(&mut self, changes: &[Change]) {
+        for change in changes {
+            let (at, woken) = (self.tree.zxid(), &mut self.woken);
+            self.room.watches.fire(at, change, woken);
+        }
+        self.tell_members();
+    }
+
+    fn tell_members(&mut self) {
+        let (members, retired) = (self.tree.members().clone(), self.tree.retired().clone());
+        self.actions.push_back(Action::Members { members, retired });
+    }
+
+    /// A change that was decided is applied.
+    pub(super) fn on_reconfigured(&mut self, asker: Option<Asker>, decided: Option<&Decided>) {
+        let answer = match decided {
+            Some(Decided::Made(_)) => {
+                self.tell_members();
+                Ok(self.tree.members().clone())
+            }
+            Some(Decided::Refused(code)) => Err(*code),
+            None => Err(Code::SystemError),
+        };
+        let own = (self.options.server_id, self.options.incarnation);
+        if let Some(asker) = asker.filter(|asker| (asker.server, asker.incarnation) == own) {
+            self.actions.push_back(Action::Reconfigured { request: asker.request, answer });
+        }
     }
 
     /// The tree is another one from now on, of a later position: what lies between was never applied here.
@@ -73,6 +104,7 @@ impl Service {
         self.foreign_checkpoints += u32::from(std::mem::take(&mut self.checkpointing));
         self.unpublished = true;
         self.on_voters(now);
+        self.tell_members();
         self.actions.push_back(Action::Applied(position.index));
     }
 }

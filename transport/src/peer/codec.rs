@@ -4,7 +4,7 @@
 //! limit, and what a frame can unfold to in memory is bounded by counts beside it. What comes from a peer is refused with
 //! a reason; the link then closes.
 
-use super::{Forwarded, Lane, PeerEntry, PeerMessage, RaftMessage, Touches};
+use super::{Answer, Forwarded, Lane, PeerEntry, PeerMessage, RaftMessage, Touches};
 use bytes::{Buf, BytesMut};
 use postcard::ser_flavors::Flavor;
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
@@ -96,7 +96,7 @@ pub fn size_bound(message: &PeerMessage) -> Result<usize, CodecError> {
             PeerMessage::Forward(forward) => {
                 counted(forward.requests.len(), REQUESTS_MAX)?;
                 let one = |request: &Forwarded| match request {
-                    Forwarded::Command(bytes) => bytes.len(),
+                    Forwarded::Command(bytes) | Forwarded::Reconfigure(bytes) => bytes.len(),
                     Forwarded::OpenSession { .. } => 0,
                 };
                 forward.requests.iter().map(|request| ITEM_BYTES_MAX + one(request)).sum()
@@ -105,10 +105,11 @@ pub fn size_bound(message: &PeerMessage) -> Result<usize, CodecError> {
                 counted(sessions.len(), TOUCHES_MAX)?;
                 sessions.len() * NUMBER_BYTES_MAX
             }
+            PeerMessage::Answer(Answer::Recorded(known)) => ITEM_BYTES_MAX + known.voters.len(),
             PeerMessage::ForwardAck(_)
             | PeerMessage::TouchesAck(_)
             | PeerMessage::Ask(_)
-            | PeerMessage::Answer(_) => 0,
+            | PeerMessage::Answer(Answer::Empty | Answer::Undecided) => 0,
         };
     let max = message.lane().frame_bytes_max();
     if bytes > max { Err(CodecError::TooLong { bytes, max }) } else { Ok(bytes) }
@@ -225,7 +226,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Counted<T, MAX
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Forward, ForwardAck, RaftKind, SnapshotHead, TouchesAck};
+    use super::super::{Forward, ForwardAck, Known, RaftKind, SnapshotHead, TouchesAck};
     use super::*;
     use bytes::Bytes;
     use proptest::collection::vec;
@@ -287,6 +288,7 @@ mod tests {
     fn message() -> impl Strategy<Value = PeerMessage> {
         let request = prop_oneof![
             data().prop_map(Forwarded::Command),
+            data().prop_map(Forwarded::Reconfigure),
             any::<(i32, u64)>()
                 .prop_map(|(timeout_ms, request)| Forwarded::OpenSession { timeout_ms, request }),
         ];
@@ -306,6 +308,11 @@ mod tests {
             (any::<u64>(), vec(any::<i64>(), 0..50))
                 .prop_map(|(number, sessions)| PeerMessage::Touches(Touches { number, sessions })),
             any::<u64>().prop_map(|number| PeerMessage::TouchesAck(TouchesAck { number })),
+            (any::<Option<u64>>(), any::<Option<u32>>(), any::<i64>(), data()).prop_map(
+                |(store, disk, version, voters)| {
+                    PeerMessage::Answer(Answer::Recorded(Known { store, disk, version, voters }))
+                }
+            ),
         ]
     }
 
