@@ -422,6 +422,33 @@ impl Cluster {
         self.servers[usize::from(id) - 1].life.as_ref().map(|life| &life.tree.members)
     }
 
+    /// The newest table that somebody has, unless raft is still on its way to it there.
+    pub(super) fn settled_members(&self) -> Option<Members> {
+        let lives = self.servers.iter().filter_map(|s| s.life.as_ref());
+        let newest = lives.max_by_key(|life| life.tree.members.version)?;
+        (!newest.consensus.facts().changing).then(|| newest.tree.members.clone())
+    }
+
+    /// Those that took part and are down come back, by chance.
+    pub(super) fn start_former(&mut self, per_mille: u64) {
+        for id in self.ids() {
+            if !self.is_up(id) && !self.at(id).kept.conf.is_empty() && self.dice.chance(per_mille) {
+                self.start(id);
+            }
+        }
+    }
+
+    /// What the others still want to write has no leader to go to.
+    pub(super) fn excuse_all_but(&mut self, voters: &[ServerId]) {
+        for id in self.ids() {
+            if let Some(life) =
+                self.servers[usize::from(id) - 1].life.as_ref().filter(|_| !voters.contains(&id))
+            {
+                self.runs.get_mut(&(id, life.incarnation)).expect("it runs").1 = false;
+            }
+        }
+    }
+
     /// Does everybody that runs agree that these vote, and none changes?
     pub(super) fn agree_on_voters(&self, voters: &[ServerId]) -> bool {
         voters.iter().all(|id| {
