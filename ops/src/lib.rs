@@ -17,6 +17,11 @@ pub fn configuration() -> String {
          read by `--zoo-cfg zoo.cfg` instead, with ZooKeeper's meaning and defaults; what means nothing here is told at\n\
          the start, line by line.\n\
          \n\
+         The servers of an ensemble may stand in `zoo.cfg` as well: `server.N` lines or a dynamic file, and `myid` in the\n\
+         data folder. Links between them are QUIC, UDP at the quorum port; the election port is not used. They are always\n\
+         secured: `ssl.quorum.keyStore.location` and `ssl.quorum.trustStore.location` name PEM files, such as\n\
+         `warren certs issue` and `warren certs init` make for the ensemble's name `warren`.\n\
+         \n\
          This page is made from the table in `server/src/config/keys.rs`; `WARREN_REWRITE=1 cargo test -p warren-ops`\n\
          makes it anew.\n\
          \n\

@@ -2,10 +2,11 @@
 #![allow(clippy::disallowed_methods, reason = "the command line and its files are read here")]
 
 use clap::Parser;
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Read as _};
+use std::path::Path;
 use std::process::ExitCode;
 use tracing_subscriber::EnvFilter;
-use warren_server::config::{self, FileText, Loaded};
+use warren_server::config::{self, FileText, Files, Loaded};
 use warren_server::flags::Flags;
 use warren_server::io::daemon;
 
@@ -58,11 +59,21 @@ fn main() -> ExitCode {
     }
 }
 
+/// A file of settings at most, bytes.
+const CONFIG_BYTES_MAX: u64 = 1 << 20;
+
+fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(CONFIG_BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > CONFIG_BYTES_MAX {
+        true => Err(io::Error::other("it is longer than 1 MiB, and so is no file of settings")),
+        false => Ok(bytes),
+    }
+}
+
 fn load(flags: &Flags) -> Result<Loaded, String> {
-    let read = |path: &std::path::Path| {
-        std::fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
-    };
-    let named = |path: &std::path::Path, error: config::ConfigError| format!("{}: {error}", path.display());
+    let read = |path: &Path| read_file(path).map_err(|e| format!("cannot read {}: {e}", path.display()));
+    let named = |path: &Path, error: config::ConfigError| format!("{}: {error}", path.display());
     match (&flags.config, &flags.zoo_cfg) {
         (Some(path), _) => {
             let bytes = read(path)?;
@@ -71,7 +82,8 @@ fn load(flags: &Flags) -> Result<Loaded, String> {
         }
         (None, Some(path)) => {
             let bytes = read(path)?;
-            config::load(FileText::ZooCfg(&bytes), &flags.overrides()).map_err(|e| named(path, e))
+            config::load(FileText::ZooCfg(&bytes, Files(&read_file)), &flags.overrides())
+                .map_err(|e| named(path, e))
         }
         (None, None) => config::load(FileText::Absent, &flags.overrides()).map_err(|e| e.to_string()),
     }

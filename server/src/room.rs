@@ -5,8 +5,8 @@ use crate::metrics::Metrics;
 use crate::watches::Watches;
 use crate::words::Mode;
 use parking_lot::RwLock;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use warren_storage::Zxid;
 use warren_storage::tree::Snapshot;
 use warren_transport::peer::ServerId;
@@ -42,6 +42,8 @@ pub struct Room {
     pub listings: Listings,
     outstanding_bytes: AtomicI64,
     next_token: AtomicU64,
+    sessions: AtomicUsize,
+    run: OnceLock<(ServerId, u64)>,
 }
 
 impl Room {
@@ -61,6 +63,8 @@ impl Room {
             listings: Listings::default(),
             outstanding_bytes: AtomicI64::new(0),
             next_token: AtomicU64::new(0),
+            sessions: AtomicUsize::new(0),
+            run: OnceLock::new(),
         }
     }
 
@@ -80,6 +84,26 @@ impl Room {
     /// A number that this process gives once.
     pub fn next_token(&self) -> u64 {
         self.next_token.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Sessions of the tree as last published, and those that this server was asked for by then.
+    pub fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
+    }
+
+    /// Say how many there are.
+    pub fn set_sessions(&self, sessions: usize) {
+        self.sessions.store(sessions, Ordering::Relaxed);
+    }
+
+    /// This server's id and run, see [`crate::consensus::Start::incarnation`].
+    pub fn run(&self) -> (ServerId, u64) {
+        *self.run.get().expect("the service says it before anybody connects")
+    }
+
+    /// Say which server and run this is; it stays so.
+    pub fn set_run(&self, server_id: ServerId, incarnation: u64) {
+        let _ = self.run.set((server_id, incarnation));
     }
 
     /// So many more requests (or fewer) are taken and not answered.

@@ -160,6 +160,21 @@ pub(super) fn documented() -> String {
 }
 
 impl Ensemble {
+    /// With nothing said but what has no default; it has no servers yet.
+    pub fn new(server_id: u8, cert: PathBuf, ca: PathBuf) -> Ensemble {
+        Ensemble {
+            name: default_name(),
+            server_id,
+            peer_addr: None,
+            cert,
+            ca,
+            tick_ms: default_tick_ms(),
+            election_ticks: default_election_ticks(),
+            reconfig_enabled: false,
+            servers: Vec::new(),
+        }
+    }
+
     /// This server's own line of the list.
     ///
     /// # Panics
@@ -247,7 +262,7 @@ impl Ensemble {
 
     /// What is odd about it without being wrong.
     pub(super) fn oddities(&self) -> Vec<String> {
-        even_voters(self.voters()).map(|odd| format!("[[ensemble.server]]: {odd}")).into_iter().collect()
+        even_voters(self.voters()).into_iter().collect()
     }
 }
 

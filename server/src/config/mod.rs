@@ -17,7 +17,8 @@ pub use keys::{Client, Config, FourLetterWords, KEYS, Key, Limits, Metrics, Secu
 pub use keys::{SuperDigest, Znodes, documented};
 
 use std::fmt;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// Which file the operator gave, and what it says.
 #[derive(Clone, Copy, Debug)]
@@ -26,8 +27,24 @@ pub enum FileText<'a> {
     Absent,
     /// `warren.toml`.
     WarrenToml(&'a str),
-    /// `zoo.cfg`: bytes, for Java properties need not be UTF-8.
-    ZooCfg(&'a [u8]),
+    /// `zoo.cfg`: bytes, for Java properties need not be UTF-8; and how the files that it leads to are read.
+    ZooCfg(&'a [u8], Files<'a>),
+}
+
+/// Reads the files that a configuration names (`myid`, the dynamic file).
+#[derive(Clone, Copy)]
+pub struct Files<'a>(pub &'a dyn Fn(&Path) -> io::Result<Vec<u8>>);
+
+impl Files<'_> {
+    fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+        (self.0)(path)
+    }
+}
+
+impl fmt::Debug for Files<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Files")
+    }
 }
 
 /// What the flags say; each wins over the file.
@@ -126,7 +143,7 @@ pub fn load(file: FileText<'_>, flags: &Overrides) -> Result<Loaded, ConfigError
             Ok(Loaded { config, warnings: Vec::new() })
         }
         FileText::WarrenToml(text) => warren_toml::load(text, flags),
-        FileText::ZooCfg(bytes) => zoo_cfg::load(bytes, flags),
+        FileText::ZooCfg(bytes, files) => zoo_cfg::load(bytes, files, flags),
     }
 }
 
@@ -166,7 +183,8 @@ mod tests {
             metrics_addr: Some(Listen::Off),
         };
         let toml = FileText::WarrenToml("data_dir = '/file'\n[client]\naddr = '1.2.3.4:5'");
-        let zoo = FileText::ZooCfg(b"dataDir=/file\nclientPort=5");
+        let none = Files(&|_: &Path| Err(io::ErrorKind::NotFound.into()));
+        let zoo = FileText::ZooCfg(b"dataDir=/file\nclientPort=5", none);
         for file in [FileText::Absent, toml, zoo] {
             let config = load(file, &flags).unwrap().config;
             assert_eq!(config.data_dir, PathBuf::from("/flag"));

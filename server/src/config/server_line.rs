@@ -21,6 +21,8 @@ pub(crate) struct ServerLine {
     /// Where clients find it, if the line says it. A port alone is one at the server's own host, where ZooKeeper would
     /// tell clients `0.0.0.0`, which they cannot reach.
     pub(crate) client: Option<Address>,
+    /// Where it listens for them: at that host, or at every address if the line names a port alone.
+    pub(crate) listen: Option<Address>,
 }
 
 /// Why a line is refused.
@@ -75,14 +77,11 @@ pub(crate) fn parse(text: &str) -> Result<ServerLine, LineError> {
         return Err(form("has the same port for quorum and election".to_owned()));
     }
     let peer = Address::new(host, quorum);
-    if !peer.is_reachable() {
-        return Err(form("has no address at which others find it".to_owned()));
-    }
-    let client = match client {
-        None => None,
+    let (client, listen) = match client {
+        None => (None, None),
         Some(client) => {
             let (found, number) = match client.contains(':') {
-                false => (host, client),
+                false => ("*", client),
                 true => match host_of(client).map_err(|reason| form(reason.to_owned()))? {
                     (found, rest) if rest.len() == 1 => (found, rest[0]),
                     _ => return Err(form(SHAPE.to_owned())),
@@ -93,10 +92,13 @@ pub(crate) fn parse(text: &str) -> Result<ServerLine, LineError> {
                 return Err(form("has no port at which clients find it".to_owned()));
             }
             let client = Address::new(found, number);
-            Some(if client.is_reachable() { client } else { Address::new(host, number) })
+            match client.is_reachable() {
+                true => (Some(client.clone()), Some(client)),
+                false => (Some(Address::new(host, number)), Some(Address::new("*", number))),
+            }
         }
     };
-    Ok(ServerLine { peer, observer, client })
+    Ok(ServerLine { peer, observer, client, listen })
 }
 
 const SHAPE: &str =
@@ -140,6 +142,7 @@ mod tests {
     fn a_line_is_taken_apart() {
         for (text, peer, observer, client) in [
             ("h:2888:3888", "h:2888", false, None),
+            ("0.0.0.0:2888:3888;c:1", "0.0.0.0:2888", false, Some("c:1")),
             ("h:2888:3888;2181", "h:2888", false, Some("h:2181")),
             ("h:2888:3888:participant;c:2181", "h:2888", false, Some("c:2181")),
             ("h:2888:3888: Observer ;2181", "h:2888", true, Some("h:2181")),
@@ -154,6 +157,17 @@ mod tests {
             assert_eq!(line.peer.to_string(), peer, "{text}");
             assert_eq!(line.observer, observer, "{text}");
             assert_eq!(line.client.map(|a| a.to_string()).as_deref(), client, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_port_alone_is_listened_on_everywhere() {
+        for (text, listen) in [
+            ("h:2888:3888;2181", "*:2181"),
+            ("h:2888:3888;0.0.0.0:2181", "*:2181"),
+            ("h:2888:3888;c:2181", "c:2181"),
+        ] {
+            assert_eq!(parse(text).unwrap().listen.unwrap().to_string(), listen);
         }
     }
 
@@ -178,8 +192,6 @@ mod tests {
             ("[h]:1:2", "something else than an IPv6"),
             (":1:2", "a host that is none"),
             ("a b:1:2", "a host that is none"),
-            ("0.0.0.0:1:2", "no address at which others"),
-            ("h:0:2", "no address at which others"),
             ("h:1:2;0", "no port at which clients"),
         ] {
             match parse(text) {
@@ -202,7 +214,8 @@ mod tests {
             let client: Option<Address> = client.map(|text| text.parse().unwrap());
             for observer in [false, true] {
                 let line = parse(&write(&peer, observer, client.as_ref())).unwrap();
-                assert_eq!(line, ServerLine { peer: peer.clone(), observer, client: client.clone() });
+                let (client, listen) = (client.clone(), client.clone());
+                assert_eq!(line, ServerLine { peer: peer.clone(), observer, client, listen });
             }
         }
         let usual = write(&"h:2888".parse().unwrap(), false, None);

@@ -36,7 +36,13 @@ pub(super) fn load(text: &str, flags: &Overrides) -> Result<Loaded, ConfigError>
     })?;
     let line = line_of_key("ensemble.server_id").unwrap_or(1);
     let odd = config.ensemble.as_ref().map_or(Vec::new(), Ensemble::oddities);
-    Ok(Loaded { config, warnings: odd.into_iter().map(|text| Warning { line, text }).collect() })
+    Ok(Loaded {
+        config,
+        warnings: odd
+            .into_iter()
+            .map(|odd| Warning { line, text: format!("[[ensemble.server]]: {odd}") })
+            .collect(),
+    })
 }
 
 fn line_of(text: &str, offset: usize) -> usize {

@@ -59,6 +59,8 @@ pub struct Limits {
     pub outstanding_bytes_max: i64,
     /// Watches of all connections; with more, the request is refused with THROTTLEDOP.
     pub watches_max: usize,
+    /// Sessions of the ensemble, and those that are asked for here; with more, a connect that wants another is closed.
+    pub sessions_max: usize,
     /// Negotiated session timeouts, ms.
     pub session_timeout_min_ms: i32,
     /// See above.
@@ -389,11 +391,23 @@ impl Connection {
             return self.end("it has seen a zxid that this server has not");
         }
         room.metrics.connection_request_count.add(1);
+        let opens = request.session == 0 && room.is_serving();
+        if opens && room.sessions() >= self.limits.sessions_max {
+            room.metrics.warren_session_refusals_total.add(1);
+            return self.end("the limit of sessions is reached");
+        }
         let timeout_ms =
             request.timeout_ms.clamp(self.limits.session_timeout_min_ms, self.limits.session_timeout_max_ms);
         // A password of another length is nobody's.
         let password = request.password.try_into().unwrap_or([0; 16]);
         self.phase = Phase::Attaching { read_only: request.read_only };
+        // A new session is asked for here, which spares the service a turn; what it knows of it, it is told first.
+        let asked = opens.then(|| {
+            let request = room.next_token();
+            let (owner, incarnation) = room.run();
+            effects.submissions.push(Submission::OpenSession { timeout_ms, owner, incarnation, request });
+            request
+        });
         effects.service.push(service::Event::Connect {
             mailbox: self.mailbox.clone(),
             session: request.session,
@@ -401,6 +415,7 @@ impl Connection {
             timeout_ms,
             // A client that does not send the byte is too old to know of it.
             read_only: request.read_only == Some(true),
+            asked,
         });
     }
 

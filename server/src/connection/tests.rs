@@ -89,6 +89,7 @@ impl Server {
             outstanding_max: 1_000,
             outstanding_bytes_max: 8 << 20,
             watches_max: 100,
+            sessions_max: 100,
             session_timeout_min_ms: 4_000,
             session_timeout_max_ms: 40_000,
             skip_acl: false,

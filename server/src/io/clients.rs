@@ -27,8 +27,19 @@ const HELLO_BYTES: usize = 128;
 const OUT_KEPT_BYTES: usize = 16 << 10;
 /// A connection that has not said what it wants by then is closed.
 const HELLO_WITHIN: Duration = Duration::from_secs(30);
-/// How long a closing connection may take to send what is left.
-const GOODBYE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a closing connection may take to answer what it accepted.
+const ANSWER_WITHIN: Duration = Duration::from_secs(5);
+/// Once the daemon stops, a connection that is owed nothing waits so long for one more request. Closed right behind a
+/// reply, it is closed while its client has nothing on the way; an end at any other time may cross with a request.
+const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(250);
+/// Once the daemon stops, a client that never waits for all its answers is read from no longer than this.
+const LAST_REQUESTS_WITHIN: Duration = Duration::from_secs(1);
+/// After our end of a connection is closed, a client that sends nothing may take so long to close its own.
+const GOODBYE_SILENCE: Duration = Duration::from_millis(500);
+/// The same for one that goes on sending.
+const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
+/// What it may send meanwhile, bytes: more than a socket holds.
+const GOODBYE_BYTES_MAX: usize = 16 << 20;
 /// After a failed accept (no more file descriptors, say) the next try comes this much later.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
@@ -216,6 +227,7 @@ impl Client {
         let mut input = BytesMut::new();
         let mut out: Vec<u8> = Vec::new();
         let hello_until = tokio::time::Instant::now() + HELLO_WITHIN;
+        let mut stopping_since = None;
         loop {
             if let Some(text) =
                 facts::four_letter_word(&self.clients.registry, &self.connection, &input).await
@@ -234,7 +246,8 @@ impl Client {
             self.clients.engine.submit(effects);
             self.shown.show(&self.connection);
             let full = out.len() >= REPLY_BYTES_WAITING_MAX;
-            if !out.is_empty() {
+            let answered = !out.is_empty();
+            if answered {
                 if let Err(e) = self.flush(&mut out).await {
                     return e.to_string();
                 }
@@ -243,9 +256,25 @@ impl Client {
                 self.goodbye().await;
                 return String::new();
             }
+            let mut leave_at = None;
             if self.clients.room.is_stopping() {
-                self.finish(&mut out, effects).await;
-                return "this server stops".into();
+                let since = *stopping_since.get_or_insert_with(tokio::time::Instant::now);
+                // Nothing is owed, and not even half a request is here.
+                let idle = self.connection.outstanding() == 0 && input.is_empty();
+                let until = since + if idle { LAST_REQUEST_WITHIN } else { LAST_REQUESTS_WITHIN };
+                if (idle && answered) || tokio::time::Instant::now() >= until {
+                    // What is in the kernel came before we say that we leave.
+                    match self.read(&mut input) {
+                        Ok(n) if n > 0 && tokio::time::Instant::now() < since + LAST_REQUESTS_WITHIN => {
+                            self.clients.room.metrics.bytes_received_count.add(n as u64);
+                            continue;
+                        }
+                        _ => {}
+                    }
+                    self.finish(&mut input, &mut out, effects).await;
+                    return "this server stops".into();
+                }
+                leave_at = Some(until);
             }
             if full || std::mem::take(&mut self.woken) {
                 // Whole requests may be in the buffer, or mail came while we sent.
@@ -280,6 +309,7 @@ impl Client {
                         return "the network failed".into();
                     }
                 }
+                _ = tokio::time::sleep_until(leave_at.unwrap_or(hello_until)), if leave_at.is_some() => {}
                 _ = tokio::time::sleep_until(hello_until), if !greeted => {
                     self.clients.room.metrics.sessionless_connections_expired.add(1);
                     return "it did not say what it wants".into();
@@ -288,22 +318,28 @@ impl Client {
         }
     }
 
-    /// The daemon stops: nothing more is read, and what is outstanding is answered first.
-    async fn finish(&mut self, out: &mut Vec<u8>, effects: &mut Effects) {
-        let until = tokio::time::Instant::now() + GOODBYE_WITHIN;
-        while self.connection.outstanding() > 0 && self.connection.ending().is_none() {
-            tokio::select! {
-                _ = self.notify.notified() => {}
-                _ = tokio::time::sleep_until(until) => return,
-            }
+    /// The daemon stops: nothing more is read, and what was read is answered first.
+    async fn finish(&mut self, input: &mut BytesMut, out: &mut Vec<u8>, effects: &mut Effects) {
+        let until = tokio::time::Instant::now() + ANSWER_WITHIN;
+        loop {
             let now = self.clients.clock.now();
-            let mut nothing = BytesMut::new();
-            if self.connection.turn(now, &self.clients.room, &mut nothing, out, effects).is_err() {
+            if self.connection.turn(now, &self.clients.room, input, out, effects).is_err() {
                 return;
             }
             self.clients.engine.submit(effects);
+            let full = out.len() >= REPLY_BYTES_WAITING_MAX;
             if self.flush(out).await.is_err() {
                 return;
+            }
+            if self.connection.ending().is_some() || (self.connection.outstanding() == 0 && !full) {
+                break;
+            }
+            if full || std::mem::take(&mut self.woken) {
+                continue;
+            }
+            tokio::select! {
+                _ = self.notify.notified() => {}
+                _ = tokio::time::sleep_until(until) => break,
             }
         }
         self.goodbye().await;
@@ -344,9 +380,9 @@ impl Client {
     async fn goodbye(&mut self) {
         let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write);
         let drain = async {
-            let mut scrap = vec![0; 4 << 10];
-            let mut budget: usize = 1 << 20;
-            while self.stream.readable().await.is_ok() {
+            let mut scrap = vec![0; 16 << 10];
+            let mut budget = GOODBYE_BYTES_MAX;
+            while let Ok(Ok(())) = tokio::time::timeout(GOODBYE_SILENCE, self.stream.readable()).await {
                 match self.stream.try_read(&mut scrap) {
                     Ok(0) => break,
                     Ok(n) => {
@@ -360,6 +396,6 @@ impl Client {
                 }
             }
         };
-        let _ = tokio::time::timeout(Duration::from_millis(500), drain).await;
+        let _ = tokio::time::timeout(GOODBYE_WITHIN, drain).await;
     }
 }

@@ -266,12 +266,13 @@ async fn serve(config: Config) -> Result<(), StartError> {
         _ = interrupt.recv() => "SIGINT",
     };
     tracing::info!("{name}: taking no more work, finishing what is in flight");
+    // Whoever comes now is better served elsewhere.
+    let _ = stop.send(true);
+    let _ = accepting.await;
     if ensemble.is_some() && engine.hand_over(None).await {
         tracing::info!("leadership is handed over");
     }
     room.stop();
-    let _ = stop.send(true);
-    let _ = accepting.await;
     registry.wake_all();
     watching.abort();
     let patience = tokio::time::Instant::now() + Duration::from_secs(10);
@@ -500,6 +501,7 @@ fn limits(config: &Config) -> Limits {
         outstanding_max: i64::from(config.limits.outstanding_max),
         outstanding_bytes_max: OUTSTANDING_BYTES_MAX,
         watches_max: config.limits.watches_max as usize,
+        sessions_max: config.limits.sessions_max as usize,
         session_timeout_min_ms: i32::try_from(config.sessions.timeout_ms_min).unwrap_or(i32::MAX),
         session_timeout_max_ms: i32::try_from(config.sessions.timeout_ms_max).unwrap_or(i32::MAX),
         skip_acl: config.security.skip_acl,

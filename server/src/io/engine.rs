@@ -72,6 +72,8 @@ pub(super) struct Engine {
     pub(super) reconfigure: Arc<Reconfigurations>,
     /// As of the consensus thread's last turn.
     facts: Arc<Mutex<Option<Facts>>>,
+    /// Told by the consensus thread when it has ended, as it does once this is there.
+    retire: Arc<Mutex<Option<mpsc::Sender<()>>>>,
     /// The log from here on is still to be sent to a follower that is heard of; `u64::MAX` when none is behind.
     wanted_from: Arc<AtomicU64>,
 }
@@ -117,6 +119,7 @@ impl Engine {
             ensemble,
             reconfigure,
             facts: Arc::default(),
+            retire: Arc::default(),
             wanted_from: Arc::new(AtomicU64::new(u64::MAX)),
         };
         let (checkpoints, leavings) = (Inbox::new(), Inbox::new());
@@ -143,7 +146,16 @@ impl Engine {
     /// From a connection: events for the service first, then submissions for the leader.
     pub(super) fn submit(&self, effects: &mut crate::connection::Effects) {
         if !effects.service.is_empty() {
-            self.service.extend(effects.service.drain(..).map(ToService::Event));
+            // A session that the connection asks for itself wakes the service when it is there.
+            let waits =
+                |event: &service::Event| matches!(event, service::Event::Connect { asked: Some(_), .. });
+            if effects.service.iter().all(waits) {
+                for event in effects.service.drain(..) {
+                    self.service.leave(ToService::Event(event));
+                }
+            } else {
+                self.service.extend(effects.service.drain(..).map(ToService::Event));
+            }
         }
         if !effects.submissions.is_empty() {
             self.consensus.push(consensus::Event::Submit(std::mem::take(&mut effects.submissions)));
@@ -230,6 +242,11 @@ impl Engine {
         self.checkpoint_now();
         self.service.push(ToService::Settle(done));
         let settled = wait.recv_timeout(LAST_CHECKPOINT_MAX).is_ok();
+        // Without its peers it would look for a leader, and in a log that is closed.
+        let (done, wait) = mpsc::channel();
+        *self.retire.lock() = Some(done);
+        self.consensus.push(consensus::Event::Tick);
+        let _ = wait.recv_timeout(LOG_CLOSE_MAX);
         let (done, wait) = mpsc::channel();
         self.log.push(LogJob::Close(done));
         wait.recv_timeout(LOG_CLOSE_MAX).is_ok() && settled
@@ -270,6 +287,10 @@ fn run_consensus(clock: &Clock, mut consensus: Consensus, engine: &Engine, room:
     let mut shown = clock.now();
     loop {
         engine.consensus.take(clock, Some(consensus.poll_timeout()), &mut events);
+        if let Some(done) = engine.retire.lock().take() {
+            let _ = done.send(());
+            return;
+        }
         let now = clock.now();
         let (mut received, mut installs) = (false, false);
         // What came from many connections is proposed together.

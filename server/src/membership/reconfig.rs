@@ -21,7 +21,7 @@ pub(super) fn changed(next: &mut Members, joining: &str, leaving: &str) -> Resul
             return Err(Refusal::BadArguments(format!("`{text}` is not of the form server.N=…")));
         };
         let id = id(name.rsplit_once('.').map_or(name, |(_, id)| id))?;
-        let line = server_line::parse(line).map_err(refusal)?;
+        let line = server(line)?;
         if line.client.is_none() {
             return Err(Refusal::BadArguments(format!(
                 "`{text}` has no client port; a server that joins says all three ports"
@@ -42,7 +42,7 @@ pub(super) fn replaced(now: &Members, list: &str) -> Result<Vec<Member>, Refusal
         let key = property.key.trim();
         if let Some(number) = key.strip_prefix("server.") {
             let id = id(number)?;
-            let line = server_line::parse(property.value.trim()).map_err(refusal)?;
+            let line = server(property.value.trim())?;
             servers.retain(|member| member.id != id);
             servers.push(member(now, id, &line));
             if servers.len() > SERVERS_MAX {
@@ -96,9 +96,15 @@ fn member(now: &Members, id: u8, line: &ServerLine) -> Member {
     }
 }
 
-fn refusal(e: LineError) -> Refusal {
-    match e {
+fn server(text: &str) -> Result<ServerLine, Refusal> {
+    let line = server_line::parse(text).map_err(|e| match e {
         LineError::Form(reason) => Refusal::BadArguments(reason),
         LineError::Number(reason) => Refusal::BadNumber(reason),
+    })?;
+    match line.peer.is_reachable() {
+        true => Ok(line),
+        false => {
+            Err(Refusal::BadArguments(format!("`{text}` has no address at which others find the server")))
+        }
     }
 }

@@ -75,6 +75,8 @@ fn a_reconfig_that_cannot_be_is_refused_with_zookeepers_code() {
         (Some("server.5=h5:1;3"), None, None, -8, "not of the form host:port:port"),
         (Some("server.5=h5:1:1;3"), None, None, -8, "the same port"),
         (Some("server.5=h5:1:2:king;3"), None, None, -8, "unknown role"),
+        (Some("server.5=0.0.0.0:1:2;3"), None, None, -8, "no address at which others"),
+        (Some("server.5=h5:0:2;3"), None, None, -8, "no address at which others"),
         (Some("server.5=h5:1:70000;3"), None, None, -5, "70000 is not a port"),
         (Some("server.5=h1:2888:3888;9"), None, None, -8, "h1:2888 of server 1 is the address of server 5"),
         (Some("server.5=H5:1:2;h1:2181"), None, None, -8, "h1:2181 of server 1"),

@@ -59,6 +59,8 @@ pub enum Event {
         timeout_ms: i32,
         /// The client accepts a session that only reads, of a server without a leader.
         read_only: bool,
+        /// The request of the [`Submission::OpenSession`] that the connection made itself.
+        asked: Option<u64>,
     },
     /// A connection is gone.
     Disconnect {
@@ -194,7 +196,6 @@ pub struct Service {
     connects: HashMap<u64, Connect, foldhash::fast::FixedState>,
     /// Who asked for a session that is not known here, by the token of the sync after which it must be.
     lookups: HashMap<u64, Connect, foldhash::fast::FixedState>,
-    next_request: u64,
     syncs: HashMap<u64, Arc<Mailbox>, foldhash::fast::FixedState>,
     /// Tokens whose index is not applied yet.
     read_at: VecDeque<(u64, Vec<u64>)>,
@@ -231,6 +232,8 @@ impl Service {
     /// Serve this tree. The room gets its first snapshot.
     pub fn new(now: Moment, tree: Tree, room: Arc<Room>, options: ServiceOptions) -> Service {
         room.publish(tree.snapshot());
+        room.set_sessions(tree.session_count());
+        room.set_run(options.server_id, options.incarnation);
         let mut service = Service {
             epoch_term: tree.position().term,
             tree,
@@ -239,7 +242,6 @@ impl Service {
             attached: HashMap::default(),
             connects: HashMap::default(),
             lookups: HashMap::default(),
-            next_request: 0,
             syncs: HashMap::default(),
             read_at: VecDeque::new(),
             expiry: ExpiryQueue::new(options.tick_ms),
@@ -279,9 +281,10 @@ impl Service {
     pub fn handle(&mut self, now: Moment, event: Event) -> Result<(), TreeError> {
         match event {
             Event::Commit(entries) => self.backlog.extend(entries),
-            Event::Connect { mailbox, session, password, timeout_ms, read_only } => {
+            Event::Connect { mailbox, session, password, timeout_ms, read_only, asked } => {
                 let asked_ms = now.ms();
-                self.on_connect(now, Connect { mailbox, session, password, timeout_ms, read_only, asked_ms })
+                let connect = Connect { mailbox, session, password, timeout_ms, read_only, asked_ms };
+                self.on_connect(now, connect, asked)
             }
             Event::Disconnect { connection, session } => self.on_disconnect(connection, session),
             Event::Arm { mailbox, path, recursive } => {
@@ -314,6 +317,7 @@ impl Service {
     pub fn publish(&mut self) {
         if std::mem::take(&mut self.unpublished) {
             self.room.publish(self.tree.snapshot());
+            self.room.set_sessions(self.tree.session_count() + self.connects.len());
             self.measure();
         }
         if self.has_epoch() && !self.room.is_serving() {

@@ -37,7 +37,7 @@ fn logged(command: Command<'_>) -> Vec<u8> {
 }
 
 impl Service {
-    pub(super) fn on_connect(&mut self, now: Moment, connect: Connect) {
+    pub(super) fn on_connect(&mut self, now: Moment, connect: Connect, asked: Option<u64>) {
         if self.read_only.is_on() {
             return self.connect_read_only(now, connect);
         }
@@ -50,7 +50,7 @@ impl Service {
             return self.tell(mailbox, Zxid::ZERO, Item::Close("too many connections wait for a session"));
         }
         if session == 0 {
-            return self.open(connect);
+            return self.open(connect, asked);
         }
         if self.tree.session(session).is_none() {
             // Another server may have made it just now: only who has applied all that is committed may say that there
@@ -67,15 +67,15 @@ impl Service {
         self.attach(connect, self.tree.zxid());
     }
 
-    fn open(&mut self, connect: Connect) {
-        self.next_request += 1;
-        self.submit(Submission::OpenSession {
-            timeout_ms: connect.timeout_ms,
-            owner: self.options.server_id,
-            incarnation: self.options.incarnation,
-            request: self.next_request,
+    fn open(&mut self, connect: Connect, asked: Option<u64>) {
+        let request = asked.unwrap_or_else(|| {
+            let request = self.room.next_token();
+            let (owner, incarnation) = (self.options.server_id, self.options.incarnation);
+            let timeout_ms = connect.timeout_ms;
+            self.submit(Submission::OpenSession { timeout_ms, owner, incarnation, request });
+            request
         });
-        self.connects.insert(self.next_request, connect);
+        self.connects.insert(request, connect);
     }
 
     /// Ask for a session that exists, as this server knows it; one that does not, or has another password, is refused.
@@ -89,18 +89,18 @@ impl Service {
         if let Some(old) = self.attached.get_mut(&session).and_then(|a| a.mailbox.take()) {
             self.tell(&old, at, Item::Close("its session attached elsewhere"));
         }
-        self.next_request += 1;
+        let request = self.room.next_token();
         let command = Command::MoveSession {
             session,
             generation,
             password,
             owner: self.options.server_id,
             incarnation: self.options.incarnation,
-            request: self.next_request,
+            request,
             timeout_ms,
         };
         self.submit(Submission::Command(logged(command)));
-        self.connects.insert(self.next_request, connect);
+        self.connects.insert(request, connect);
     }
 
     pub(super) fn on_disconnect(&mut self, connection: u64, session: Option<(SessionId, u32)>) {

@@ -272,7 +272,14 @@ impl Ensemble {
         let mailbox = Mailbox::new(self.connections, Box::new(|| {}));
         self.tell(
             server,
-            Event::Connect { mailbox: mailbox.clone(), session, password, timeout_ms, read_only },
+            Event::Connect {
+                mailbox: mailbox.clone(),
+                session,
+                password,
+                timeout_ms,
+                read_only,
+                asked: None,
+            },
         );
         self.settle();
         let mut client = Client { mailbox, server, told: Vec::new() };

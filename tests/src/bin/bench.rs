@@ -1,6 +1,7 @@
 //! Warren and ZooKeeper side by side; see `warren_tests::io::bench`.
 
 use clap::Parser;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use warren_tests::io::bench::{self, Plan};
@@ -15,8 +16,19 @@ struct Flags {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Take this step only; may be given again
-    #[arg(long = "step", value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(bench::names()))]
+    #[arg(long = "step", value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(
+        bench::names().into_iter().chain(bench::ensemble::names()).collect::<BTreeSet<_>>()
+    ))]
     steps: Vec<String>,
+    /// Measure three servers beside three: throughput, and what a lost leader costs
+    #[arg(long)]
+    ensemble: bool,
+    /// With --ensemble: lose so many leaders for each figure
+    #[arg(long, default_value_t = 50, requires = "ensemble", value_parser = clap::value_parser!(u16).range(1..))]
+    kills: u16,
+    /// With --ensemble: the daemon's binary
+    #[arg(long, env = "WARREND", default_value = "target/release/warrend")]
+    warrend: PathBuf,
     /// The root of the repository
     #[arg(long, default_value = ".")]
     root: PathBuf,
@@ -25,7 +37,12 @@ struct Flags {
 fn main() -> ExitCode {
     let flags = Flags::parse();
     let script = bench::script(Path::new(&flags.root));
-    match bench::run(&Plan { script, quick: flags.quick, rounds: flags.rounds, steps: flags.steps }) {
+    let plan = Plan { script, quick: flags.quick, rounds: flags.rounds, steps: flags.steps };
+    let measured = match flags.ensemble {
+        true => bench::ensemble::run(&plan, &flags.warrend, flags.kills.into()),
+        false => bench::run(&plan),
+    };
+    match measured {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
             eprintln!("bench: {e}");

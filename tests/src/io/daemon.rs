@@ -1,6 +1,7 @@
 //! A server as a process: started, asked, stopped, killed.
 
 use crate::sim::Dice;
+use rustix::process::{Pid, Signal};
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -63,6 +64,28 @@ impl Daemon {
             }
         };
         Ok(Daemon { warrend: warrend.to_owned(), folder: folder.to_owned(), clients, metrics, process: None })
+    }
+
+    /// Other settings, from the next start on.
+    pub fn configure(&self, settings: &str) -> io::Result<()> {
+        fs::write(self.folder.join("warren.toml"), settings)
+    }
+
+    /// Its folder: settings, log, and the data in `data`.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Send the process a signal; it is started.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let process = self.process.as_ref().expect("it was started");
+        Ok(rustix::process::kill_process(Pid::from_child(process), signal)?)
+    }
+
+    /// How often its log has this text.
+    pub fn said(&self, text: &str) -> usize {
+        let log = fs::read(self.log()).unwrap_or_default();
+        String::from_utf8_lossy(&log).matches(text).count()
     }
 
     /// Start the process; it need not serve when this returns.
@@ -131,8 +154,7 @@ impl Daemon {
     /// SIGTERM; it must end with status 0.
     pub fn stop(&mut self) -> io::Result<()> {
         let Some(mut process) = self.process.take() else { return Ok(()) };
-        let pid = rustix::process::Pid::from_child(&process);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
+        rustix::process::kill_process(Pid::from_child(&process), Signal::TERM)?;
         let mut status = None;
         if !eventually(|| {
             status = process.try_wait().ok().flatten();

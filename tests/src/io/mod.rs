@@ -9,3 +9,5 @@ pub mod bench;
 pub mod crash;
 pub mod daemon;
 pub mod disk;
+pub mod ensemble;
+pub mod relay;

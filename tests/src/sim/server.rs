@@ -229,6 +229,7 @@ impl Server {
             outstanding_max: 1_000,
             outstanding_bytes_max: 64 << 20,
             watches_max: 1 << 20,
+            sessions_max: 1_000,
             session_timeout_min_ms: 500,
             session_timeout_max_ms: 8_000,
             skip_acl: false,

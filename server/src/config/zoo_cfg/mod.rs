@@ -5,6 +5,7 @@
 //! not know into the Java property `zookeeper.k`, so the properties of its manual stand in the table as well, without
 //! their `zookeeper.`; with it they are understood too.
 
+mod ensemble;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -12,10 +13,11 @@ mod values;
 
 use super::nearest::nearest;
 use super::properties::{self, Property};
-use super::{Address, Config, ConfigError, Listen, Loaded, Overrides, Warning};
-use table::Does::{Nothing, Refused, Takes};
-use table::{Does, ENSEMBLE, TABLE};
-use values::{REFUSED, bare_host, port};
+use super::{Address, Config, ConfigError, Files, Listen, Loaded, Overrides, Warning};
+use ensemble::{Keys, Servers};
+use table::Does::{First, InEnsemble, Nothing, Refused, Takes};
+use table::{Does, ENSEMBLE_ONLY, TABLE};
+use values::REFUSED;
 
 /// Under way: ZooKeeper's keys depend on each other, so some are settled at the end.
 struct Draft {
@@ -32,12 +34,13 @@ struct Draft {
     metrics_class: String,
     metrics_host: String,
     metrics_port: Option<u16>,
-    servers: u32,
+    servers: Servers,
+    ensemble: Keys,
 }
 
 impl Draft {
     /// ZooKeeper's defaults, where Warren's differ. `dataDir` and `clientPort` have none.
-    fn new() -> Draft {
+    fn new(servers: Servers) -> Draft {
         let mut config = Config { data_dir: "".into(), ..Config::default() };
         config.metrics.addr = Listen::Off;
         config.client.listen_backlog = 0;
@@ -58,7 +61,8 @@ impl Draft {
             metrics_class: String::new(),
             metrics_host: "*".to_owned(),
             metrics_port: None,
-            servers: 0,
+            servers,
+            ensemble: Keys::default(),
         }
     }
 
@@ -72,32 +76,40 @@ impl Draft {
     }
 }
 
-pub(super) fn load(bytes: &[u8], flags: &Overrides) -> Result<Loaded, ConfigError> {
+pub(super) fn load(bytes: &[u8], files: Files<'_>, flags: &Overrides) -> Result<Loaded, ConfigError> {
     let text = properties::decode(bytes);
-    let written = properties::parse(&text)?;
-    let mut draft = Draft::new();
+    let all = properties::parse(&text)?;
     let mut warnings = Vec::new();
-    for (index, property) in written.iter().enumerate() {
+    let mut written = Vec::new();
+    for (index, property) in all.iter().enumerate() {
         let key = spelled(&property.key);
-        if let Some(later) = written[index + 1..].iter().find(|later| spelled(&later.key) == key) {
-            let text = format!("{key}: line {} sets it again, and the last one counts", later.line);
-            warnings.push(Warning { line: property.line, text });
-            continue;
+        match all[index + 1..].iter().find(|later| spelled(&later.key) == key) {
+            Some(later) => {
+                let text = format!("{key}: line {} sets it again, and the last one counts", later.line);
+                warnings.push(Warning { line: property.line, text });
+            }
+            None => written.push(property),
         }
+    }
+    let mut draft = Draft::new(ensemble::read(&written, files)?);
+    for property in &written {
         take(&mut draft, property)?;
         warnings.extend(draft.warnings.drain(..).map(|text| Warning { line: property.line, text }));
         if !property.value.is_ascii() && std::str::from_utf8(bytes).is_ok() {
-            let text = format!("{key}: read as UTF-8, where ZooKeeper would read Latin-1");
+            let text =
+                format!("{}: read as UTF-8, where ZooKeeper would read Latin-1", spelled(&property.key));
             warnings.push(Warning { line: property.line, text });
         }
     }
-    let line_of =
-        |key: &str| written.iter().rev().find(|property| spelled(&property.key) == key).map(|p| p.line);
-    settle(&mut draft, flags).map_err(|(key, reason)| ConfigError::Invalid {
+    let line_of = |key: &str| written.iter().find(|property| spelled(&property.key) == key).map(|p| p.line);
+    settle(&mut draft, flags, files).map_err(|(key, reason)| ConfigError::Invalid {
         line: line_of(key),
         key: key.to_owned(),
         reason,
     })?;
+    let line = draft.servers.line;
+    warnings.extend(draft.warnings.drain(..).map(|text| Warning { line, text }));
+    warnings.sort_by_key(|warning| warning.line);
     draft.config.validate().map_err(|bad| {
         // Of the keys with bounds, tell ZooKeeper's name.
         let key = match bad.key {
@@ -109,6 +121,7 @@ pub(super) fn load(bytes: &[u8], flags: &Overrides) -> Result<Loaded, ConfigErro
             "data_dir" => "dataDir",
             "znodes.container_check_ms" => "znode.container.checkIntervalMs",
             "znodes.container_deletes_per_minute_max" => "znode.container.maxPerMinute",
+            key if key.starts_with("ensemble.server") => "server.N",
             other => other,
         };
         ConfigError::Invalid { line: line_of(key), key: key.to_owned(), reason: bad.reason }
@@ -132,7 +145,16 @@ fn rule(key: &str) -> Option<&'static Does> {
 fn take(draft: &mut Draft, property: &Property) -> Result<(), ConfigError> {
     let (key, value, line) = (spelled(&property.key), property.value.trim(), property.line);
     let asked_for = |values: &[&str]| values.iter().any(|asked| asked.eq_ignore_ascii_case(value));
-    match rule(key) {
+    let alone = !draft.servers.distributed;
+    let does = match rule(key) {
+        Some(InEnsemble(_, anyway)) if alone && asked_for(anyway) => return Ok(()),
+        Some(InEnsemble(..)) if alone => Some(&Nothing(ENSEMBLE_ONLY, &[])),
+        Some(InEnsemble(does, _)) => Some(*does),
+        does => does,
+    };
+    match does {
+        Some(First) => Ok(()),
+        Some(InEnsemble(..)) => unreachable!("what an ensemble makes of a key is said at once"),
         Some(Takes(take)) => take(draft, value).map_err(|reason| match reason.strip_prefix(REFUSED) {
             Some(reason) => ConfigError::Refused { line, key: key.to_owned(), reason: reason.to_owned() },
             None => ConfigError::Invalid { line: Some(line), key: key.to_owned(), reason },
@@ -155,7 +177,14 @@ fn take(draft: &mut Draft, property: &Property) -> Result<(), ConfigError> {
 }
 
 /// What is known only when every key is read.
-fn settle(draft: &mut Draft, flags: &Overrides) -> Result<(), (&'static str, String)> {
+fn settle(draft: &mut Draft, flags: &Overrides, files: Files<'_>) -> Result<(), (&'static str, String)> {
+    if draft.config.data_dir.as_os_str().is_empty() && flags.data_dir.is_none() {
+        return Err(("dataDir", "is not set".to_owned()));
+    }
+    match draft.servers.distributed {
+        true => ensemble::settle(draft, flags, files)?,
+        false => ensemble::settle_alone(draft),
+    }
     let Draft { config, .. } = draft;
     match (draft.client_port, &draft.client_host, &flags.client_addr) {
         (_, _, Some(_)) => {}
@@ -166,9 +195,6 @@ fn settle(draft: &mut Draft, flags: &Overrides) -> Result<(), (&'static str, Str
             return Err(("clientPortAddress", "is set but clientPort is not".to_owned()));
         }
         (None, None, None) => return Err(("clientPort", "is not set".to_owned())),
-    }
-    if config.data_dir.as_os_str().is_empty() && flags.data_dir.is_none() {
-        return Err(("dataDir", "is not set".to_owned()));
     }
 
     if draft.tick_ms <= 0 {
@@ -208,23 +234,5 @@ fn settle(draft: &mut Draft, flags: &Overrides) -> Result<(), (&'static str, Str
         }
     }
     config.lay_over(flags);
-    Ok(())
-}
-
-/// ZooKeeper stands alone with one server line, and says so in its log.
-fn server(draft: &mut Draft, value: &str) -> Result<(), String> {
-    draft.servers += 1;
-    if draft.servers > 1 || value.split([':', ';']).any(|part| part.eq_ignore_ascii_case("observer")) {
-        return Err(format!("{REFUSED}{ENSEMBLE}"));
-    }
-    if let (None, Some((_, client))) = (draft.client_port, value.split_once(';')) {
-        let (host, number) =
-            client.rsplit_once(':').map_or((None, client), |(host, number)| (Some(host), number));
-        draft.client_port = Some(port(number.trim())?);
-        draft.client_host = draft.client_host.take().or(host.map(bare_host));
-    }
-    draft
-        .warnings
-        .push("one server line alone is no ensemble: this server stands alone, as in ZooKeeper".to_owned());
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! Every key of `zoo.cfg`, once, and what it does here.
 
+use super::Draft;
 use super::values::*;
-use super::{Draft, server};
 use crate::config::SuperDigest;
-use Does::{Nothing, Refused, Takes};
+use Does::{First, InEnsemble, Nothing, Refused, Takes};
 
 /// What a key does here.
 pub(super) enum Does {
@@ -14,13 +14,22 @@ pub(super) enum Does {
     Nothing(&'static str, &'static [&'static str]),
     /// Going on without it would mislead; except at one of these values, which ask for what happens anyway.
     Refused(&'static str, &'static [&'static str]),
+    /// It bears on an ensemble, where it does this; alone, it means nothing, and one of these values is not worth a word.
+    InEnsemble(&'static Does, &'static [&'static str]),
+    /// It was read before all others.
+    First,
 }
 
 pub(super) const ENSEMBLE_ONLY: &str = "bears on an ensemble, and this server stands alone";
-pub(super) const ENSEMBLE: &str = "this version serves standalone: an ensemble cannot be configured yet";
+pub(super) const WEIGHTS: &str = "groups and weights are not known; a majority of the participants decides";
 pub(super) const CLIENT_TLS: &str =
     "TLS to clients is not served yet, and clients must not find a plain port, or none, instead";
-pub(super) const PEER_TLS: &str = "secures links between ZooKeeper servers, and this server stands alone";
+const LINKS: &str = "tunes ZooKeeper's links between servers, which are not here";
+const LINK_TLS: &str = "tunes Java's TLS; links between servers are QUIC with TLS 1.3";
+const NAMES: &str = "certificates name servers by their ids, whatever their hosts are";
+const REVOCATION: &str = "revoked certificates are not looked for; issue those of the others anew, from a new authority, to shut one out";
+const STORE_PASSWORD: &str =
+    "PEM files are read as they are: the key in them is not encrypted, and the file's mode guards it";
 pub(super) const SASL: &str = "SASL is not served yet, so clients cannot be made to use it";
 pub(super) const SASL_SETTING: &str = "SASL is not served yet";
 pub(super) const SNAPSHOTS: &str = "Warren has no snapshots to count; checkpoints are automatic";
@@ -136,16 +145,55 @@ pub(super) const TABLE: &[(&str, Does)] = &[
         Nothing("bears on the admin server, which is not here", &[]),
     ),
     ("ensembleAuthName", Nothing("counts only with the ensemble authentication provider", &[])),
-    ("ssl.quorum.*", Nothing(PEER_TLS, &[])),
-    ("sslQuorum*", Nothing(PEER_TLS, &[])),
-    ("portUnification", Nothing(PEER_TLS, &[])),
+    (
+        "ssl.quorum.keyStore.location",
+        InEnsemble(&Takes(|draft, value| set(&mut draft.ensemble.key_store.location, value.to_owned())), &[]),
+    ),
+    (
+        "ssl.quorum.keyStore.type",
+        InEnsemble(&Takes(|draft, value| set(&mut draft.ensemble.key_store.kind, value.to_owned())), &[]),
+    ),
+    (
+        "ssl.quorum.trustStore.location",
+        InEnsemble(
+            &Takes(|draft, value| set(&mut draft.ensemble.trust_store.location, value.to_owned())),
+            &[],
+        ),
+    ),
+    (
+        "ssl.quorum.trustStore.type",
+        InEnsemble(&Takes(|draft, value| set(&mut draft.ensemble.trust_store.kind, value.to_owned())), &[]),
+    ),
+    ("ssl.quorum.keyStore.password*", InEnsemble(&Nothing(STORE_PASSWORD, &[""]), &[])),
+    ("ssl.quorum.trustStore.password*", InEnsemble(&Nothing(STORE_PASSWORD, &[""]), &[])),
+    (
+        "ssl.quorum.clientAuth",
+        InEnsemble(&Nothing("servers always show each other certificates", &["need"]), &[]),
+    ),
+    ("ssl.quorum.hostnameVerification", InEnsemble(&Nothing(NAMES, &["false"]), &[])),
+    ("ssl.quorum.clientHostnameVerification", InEnsemble(&Nothing(NAMES, &["false"]), &[])),
+    ("ssl.quorum.crl", InEnsemble(&Refused(REVOCATION, &["false"]), &["false"])),
+    ("ssl.quorum.ocsp", InEnsemble(&Refused(REVOCATION, &["false"]), &["false"])),
+    ("ssl.quorum.*", InEnsemble(&Nothing(LINK_TLS, &[]), &[])),
+    ("sslQuorum", InEnsemble(&Nothing("links between servers are always secured", &["true"]), &["false"])),
+    (
+        "sslQuorumReloadCertFiles",
+        InEnsemble(
+            &Nothing("certificates are always read again when their files change", &["true"]),
+            &["false"],
+        ),
+    ),
+    (
+        "portUnification",
+        InEnsemble(&Nothing("no plain link between servers is accepted", &["false"]), &["false"]),
+    ),
     ("ssl.*", Refused(CLIENT_TLS, &[])),
     ("client.certReload", Nothing("TLS to clients is not served yet", &["false"])),
     (
         "quorum.auth.*",
-        Nothing("secures links between ZooKeeper servers, and this server stands alone", &["false"]),
+        InEnsemble(&Nothing("servers know each other by certificates, not by SASL", &["false"]), &["false"]),
     ),
-    ("quorum.cnxn.threads.size", Nothing(ENSEMBLE_ONLY, &[])),
+    ("quorum.cnxn.threads.size", InEnsemble(&Nothing(LINKS, &[]), &[])),
     ("fips-mode", Nothing("no algorithm that it forbids is used here", &[])),
     ("sasl.*", Nothing(SASL_SETTING, &[])),
     ("kerberos.*", Nothing(SASL_SETTING, &[])),
@@ -217,7 +265,10 @@ pub(super) const TABLE: &[(&str, Does)] = &[
     ("serializeLastProcessedZxid.enabled", Nothing("the zxid is always part of a checkpoint", &["true"])),
     ("preAllocSize", Nothing(LOG_FILES, &[])),
     ("txnLogSizeLimitInKb", Nothing(LOG_FILES, &[])),
-    ("commitLogCount", Nothing(ENSEMBLE_ONLY, &[])),
+    (
+        "commitLogCount",
+        InEnsemble(&Nothing("followers are brought up from the log as far back as it goes", &[]), &[]),
+    ),
     ("forceSync", Nothing(SYNCS, &["yes"])),
     ("fsync.warningthresholdms", Nothing("slow syncs show in the metric fsynctime", &[])),
     ("flushDelay", Nothing(BATCHES, &[])),
@@ -230,34 +281,64 @@ pub(super) const TABLE: &[(&str, Does)] = &[
         Nothing("an empty data folder is begun anew; one that holds ZooKeeper's data is refused", &["true"]),
     ),
     // An ensemble.
-    ("server.*", Takes(server)),
-    ("dynamicConfigFile", Refused(ENSEMBLE, &[])),
-    ("standaloneEnabled", Refused(ENSEMBLE, &["true"])),
-    ("peerType", Refused(ENSEMBLE, &["participant"])),
-    ("reconfigEnabled", Nothing(ENSEMBLE_ONLY, &["false"])),
-    ("initLimit", Nothing(ENSEMBLE_ONLY, &[])),
-    ("syncLimit", Nothing(ENSEMBLE_ONLY, &[])),
-    ("electionAlg", Nothing(ENSEMBLE_ONLY, &[])),
-    ("electionPortBindRetry", Nothing(ENSEMBLE_ONLY, &[])),
-    ("leaderServes", Nothing(ENSEMBLE_ONLY, &["yes"])),
-    ("quorumListenOnAllIPs", Nothing(ENSEMBLE_ONLY, &["false"])),
-    ("connectToLearnerMasterLimit", Nothing(ENSEMBLE_ONLY, &[])),
-    ("observerMaster*", Nothing(ENSEMBLE_ONLY, &[])),
-    ("syncEnabled", Nothing(ENSEMBLE_ONLY, &["true"])),
-    ("group*", Nothing(ENSEMBLE_ONLY, &[])),
-    ("weight*", Nothing(ENSEMBLE_ONLY, &[])),
-    ("oraclePath", Nothing(ENSEMBLE_ONLY, &[])),
-    ("multiAddress.*", Nothing(ENSEMBLE_ONLY, &["false"])),
-    ("leader.*", Nothing(ENSEMBLE_ONLY, &[])),
-    ("learner.*", Nothing(ENSEMBLE_ONLY, &[])),
-    ("follower.*", Nothing(ENSEMBLE_ONLY, &[])),
-    ("observer.*", Nothing(ENSEMBLE_ONLY, &[])),
-    ("fastleader.*", Nothing(ENSEMBLE_ONLY, &[])),
-    ("forceSnapshotSync", Nothing(ENSEMBLE_ONLY, &["false"])),
-    ("cnxTimeout", Nothing(ENSEMBLE_ONLY, &[])),
-    ("quorumCnxnTimeoutMs", Nothing(ENSEMBLE_ONLY, &[])),
-    ("leaderConnectDelayDuringRetryMs", Nothing(ENSEMBLE_ONLY, &[])),
-    ("tcpKeepAlive", Nothing(ENSEMBLE_ONLY, &["false"])),
+    ("server.*", First),
+    ("dynamicConfigFile", First),
+    ("standaloneEnabled", First),
+    ("peerType", InEnsemble(&Takes(peer_type), &["participant"])),
+    (
+        "reconfigEnabled",
+        InEnsemble(
+            &Takes(|draft, value| set(&mut draft.ensemble.reconfig_enabled, boolean(value)?)),
+            &["false"],
+        ),
+    ),
+    (
+        "quorumListenOnAllIPs",
+        InEnsemble(
+            &Takes(|draft, value| set(&mut draft.ensemble.listen_everywhere, boolean(value)?)),
+            &["false"],
+        ),
+    ),
+    (
+        "initLimit",
+        InEnsemble(
+            &Nothing("a follower may take any time to catch up; links watch that it goes on", &[]),
+            &[],
+        ),
+    ),
+    (
+        "syncLimit",
+        InEnsemble(
+            &Nothing("a leader that is not heard for some 200 ms is replaced, whatever tickTime is", &[]),
+            &[],
+        ),
+    ),
+    ("electionAlg", InEnsemble(&Takes(election_alg), &["3"])),
+    ("electionPortBindRetry", InEnsemble(&Nothing("the election port is not used", &[]), &[])),
+    ("leaderServes", InEnsemble(&Nothing("the leader serves clients, too", &["yes"]), &["yes"])),
+    ("connectToLearnerMasterLimit", InEnsemble(&Nothing(LINKS, &[]), &[])),
+    ("observerMaster*", InEnsemble(&Nothing("observers are fed over the same links", &[]), &[])),
+    ("syncEnabled", InEnsemble(&Nothing("an observer always keeps its own log", &["true"]), &["true"])),
+    ("group*", InEnsemble(&Refused(WEIGHTS, &[]), &[])),
+    ("weight*", InEnsemble(&Refused(WEIGHTS, &[]), &[])),
+    ("oraclePath", InEnsemble(&Refused("no oracle decides about quorums here", &[]), &[])),
+    ("multiAddress.*", InEnsemble(&Nothing("a server has one address here", &["false"]), &["false"])),
+    ("leader.*", InEnsemble(&Nothing(LINKS, &[]), &[])),
+    ("learner.*", InEnsemble(&Nothing(LINKS, &[]), &[])),
+    ("follower.*", InEnsemble(&Nothing(LINKS, &[]), &[])),
+    ("observer.*", InEnsemble(&Nothing(LINKS, &[]), &[])),
+    ("fastleader.*", InEnsemble(&Nothing(LINKS, &[]), &[])),
+    (
+        "forceSnapshotSync",
+        InEnsemble(&Nothing("a snapshot is sent only to who is behind the log", &["false"]), &["false"]),
+    ),
+    ("cnxTimeout", InEnsemble(&Nothing(LINKS, &[]), &[])),
+    ("quorumCnxnTimeoutMs", InEnsemble(&Nothing(LINKS, &[]), &[])),
+    ("leaderConnectDelayDuringRetryMs", InEnsemble(&Nothing(LINKS, &[]), &[])),
+    (
+        "tcpKeepAlive",
+        InEnsemble(&Nothing("links are watched by their own heartbeats", &["false"]), &["false"]),
+    ),
     // Its threads.
     ("nio.*", Nothing(NETWORK_THREADS, &[])),
     ("netty.*", Nothing(NETWORK_THREADS, &[])),

@@ -3,7 +3,8 @@ use super::*;
 use crate::config::SuperDigest;
 
 fn read(text: &str) -> Result<Loaded, String> {
-    load(text.as_bytes(), &Overrides::default()).map_err(|error| error.to_string())
+    let none = Files(&|_: &std::path::Path| Err(std::io::ErrorKind::NotFound.into()));
+    load(text.as_bytes(), none, &Overrides::default()).map_err(|error| error.to_string())
 }
 
 /// With the two keys that ZooKeeper asks for.
@@ -112,11 +113,9 @@ fn addresses_are_put_together() {
 #[test]
 fn what_must_not_be_missing_silently_is_refused() {
     for (text, said) in [
-        ("server.1=a:1:2\nserver.2=b:1:2", "line 4: server.2: this version serves standalone"),
-        ("server.1=a:1:2:observer;2181", "line 3: server.1: this version serves standalone"),
-        ("dynamicConfigFile=/x", "line 3: dynamicConfigFile: this version serves standalone"),
-        ("peerType=observer", "this version serves standalone"),
-        ("standaloneEnabled=false", "this version serves standalone"),
+        ("server.1=a:1:2:observer;2181", "line 3: server.N: there is no participant"),
+        ("dynamicConfigFile=/x", "line 3: dynamicConfigFile: cannot read /x"),
+        ("standaloneEnabled=false", "server.N: there is no participant"),
         ("secureClientPort=2281", "line 3: secureClientPort: TLS to clients is not served yet"),
         ("secureClientPortAddress=h", "TLS to clients is not served yet"),
         ("ssl.keyStore.location=/k", "TLS to clients is not served yet"),
@@ -171,6 +170,9 @@ fn what_means_nothing_is_told_with_the_reason() {
         ("4lw.commands.whitelist=ruok,rouk", "Warren has no command `rouk`"),
         ("tickTime=1\ntickTime=2", "line 3: tickTime: line 4 sets it again, and the last one counts"),
         ("metricsProvider.exportJvmInfo=true", "no Java machine"),
+        ("peerType=observer", "peerType has no effect: bears on an ensemble"),
+        ("group.1=1:2", "bears on an ensemble"),
+        ("sslQuorum=true", "bears on an ensemble"),
         ("jute.maxbuffer=4194304", "a znode's data stays at most 1048576 bytes"),
     ] {
         let warnings = with(text).unwrap().warnings;

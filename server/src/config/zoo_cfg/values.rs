@@ -12,6 +12,15 @@ pub(super) fn set<T>(place: &mut T, value: T) -> Result<(), String> {
     Ok(())
 }
 
+/// As ZooKeeper reads its own switches, other than Java's properties: anything else is an error.
+pub(super) fn boolean(value: &str) -> Result<bool, String> {
+    match value.to_ascii_lowercase().as_str() {
+        "true" => Ok(true),
+        "false" => Ok(false),
+        _ => Err(format!("`{value}` is neither `true` nor `false`")),
+    }
+}
+
 /// As `Integer.parseInt`.
 pub(super) fn integer(value: &str) -> Result<i32, String> {
     value.parse().map_err(|_| format!("`{value}` is not a whole number"))
@@ -83,6 +92,22 @@ pub(super) fn auth_provider(_: &mut Draft, value: &str) -> Result<(), String> {
         "SASLAuthenticationProvider" => Err(format!("{REFUSED}{SASL}")),
         "X509AuthenticationProvider" => Err(format!("{REFUSED}{CLIENT_TLS}")),
         _ => Err(format!("{REFUSED}{value} is not known: znodes that its ids protect would be out of reach")),
+    }
+}
+
+pub(super) fn peer_type(draft: &mut Draft, value: &str) -> Result<(), String> {
+    let observes = match value.to_ascii_lowercase().as_str() {
+        "observer" => true,
+        "participant" => false,
+        _ => return Err(format!("`{value}` is neither `participant` nor `observer`")),
+    };
+    set(&mut draft.ensemble.observes, Some(observes))
+}
+
+pub(super) fn election_alg(_: &mut Draft, value: &str) -> Result<(), String> {
+    match integer(value)? {
+        3 => Ok(()),
+        other => Err(format!("{other} is none that ZooKeeper has left; it is 3, and means nothing here")),
     }
 }
 

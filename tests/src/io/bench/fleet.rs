@@ -72,8 +72,8 @@ pub(super) struct Fleet {
 const OPENING_MAX: usize = 32;
 
 impl Fleet {
-    /// So many sessions, opened side by side.
-    pub(super) fn open(at: SocketAddr, connections: usize) -> io::Result<Fleet> {
+    /// So many sessions, opened side by side; of several servers, with each in turn.
+    pub(super) fn open(at: &[SocketAddr], connections: usize) -> io::Result<Fleet> {
         let mut fleet = Fleet { poll: epoll::create(epoll::CreateFlags::CLOEXEC)?, links: Vec::new() };
         let mut quiet = Handshakes;
         let mut heard = Instant::now();
@@ -84,7 +84,7 @@ impl Fleet {
                 opening.retain(|n| fleet.links[*n].client.state() != State::Connected);
             }
             opening.push(n);
-            let stream = TcpStream::connect(at)?;
+            let stream = TcpStream::connect(at[n % at.len()])?;
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
             let flags = epoll::EventFlags::IN;

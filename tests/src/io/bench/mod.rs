@@ -3,9 +3,12 @@
 //! A figure is the median over the rounds; a ratio is taken round by round, and told as median (least–most). Rates of two
 //! runs at different times say little; ratios, and processor time per operation, do.
 
+pub mod ensemble;
 mod fleet;
+mod gaps;
 mod server;
 mod steps;
+mod trio;
 
 use super::daemon::free_port;
 use crate::sim::Dice;
@@ -66,15 +69,7 @@ pub fn run(plan: &Plan) -> io::Result<()> {
             if round == 0 { "warm".to_owned() } else { format!("round {round} of {}", plan.rounds) }
         );
     }
-    println!(
-        "{} rounds; ZooKeeper 3.9 → Warren, and Warren ÷ ZooKeeper as median (least–most)\n",
-        plan.rounds
-    );
-    println!("| step | rate, 1/s | × | server CPU, µs each | × | p50, µs | p99, µs | p99 × |");
-    println!("|---|---|---|---|---|---|---|---|");
-    for (n, pairs) in &seen {
-        println!("{}", row(known[*n].name, pairs));
-    }
+    print_table(plan.rounds, seen.iter().map(|(n, pairs)| (known[*n].name, pairs.as_slice())));
     if wanted("checkpoint") {
         println!("\n{}", steps::checkpoints(&servers[1], plan.quick)?);
     }
@@ -88,6 +83,15 @@ pub fn run(plan: &Plan) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+fn print_table<'a>(rounds: usize, rows: impl Iterator<Item = (&'a str, &'a [[Figures; 2]])>) {
+    println!("{rounds} rounds; ZooKeeper 3.9 → Warren, and Warren ÷ ZooKeeper as median (least–most)\n");
+    println!("| step | rate, 1/s | × | server CPU, µs each | × | p50, µs | p99, µs | p99 × |");
+    println!("|---|---|---|---|---|---|---|---|");
+    for (name, pairs) in rows {
+        println!("{}", row(name, pairs));
+    }
 }
 
 fn row(name: &str, pairs: &[[Figures; 2]]) -> String {

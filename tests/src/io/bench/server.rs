@@ -9,6 +9,24 @@ use std::time::{Duration, Instant};
 /// Ticks of /proc's processor times in a second: what Linux shows on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
+/// What steps are measured on: a server, or several.
+pub(super) trait Measured {
+    /// Where clients connect, with each in turn.
+    fn at(&self) -> &[SocketAddr];
+    /// Whose processor time counts.
+    fn pids(&self) -> io::Result<Vec<u32>>;
+}
+
+impl Measured for Server {
+    fn at(&self) -> &[SocketAddr] {
+        std::slice::from_ref(&self.at)
+    }
+
+    fn pids(&self) -> io::Result<Vec<u32>> {
+        Ok(vec![self.pid()?])
+    }
+}
+
 pub(super) struct Server {
     pub(super) kind: &'static str,
     pub(super) at: SocketAddr,
@@ -18,11 +36,16 @@ pub(super) struct Server {
 
 impl Server {
     pub(super) fn start(kind: &'static str, script: &Path, folder: PathBuf, port: u16) -> io::Result<Server> {
-        std::fs::create_dir_all(&folder)?;
-        let at = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port));
-        let server = Server { kind, at, script: script.to_owned(), folder };
+        let server = Server::new(kind, script, folder, port)?;
         server.control("start")?;
         Ok(server)
+    }
+
+    /// One that is not started yet.
+    pub(super) fn new(kind: &'static str, script: &Path, folder: PathBuf, port: u16) -> io::Result<Server> {
+        std::fs::create_dir_all(&folder)?;
+        let at = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST, port));
+        Ok(Server { kind, at, script: script.to_owned(), folder })
     }
 
     pub(super) fn control(&self, what: &str) -> io::Result<String> {

@@ -1,7 +1,7 @@
 //! What is measured.
 
 use super::fleet::{Asker, Fleet, Load};
-use super::server::Server;
+use super::server::{Measured, Server};
 use super::{Figures, median, number};
 use crate::sim::Dice;
 use hdrhistogram::Histogram;
@@ -15,8 +15,8 @@ const ANYONE: AclRef<'static> = AclRef { perms: perms::ALL, id: IdRef { scheme: 
 const FOLDER: &str = "/bench";
 /// Znodes that are written and read at random.
 const KEYS: usize = 1_000;
-const LINKS: usize = 16;
-const DEPTH: usize = 16;
+pub(super) const LINKS: usize = 16;
+pub(super) const DEPTH: usize = 16;
 const CHILDREN: usize = 10_000;
 const WATCHERS: usize = 200;
 
@@ -41,25 +41,25 @@ pub(super) fn all(_quick: bool) -> Vec<Step> {
     ]
 }
 
-fn histogram() -> Histogram<u64> {
+pub(super) fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 600_000_000, 3).expect("the bounds are sound")
 }
 
 /// What a step cost, from before to after.
 struct Meter {
-    pid: u32,
+    pids: Vec<u32>,
     cpu: f64,
     start: Instant,
 }
 
 impl Meter {
-    fn start(server: &Server) -> io::Result<Meter> {
-        let pid = server.pid()?;
-        Ok(Meter { pid, cpu: Server::cpu_seconds(pid)?, start: Instant::now() })
+    fn start(server: &dyn Measured) -> io::Result<Meter> {
+        let pids = server.pids()?;
+        Ok(Meter { cpu: cpu_seconds(&pids)?, pids, start: Instant::now() })
     }
 
     fn stop(self, operations: u64, latencies: &Histogram<u64>) -> io::Result<Figures> {
-        let (seconds, cpu) = (self.start.elapsed().as_secs_f64(), Server::cpu_seconds(self.pid)? - self.cpu);
+        let (seconds, cpu) = (self.start.elapsed().as_secs_f64(), cpu_seconds(&self.pids)? - self.cpu);
         let quantile = |q| if latencies.is_empty() { 0.0 } else { latencies.value_at_quantile(q) as f64 };
         Ok(Figures {
             rate: operations as f64 / seconds,
@@ -70,7 +70,11 @@ impl Meter {
     }
 }
 
-fn micros(took: Duration) -> u64 {
+fn cpu_seconds(pids: &[u32]) -> io::Result<f64> {
+    pids.iter().map(|pid| Server::cpu_seconds(*pid)).sum()
+}
+
+pub(super) fn micros(took: Duration) -> u64 {
     (took.as_micros() as u64).max(1)
 }
 
@@ -108,12 +112,17 @@ impl<F: FnMut(usize, &mut Asker<'_>)> Load for Each<F> {
     }
 }
 
-fn create_request<'a>(path: &'a str, data: &'a [u8]) -> Request<'a> {
+pub(super) fn create_request<'a>(path: &'a str, data: &'a [u8]) -> Request<'a> {
     let op = Op::Create { path, data: Some(data), acl: vec![ANYONE], mode: CreateMode::Persistent, ttl: -1 };
     Request::Change(Change { opcode: Opcode::Create, op })
 }
 
-fn create_all(fleet: &mut Fleet, folder: &str, count: usize, bytes: usize) -> io::Result<Histogram<u64>> {
+pub(super) fn create_all(
+    fleet: &mut Fleet,
+    folder: &str,
+    count: usize,
+    bytes: usize,
+) -> io::Result<Histogram<u64>> {
     let data = vec![b'x'; bytes];
     let mut load = Each::new(count, DEPTH, |n, asker| {
         asker.ask(&create_request(&format!("{folder}/{n}"), &data));
@@ -138,9 +147,9 @@ fn sound(refused: u64) -> io::Result<()> {
 }
 
 /// The folder of a step, which may be there from the round before.
-fn folder(server: &Server, name: &str) -> io::Result<String> {
+pub(super) fn folder(server: &dyn Measured, name: &str) -> io::Result<String> {
     let folder = format!("{FOLDER}/{name}");
-    let mut fleet = Fleet::open(server.at, 1)?;
+    let mut fleet = Fleet::open(server.at(), 1)?;
     for path in [FOLDER, &folder] {
         let mut load = Each::new(1, 1, |_, asker| asker.ask(&create_request(path, b"")));
         fleet.run(&mut load)?;
@@ -199,8 +208,8 @@ impl Load for Mix {
     }
 }
 
-fn mix(
-    server: &Server,
+pub(super) fn mix(
+    server: &dyn Measured,
     quick: bool,
     links: usize,
     depth: usize,
@@ -208,7 +217,7 @@ fn mix(
     reads_percent: usize,
 ) -> io::Result<Figures> {
     let folder = folder(server, "keys")?;
-    let mut fleet = Fleet::open(server.at, links)?;
+    let mut fleet = Fleet::open(server.at(), links)?;
     create_all(&mut fleet, &folder, KEYS, bytes)?;
     let (warm, counted) = if quick { (0.3, 1.5) } else { (0.5, 4.0) };
     let mut load = Mix {
@@ -239,7 +248,7 @@ fn mix(
 fn create(server: &Server, quick: bool) -> io::Result<Figures> {
     let count = if quick { 20_000 } else { 100_000 };
     let folder = folder(server, "creates")?;
-    let mut fleet = Fleet::open(server.at, LINKS)?;
+    let mut fleet = Fleet::open(server.at(), LINKS)?;
     let meter = Meter::start(server)?;
     let latencies = create_all(&mut fleet, &folder, count, 128)?;
     let figures = meter.stop(count as u64, &latencies)?;
@@ -250,7 +259,7 @@ fn create(server: &Server, quick: bool) -> io::Result<Figures> {
 
 fn children(server: &Server, quick: bool) -> io::Result<Figures> {
     let folder = folder(server, "children")?;
-    let mut fleet = Fleet::open(server.at, 4)?;
+    let mut fleet = Fleet::open(server.at(), 4)?;
     create_all(&mut fleet, &folder, CHILDREN, 0)?;
     let count = if quick { 400 } else { 2_000 };
     let mut load =
@@ -318,7 +327,7 @@ impl Load for FanOut {
 fn watches(server: &Server, quick: bool) -> io::Result<Figures> {
     let folder = folder(server, "watched")?;
     let sets = if quick { 50 } else { 300 };
-    let mut fleet = Fleet::open(server.at, WATCHERS + 1)?;
+    let mut fleet = Fleet::open(server.at(), WATCHERS + 1)?;
     let mut load = FanOut {
         path: folder,
         sets,
@@ -339,7 +348,7 @@ fn sessions(server: &Server, quick: bool, opening: bool) -> io::Result<Figures> 
     let count = if quick { 500 } else { 2_000 };
     let none = histogram();
     let meter = Meter::start(server)?;
-    let mut fleet = Fleet::open(server.at, count)?;
+    let mut fleet = Fleet::open(server.at(), count)?;
     let opened = meter.stop(count as u64, &none)?;
     let meter = Meter::start(server)?;
     fleet.ask_all(&Request::CloseSession)?;
@@ -356,7 +365,7 @@ pub(super) fn checkpoints(server: &Server, quick: bool) -> io::Result<String> {
     const PAIRS_MIN: usize = 10;
     let folder = folder(server, "large")?;
     let keys = 100_000;
-    let mut fleet = Fleet::open(server.at, LINKS)?;
+    let mut fleet = Fleet::open(server.at(), LINKS)?;
     create_all(&mut fleet, &folder, keys, BYTES)?;
     let counted_from = Instant::now();
     let mut load = Mix {
@@ -431,20 +440,26 @@ pub(super) fn checkpoints(server: &Server, quick: bool) -> io::Result<String> {
     ))
 }
 
-/// Memory and restart with a million znodes.
-pub(super) fn million(server: &Server) -> io::Result<String> {
-    const COUNT: usize = 1_000_000;
-    // As many folders as keep each of them small.
-    const PER_FOLDER: usize = 10_000;
+const MILLION: usize = 1_000_000;
+/// As many folders as keep each of them small.
+const PER_FOLDER: usize = 10_000;
+
+/// A million znodes of 128 bytes.
+pub(super) fn fill_with_million(server: &dyn Measured) -> io::Result<()> {
     folder(server, "million")?;
-    let mut fleet = Fleet::open(server.at, LINKS)?;
-    for n in 0..COUNT / PER_FOLDER {
+    let mut fleet = Fleet::open(server.at(), LINKS)?;
+    for n in 0..MILLION / PER_FOLDER {
         let folder = folder(server, &format!("million/{n}"))?;
         create_all(&mut fleet, &folder, PER_FOLDER, 128)?;
     }
-    fleet.ask_all(&Request::CloseSession)?;
+    fleet.ask_all(&Request::CloseSession)
+}
+
+/// Memory and restart with a million znodes.
+pub(super) fn million(server: &Server) -> io::Result<String> {
+    fill_with_million(server)?;
     let rss = Server::rss_mib(server.pid()?)?;
-    let path = format!("{FOLDER}/million/{}/7", COUNT / PER_FOLDER - 1);
+    let path = format!("{FOLDER}/million/{}/7", MILLION / PER_FOLDER - 1);
     let stopped = server.restart(&path, "stop")?;
     let killed = server.restart(&path, "kill")?;
     Ok(format!("| {} | {} | {} | {} |", server.kind, number(rss), stopped.as_millis(), killed.as_millis()))

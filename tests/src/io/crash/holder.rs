@@ -17,6 +17,8 @@ const ABANDONED_MAX: usize = 6;
 pub(super) struct Holder {
     prefix: String,
     dice: Dice,
+    number: usize,
+    home: usize,
     /// `None` between a session that is closed and the next one.
     connection: Option<Connection>,
     kept: BTreeSet<String>,
@@ -31,10 +33,13 @@ pub(super) struct Holder {
 
 impl Holder {
     pub(super) fn new(stage: &Stage, n: usize, dice: Dice) -> Result<Holder, Left> {
+        let home = stage.place_of(n);
         Ok(Holder {
             prefix: format!("h{n}-"),
             dice,
-            connection: Some(stage.connect(SESSION_MS)?),
+            number: n,
+            home,
+            connection: Some(stage.connect(home, SESSION_MS)?),
             kept: BTreeSet::new(),
             uncertain: None,
             closing: false,
@@ -50,7 +55,7 @@ impl Holder {
 
     fn step(&mut self, stage: &Stage) -> Result<(), Left> {
         let Some(connection) = &mut self.connection else {
-            self.connection = Some(stage.connect(SESSION_MS)?);
+            self.connection = Some(stage.connect(self.home, SESSION_MS)?);
             return Ok(());
         };
         match self.dice.index(40) {
@@ -60,7 +65,7 @@ impl Holder {
                 self.closing = false;
                 let gone = std::mem::take(&mut self.kept);
                 self.connection = None;
-                let mut connection = stage.connect(SESSION_MS)?;
+                let mut connection = stage.connect(self.home, SESSION_MS)?;
                 for name in &gone {
                     if stat(&mut connection, &format!("{FOLDER}/{name}"))?.is_some() {
                         return Err(left_over(stage, name, "its session was closed"));
@@ -69,15 +74,13 @@ impl Holder {
                 self.connection = Some(connection);
             }
             1 if self.abandoned.len() < ABANDONED_MAX => {
-                let mut short = stage.connect(SHORT_SESSION_MS)?;
                 let names: BTreeSet<String> = (0..3).map(|_| self.name()).collect();
                 // Written down first: whatever is created, it must go.
                 self.abandoned.push(names.clone());
-                for name in &names {
-                    let path = format!("{FOLDER}/{name}");
-                    short.call(&Request::Change(create(&path, b"short", CreateMode::Ephemeral)))?;
+                // Should it end sooner than thought: that says nothing of this holder's own session.
+                if abandon(stage, self.home, &names).is_ok() {
+                    stage.ephemerals.fetch_add(3, SeqCst);
                 }
-                stage.ephemerals.fetch_add(3, SeqCst);
             }
             _ if self.kept.len() > KEPT_MAX => {
                 let name = self.kept.pop_first().expect("there are some");
@@ -112,11 +115,11 @@ impl Holder {
 
     fn reattach(&mut self, stage: &Stage) -> Result<(), Left> {
         let Some(connection) = &mut self.connection else {
-            self.connection = Some(stage.connect(SESSION_MS)?);
+            self.connection = Some(stage.connect(self.home, SESSION_MS)?);
             return Ok(());
         };
         let session = connection.session().id;
-        if stage.reattach(connection)? {
+        if stage.reattach(self.number, connection, &mut self.home)? {
             self.closing = false;
             for name in &self.kept {
                 let path = format!("{FOLDER}/{name}");
@@ -134,7 +137,7 @@ impl Holder {
         }
         judge_over(session, self.closing).map_err(|text| stage.broken(Promise::SessionsLive, text))?;
         self.closing = false;
-        self.connection = Some(stage.connect(SESSION_MS)?);
+        self.connection = Some(stage.connect(self.home, SESSION_MS)?);
         self.kept.clear();
         self.uncertain = None;
         Ok(())
@@ -151,6 +154,16 @@ impl Holder {
             _ => Err(Left::Disconnected),
         }
     }
+}
+
+/// Ephemerals of a short session, which is then left alone.
+fn abandon(stage: &Stage, home: usize, names: &BTreeSet<String>) -> Result<(), Left> {
+    let mut short = stage.connect(home, SHORT_SESSION_MS)?;
+    for name in names {
+        let path = format!("{FOLDER}/{name}");
+        short.call(&Request::Change(create(&path, b"short", CreateMode::Ephemeral)))?;
+    }
+    Ok(())
 }
 
 /// An ephemeral of a session that lives is there, and the session's own; `owner`: whose it is, if it is there.
@@ -183,10 +196,14 @@ fn left_over(stage: &Stage, name: &str, why: &str) -> Left {
 impl Client for Holder {
     fn work(&mut self, stage: &Stage) -> Left {
         loop {
-            if let Err(left) = self.step(stage) {
+            if let Err(left) = stage.go_on().and_then(|()| self.step(stage)) {
                 return left;
             }
         }
+    }
+
+    fn home(&self) -> usize {
+        self.home
     }
 
     fn check(&mut self, stage: &Stage) -> Result<(), Left> {

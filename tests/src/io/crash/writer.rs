@@ -166,6 +166,8 @@ pub(super) struct Writer {
     folder: String,
     dice: Dice,
     connection: Connection,
+    number: usize,
+    home: usize,
     /// As acknowledged.
     tree: Tree,
     /// As it will be, should all that is under way be carried out.
@@ -180,7 +182,8 @@ pub(super) struct Writer {
 
 impl Writer {
     pub(super) fn new(stage: &Stage, n: usize, dice: Dice) -> Result<Writer, Left> {
-        let mut connection = stage.connect(SESSION_MS)?;
+        let home = stage.place_of(n);
+        let mut connection = stage.connect(home, SESSION_MS)?;
         let folder = format!("/crash/w{n}");
         for path in [folder.clone(), format!("{folder}/sequence")] {
             connection.call(&Request::Change(create(&path, b"", CreateMode::Persistent)))?;
@@ -191,6 +194,8 @@ impl Writer {
             folder,
             dice,
             connection,
+            number: n,
+            home,
             ahead: tree.clone(),
             tree,
             under_way: VecDeque::new(),
@@ -441,6 +446,9 @@ impl Client for Writer {
     fn work(&mut self, stage: &Stage) -> Left {
         let depth = 1 + self.dice.index(UNDER_WAY_MAX);
         loop {
+            if let Err(left) = stage.go_on() {
+                return left;
+            }
             while self.under_way.len() < depth {
                 let ask = self.choose();
                 if let Err(left) = self.send(ask) {
@@ -456,8 +464,16 @@ impl Client for Writer {
         }
     }
 
+    fn home(&self) -> usize {
+        self.home
+    }
+
+    fn writes(&self) -> bool {
+        true
+    }
+
     fn check(&mut self, stage: &Stage) -> Result<(), Left> {
-        if !stage.reattach(&mut self.connection)? {
+        if !stage.reattach(self.number, &mut self.connection, &mut self.home)? {
             let text = format!("{}: the session {:#x} is over", self.folder, self.connection.session().id);
             return Err(stage.broken(Promise::SessionsLive, text));
         }

@@ -1,0 +1,131 @@
+//! Clients that wait for their answers, and notice when their server leaves: a stop must not cost them a single one.
+
+use super::servers::id;
+use super::{Director, Outcome};
+use crate::io::daemon::{LOOK_EVERY, PATIENCE};
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+use warren_storage::{CreateMode, Op};
+use warren_transport::io::blocking::{Connection, Error, Options};
+use warren_transport::{Change, Opcode, Request};
+
+/// On each server.
+const EACH: usize = 2;
+/// Requests that leave together.
+const TOGETHER: usize = 8;
+/// Between an answer and the next request.
+const PAUSE: Duration = Duration::from_millis(10);
+/// Answers that each must have had before and after the stop.
+const ANSWERS_MIN: u64 = 5 * TOGETHER as u64;
+
+struct Polite {
+    home: usize,
+    answers: AtomicU64,
+    moves: AtomicU64,
+}
+
+/// Stop this server and start it again under the eyes of clients on all of them.
+pub(super) fn through_a_stop(director: &mut Director<'_>, stopped: usize) -> Outcome<()> {
+    let servers = &director.stage.servers;
+    let all: Vec<Polite> = director
+        .servers
+        .places()
+        .flat_map(|home| (0..EACH).map(move |_| home))
+        .map(|home| Polite { home, answers: AtomicU64::new(0), moves: AtomicU64::new(0) })
+        .collect();
+    let enough = AtomicBool::new(false);
+    std::thread::scope(|scope| -> Outcome<()> {
+        let threads: Vec<_> =
+            all.iter().map(|client| scope.spawn(|| client.live(servers, &enough))).collect();
+        let mut stop = || -> Outcome<()> {
+            all_are_answered(&all)?;
+            director.servers.daemons[stopped].stop()?;
+            all_are_answered(&all)?;
+            director.servers.daemons[stopped].start()?;
+            all_are_answered(&all)
+        };
+        let done = stop();
+        enough.store(true, SeqCst);
+        for thread in threads {
+            thread.join().map_err(|_| "a client panicked")??;
+        }
+        done
+    })?;
+    for client in &all {
+        let (moves, due) = (client.moves.load(SeqCst), u64::from(client.home == stopped));
+        if moves != due {
+            let (home, stopped) = (id(client.home), id(stopped));
+            return Err(format!(
+                "a client of server {home} was sent away {moves} times while server {stopped} was stopped"
+            )
+            .into());
+        }
+    }
+    Ok(())
+}
+
+fn all_are_answered(all: &[Polite]) -> Outcome<()> {
+    let before: Vec<u64> = all.iter().map(|client| client.answers.load(SeqCst)).collect();
+    let until = Instant::now() + PATIENCE;
+    while all.iter().zip(&before).any(|(client, before)| client.answers.load(SeqCst) < before + ANSWERS_MIN) {
+        if Instant::now() >= until {
+            return Err("a client is not answered any more".into());
+        }
+        std::thread::sleep(LOOK_EVERY);
+    }
+    Ok(())
+}
+
+impl Polite {
+    fn live(&self, servers: &[SocketAddr], enough: &AtomicBool) -> Result<(), String> {
+        let (mut at, path) = (self.home, "/crash/polite");
+        let mut connection = Connection::connect(servers[at], &Options::default())
+            .map_err(|e| format!("a client does not come in: {e}"))?;
+        let create = super::create(path, b"", CreateMode::Persistent);
+        connection.call(&Request::Change(create)).map_err(|e| format!("a create was not answered: {e}"))?;
+        while !enough.load(SeqCst) {
+            // Its server may leave while it is owed nothing; then another one takes it.
+            if connection.wait_event(PAUSE).is_err() {
+                self.moves.fetch_add(1, SeqCst);
+                at = self.find_another(servers, at, &mut connection)?;
+            }
+            self.ask(&mut connection, path)
+                .map_err(|e| format!("server {} left requests of a client without an answer: {e}", id(at)))?;
+        }
+        connection.close().map_err(|e| format!("a close was not answered: {e}"))
+    }
+
+    fn ask(&self, connection: &mut Connection, path: &str) -> Result<(), Error> {
+        for n in 0..TOGETHER {
+            if n % 2 == 0 {
+                let op = Op::SetData { path, data: Some(b"polite"), version: -1 };
+                connection.send(&Request::Change(Change { opcode: Opcode::SetData, op }))?;
+            } else {
+                connection.send(&Request::GetData { path, watch: false })?;
+            }
+        }
+        for _ in 0..TOGETHER {
+            connection.recv()?;
+            self.answers.fetch_add(1, SeqCst);
+        }
+        Ok(())
+    }
+
+    fn find_another(
+        &self,
+        servers: &[SocketAddr],
+        mut at: usize,
+        connection: &mut Connection,
+    ) -> Result<usize, String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            at = (at + 1) % servers.len();
+            match connection.reconnect(servers[at]) {
+                Ok(()) => return Ok(at),
+                Err(e) if Instant::now() >= until => return Err(format!("no server takes a client: {e}")),
+                Err(_) => std::thread::sleep(LOOK_EVERY),
+            }
+        }
+    }
+}
