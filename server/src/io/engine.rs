@@ -48,7 +48,7 @@ enum LogJob {
 /// What takes long and nobody waits for.
 enum Chore {
     /// Has a thread to itself: on a full disk it waits, and what the others free is what it waits for.
-    Write(Checkpoint),
+    Write(Box<Checkpoint>),
     /// An overlay nobody reads any more: taking it apart takes time that no client should wait for.
     Drop(Superseded),
     /// Segments of the log that are in a checkpoint; likewise.
@@ -364,7 +364,7 @@ fn run_consensus(clock: &Clock, mut consensus: Consensus, engine: &Engine, room:
 /// A hand-over that takes longer has failed: nobody is near enough.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 /// Between two looks at how consensus stands.
-const SHOW_EVERY: Duration = Duration::from_millis(50);
+pub(super) const SHOW_EVERY: Duration = Duration::from_millis(50);
 
 fn measure(consensus: &mut Consensus, metrics: &Metrics) {
     for measure in consensus.take_measures() {
@@ -618,7 +618,7 @@ fn run_service(
                 service::Action::Reconfigured { request, answer } => {
                     engine.reconfigure.answer(request, answer)
                 }
-                service::Action::Checkpoint(checkpoint) => checkpoints.push(Chore::Write(checkpoint)),
+                service::Action::Checkpoint(checkpoint) => checkpoints.push(Chore::Write(Box::new(checkpoint))),
                 service::Action::Superseded(old) => leavings.push(Chore::Drop(old)),
                 service::Action::Send { to, message } => engine.others().send(to, message),
                 service::Action::Purge(_) => {

@@ -19,6 +19,7 @@ mod entropy;
 mod facts;
 mod inbox;
 mod prometheus;
+#[allow(dead_code, reason = "the operator's socket calls it")]
 mod reconfigure;
 mod space;
 

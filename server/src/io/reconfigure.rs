@@ -1,7 +1,7 @@
 //! Changes of the membership that an operator asks this server for: brought to the leader like a write, and answered when
 //! this server has applied them.
 
-use super::engine::Engine;
+use super::engine::{Engine, SHOW_EVERY};
 use crate::consensus::{self, Submission, table_of};
 use crate::membership::{self, Refusal};
 use parking_lot::Mutex;
@@ -19,7 +19,7 @@ const WAITING_MAX: usize = 64;
 
 /// Why a change of the membership was not made, or is not known to be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReconfigureError {
+pub(super) enum ReconfigureError {
     /// It was refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -39,7 +39,6 @@ pub enum ReconfigureError {
 pub(super) struct Reconfigurations {
     server: ServerId,
     incarnation: u64,
-    /// What would be said locally, for words that the code does not have.
     waiting: Mutex<Waiting>,
 }
 
@@ -93,13 +92,30 @@ impl Engine {
         let answer = tokio::time::timeout(ANSWER_WITHIN, told).await;
         self.reconfigure.waiting.lock().askers.remove(&asker.request);
         match answer {
-            Ok(Ok(Ok(members))) => Ok(members),
+            Ok(Ok(Ok(members))) => {
+                self.wait_until_settled().await?;
+                Ok(members)
+            }
             Ok(Ok(Err(code))) => Err(match own {
                 Some(Err(refusal)) if refusal.code() == code => refusal.into(),
                 _ => Refusal::of(code).into(),
             }),
             Ok(Err(_)) | Err(_) => Err(ReconfigureError::NoAnswer),
         }
+    }
+
+    /// Until raft has left the configuration before: who is to go is needed until then, and may be stopped after.
+    async fn wait_until_settled(&self) -> Result<(), ReconfigureError> {
+        let until = tokio::time::Instant::now() + ANSWER_WITHIN;
+        // What is shown may be as old as the show's interval.
+        tokio::time::sleep(2 * SHOW_EVERY).await;
+        while self.facts().is_some_and(|facts| facts.changing) {
+            if tokio::time::Instant::now() >= until {
+                return Err(ReconfigureError::NoAnswer);
+            }
+            tokio::time::sleep(SHOW_EVERY).await;
+        }
+        Ok(())
     }
 
     /// Make this server the only voter, whatever the others have: what they acknowledged and this one lacks is lost. Waits

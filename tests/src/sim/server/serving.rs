@@ -81,6 +81,14 @@ impl Server {
                     self.wake(ctx, Step::Consensus);
                 }
                 service::Action::Send { to, message } => self.on_send(ctx, to, message),
+                service::Action::Members { members, retired } => {
+                    ctx.note(&self.name, format_args!("{members:?}"));
+                    self.consensus_in.push(consensus::Event::Members { members, retired });
+                    self.wake(ctx, Step::Consensus);
+                }
+                service::Action::Reconfigured { request, answer } => {
+                    ctx.note(&self.name, format_args!("reconfiguration {request}: {answer:?}"));
+                }
                 service::Action::Applied(index) => {
                     ctx.note(
                         &self.name,
