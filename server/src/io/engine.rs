@@ -197,6 +197,11 @@ impl Engine {
         self.consensus.push(consensus::Event::SnapshotReceived { from, message });
     }
 
+    /// This server does not belong to the ensemble any more, the others say.
+    pub(super) fn expelled(&self) {
+        self.service.push(ToService::Event(service::Event::Expelled));
+    }
+
     /// Hand leadership over, if this server has it.
     pub(super) fn transfer(&self, to: Option<ServerId>) {
         self.consensus.push(consensus::Event::Transfer { to });
@@ -618,7 +623,9 @@ fn run_service(
                 service::Action::Reconfigured { request, answer } => {
                     engine.reconfigure.answer(request, answer)
                 }
-                service::Action::Checkpoint(checkpoint) => checkpoints.push(Chore::Write(Box::new(checkpoint))),
+                service::Action::Checkpoint(checkpoint) => {
+                    checkpoints.push(Chore::Write(Box::new(checkpoint)))
+                }
                 service::Action::Superseded(old) => leavings.push(Chore::Drop(old)),
                 service::Action::Send { to, message } => engine.others().send(to, message),
                 service::Action::Purge(_) => {

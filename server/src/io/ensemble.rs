@@ -34,6 +34,8 @@ const NOT_YET: &str = "not linked yet";
 pub(super) enum LinkState {
     Up,
     Down(String),
+    /// The other end says that this server was removed.
+    Removed,
 }
 
 /// See the module's text.
@@ -183,6 +185,7 @@ impl Ensemble {
                     .filter_map(|(id, state)| match state {
                         LinkState::Up => None,
                         LinkState::Down(why) => Some(format!("{id} ({why})")),
+                        LinkState::Removed => Some(format!("{id} (it knows no such server)")),
                     })
                     .collect();
                 let id = self.config.server_id;
@@ -392,8 +395,21 @@ impl LinkHandler for Handler {
     }
 
     fn link_down(&self, server: ServerId, why: DownReason) {
-        if let Some(state) = self.0.states.lock().get_mut(&server) {
-            *state = LinkState::Down(why.to_string());
+        {
+            let mut states = self.0.states.lock();
+            if let Some(state) = states.get_mut(&server) {
+                *state = match why {
+                    DownReason::Removed => LinkState::Removed,
+                    why => LinkState::Down(why.to_string()),
+                };
+            }
+            // One alone may be behind itself, and know a table that is no more.
+            let removed = states.values().filter(|state| matches!(state, LinkState::Removed)).count();
+            if 2 * removed > states.len() {
+                if let Some((engine, _)) = self.0.engine.get() {
+                    engine.expelled();
+                }
+            }
         }
         if let Some((engine, _)) = self.0.engine.get() {
             engine.unreachable(server);

@@ -212,6 +212,7 @@ impl Registry {
         let member = |server: &crate::config::EnsembleServer| {
             let why = match states.get(&server.id) {
                 Some(LinkState::Down(why)) => why.clone(),
+                Some(LinkState::Removed) => "it says that this server was removed".to_owned(),
                 _ => String::new(),
             };
             Member {

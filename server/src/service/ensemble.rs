@@ -64,7 +64,32 @@ impl Service {
         self.tell_members();
     }
 
+    /// The others say that this server does not belong to the ensemble any more.
+    pub(super) fn on_expelled(&mut self) {
+        if std::mem::replace(&mut self.expelled, true) {
+            return;
+        }
+        let id = self.options.server_id;
+        tracing::error!(
+            "this server does not belong to the ensemble any more, and serves nobody. Stop it; to let it come back, empty its \
+             folder, start it, and run `warren member add {id} …` (or `replace {id}` while it is listed) on another server"
+        );
+        self.dismiss_everybody("this server was removed from the ensemble");
+        self.room.set_serving(false);
+    }
+
+    /// Does the table have this server, with the disk that it is?
+    fn belongs(&self) -> bool {
+        let members = self.tree.members();
+        let own = members.get(self.options.server_id);
+        members.servers.is_empty() || own.is_some_and(|own| own.disk <= self.tree.disk())
+    }
+
     fn tell_members(&mut self) {
+        // A tree that takes part in nothing has no disk.
+        if self.tree.disk() != 0 && !self.belongs() {
+            self.on_expelled();
+        }
         let (members, retired) = (self.tree.members().clone(), self.tree.retired().clone());
         self.actions.push_back(Action::Members { members, retired });
     }
@@ -96,7 +121,7 @@ impl Service {
         );
         tracing::info!(index = position.index, "took a snapshot; clients have to connect anew");
         // Before the new tree can be read, so that no reply shows a change whose event was skipped.
-        self.dismiss_everybody();
+        self.dismiss_everybody("this server took a snapshot");
         self.tree = tree;
         self.backlog.retain(|entry| entry.position.index > position.index);
         self.epoch_term = position.term;

@@ -114,6 +114,8 @@ pub enum Event {
     },
     /// A checkpoint was written.
     Checkpointed(Written),
+    /// A majority of the others says that this server does not belong to the ensemble any more.
+    Expelled,
     /// Make a checkpoint now, whatever the pressure (at an orderly stop).
     CheckpointNow,
     /// Only time has passed.
@@ -218,6 +220,8 @@ pub struct Service {
     /// When time was looked at last.
     last_time: Moment,
     epoch_asked: bool,
+    /// It does not belong to the ensemble any more.
+    expelled: bool,
     /// What the metrics were told already.
     refusals: Refusals,
     misses: u64,
@@ -263,6 +267,7 @@ impl Service {
             last_checkpoint: now,
             last_time: now,
             epoch_asked: false,
+            expelled: false,
             refusals: Refusals::default(),
             misses: 0,
             unpublished: false,
@@ -303,6 +308,7 @@ impl Service {
             Event::Peer { from, message } => self.on_peer(now, from, message),
             Event::Install { tree } => self.on_install(now, *tree),
             Event::Checkpointed(written) => self.on_checkpointed(now, written),
+            Event::Expelled => self.on_expelled(),
             Event::CheckpointNow => self.checkpoint_wanted = true,
             Event::Tick => {}
         }
@@ -320,7 +326,7 @@ impl Service {
             self.room.set_sessions(self.tree.session_count() + self.connects.len());
             self.measure();
         }
-        if self.has_epoch() && !self.room.is_serving() {
+        if self.has_epoch() && !self.expelled && !self.room.is_serving() {
             self.room.set_serving(true);
         }
         for mailbox in self.woken.drain(..) {

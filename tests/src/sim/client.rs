@@ -374,7 +374,7 @@ impl Client {
         ctx.note(&self.name, format_args!("#{id} < session {:#x}{only_reads}", response.session));
         self.phase = Phase::Live;
         // As the Java client, some do not show a read-only session to anybody; others do, and learn that it is over.
-        if !self.borrows && !(self.read_only && self.id % 3 == 1) {
+        if !(self.borrows || self.read_only && self.id % 3 == 1) {
             self.ticket = Ticket { session: response.session, password: response.password };
         }
         self.timeout_ms = response.timeout_ms;

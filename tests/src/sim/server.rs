@@ -75,7 +75,7 @@ enum ToService {
 
 /// What the checkpoint's thread does.
 enum CheckpointJob {
-    Write(Checkpoint),
+    Write(Box<Checkpoint>),
     Drop(Superseded),
 }
 

@@ -102,7 +102,7 @@ impl Server {
                 }
                 service::Action::Checkpoint(checkpoint) => {
                     ctx.note(&self.name, format_args!("freezes"));
-                    self.checkpoint_jobs.push_back(CheckpointJob::Write(checkpoint));
+                    self.checkpoint_jobs.push_back(CheckpointJob::Write(Box::new(checkpoint)));
                     self.wake(ctx, Step::Checkpoint);
                 }
                 service::Action::Superseded(old) => {
