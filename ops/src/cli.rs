@@ -62,9 +62,12 @@ pub enum Command {
     Certs(Certs),
     /// Run a whole ensemble on this machine until Ctrl-C, for trying and for tests
     Local {
-        /// How many servers
+        /// How many servers that vote
         #[arg(long, value_name = "N", default_value_t = 3)]
         servers: u8,
+        /// How many observers beside them
+        #[arg(long, value_name = "K", default_value_t = 0)]
+        observers: u8,
         /// Where their data, settings and logs go
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,

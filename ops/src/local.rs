@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// Servers of a local ensemble at most.
+/// Servers of a local ensemble at most, observers among them.
 pub const SERVERS_MAX: u8 = 9;
 
 /// Name of the ensemble.
@@ -16,6 +16,8 @@ pub struct Place {
     pub id: u8,
     /// Its data folder, with its settings and its certificate in it.
     pub dir: PathBuf,
+    /// It does not vote.
+    pub observer: bool,
     /// TCP.
     pub client_port: u16,
     /// UDP.
@@ -24,11 +26,15 @@ pub struct Place {
     pub metrics_port: u16,
 }
 
-/// Server N has client port P+N−1, peer port P+100+N, metrics port 7000+N−1 and data in `DIR/N`. An error says which
-/// number does not fit.
-pub fn places(servers: u8, dir: &Path, client_port: u16) -> Result<Vec<Place>, String> {
-    if !(1..=SERVERS_MAX).contains(&servers) {
-        return Err(format!("{servers} servers: a local ensemble has 1 to {SERVERS_MAX}"));
+/// Server N has client port P+N−1, peer port P+100+N, metrics port 7000+N−1 and data in `DIR/N`; observers come after the
+/// voters. An error says which number does not fit.
+pub fn places(voters: u8, observers: u8, dir: &Path, client_port: u16) -> Result<Vec<Place>, String> {
+    let servers = voters.saturating_add(observers);
+    if voters == 0 || servers > SERVERS_MAX {
+        return Err(format!(
+            "{voters} servers that vote and {observers} observers: a local ensemble has 1 to {SERVERS_MAX}, and at least \
+             one of them votes"
+        ));
     }
     if client_port == 0 || client_port > u16::MAX - 200 {
         return Err(format!("client port {client_port}: the ports up to {client_port} + 200 must exist"));
@@ -37,6 +43,7 @@ pub fn places(servers: u8, dir: &Path, client_port: u16) -> Result<Vec<Place>, S
         .map(|id| Place {
             id,
             dir: dir.join(id.to_string()),
+            observer: id > voters,
             client_port: client_port + u16::from(id) - 1,
             peer_port: client_port + 100 + u16::from(id),
             metrics_port: 7_000 + u16::from(id) - 1,
@@ -70,12 +77,15 @@ pub fn settings(own: &Place, all: &[Place], ca: &Path) -> String {
         quoted(&own.cert()),
         quoted(ca),
     );
-    for Place { id, client_port, peer_port, .. } in all {
+    for Place { id, client_port, peer_port, observer, .. } in all {
         let _ = write!(
             text,
             "\n[[ensemble.server]]\nid = {id}\npeer_addr = \"127.0.0.1:{peer_port}\"\n\
              client_addr = \"127.0.0.1:{client_port}\"\n"
         );
+        if *observer {
+            text.push_str("role = \"observer\"\n");
+        }
     }
     text
 }
@@ -92,7 +102,7 @@ mod tests {
 
     #[test]
     fn ports_and_settings_fit_together() {
-        let all = places(3, Path::new("/d'ir"), 2181).unwrap();
+        let all = places(2, 1, Path::new("/d'ir"), 2181).unwrap();
         assert_eq!((all[2].client_port, all[2].peer_port, all[2].metrics_port), (2183, 2284, 7002));
         assert_eq!(connect_string(&all), "127.0.0.1:2181,127.0.0.1:2182,127.0.0.1:2183");
         let text = settings(&all[1], &all, Path::new("/d'ir/ca/ca.pem"));
@@ -103,12 +113,13 @@ mod tests {
         let ensemble = config.ensemble.unwrap();
         assert_eq!((ensemble.server_id, ensemble.servers.len()), (2, 3));
         assert_eq!(ensemble.listen().to_string(), "127.0.0.1:2283");
+        assert_eq!((ensemble.voters(), ensemble.is_observer(), ensemble.votes(3)), (2, false, false));
     }
 
     #[test]
     fn numbers_that_do_not_fit_are_refused() {
-        assert!(places(0, Path::new("d"), 2181).is_err());
-        assert!(places(10, Path::new("d"), 2181).is_err());
-        assert!(places(3, Path::new("d"), 65_500).unwrap_err().contains("65500"));
+        assert!(places(0, 1, Path::new("d"), 2181).is_err());
+        assert!(places(7, 3, Path::new("d"), 2181).is_err());
+        assert!(places(3, 0, Path::new("d"), 65_500).unwrap_err().contains("65500"));
     }
 }

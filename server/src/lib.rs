@@ -20,6 +20,7 @@ pub mod mailbox;
 pub mod membership;
 pub mod metrics;
 pub mod moment;
+pub mod observer;
 pub mod room;
 pub mod service;
 pub mod version;

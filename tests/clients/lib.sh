@@ -49,12 +49,13 @@ free_ports() {
   done | sort -u
 }
 
-# server_begin: one fresh server under test in a folder of its own, stopped and removed by server_end
+# server_begin: one fresh server under test (or three, SERVER_KIND=ensemble) in a folder of its own, stopped and removed by server_end
 server_begin() {
   WORK=$(mktemp -d)
   trap 'server_end $?' EXIT
   trap 'exit 130' INT TERM
   export SERVER_DIR="$WORK/server" SERVER_KIND="${SERVER_KIND:-warren}" SERVER_CTL="$CLIENTS/server"
+  [[ $SERVER_KIND != ensemble ]] || SERVER_CTL="$CLIENTS/ensemble"
   SERVER_PORT=$(free_ports 1); export SERVER_PORT
   mkdir -p "$SERVER_DIR"
   "$SERVER_CTL" start || die "the server under test does not start"
@@ -64,7 +65,7 @@ before_end() { :; }
 server_end() {
   trap - EXIT INT TERM
   before_end
-  "$SERVER_CTL" kill || true
+  "$SERVER_CTL" end || true
   if (($1 != 0)) && [[ -n ${WARREN_TEST_KEEP:-} ]]; then echo "kept: $WORK"; else rm -rf "$WORK"; fi
   exit "$1"
 }

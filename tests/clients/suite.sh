@@ -3,7 +3,7 @@
 # A `run` script calls, in this order: packages, server_up, and then runs its program through run_suite.
 # Everything that was started ends with the script, whatever way the script ends.
 #
-# environment: SERVER_KIND, WARREND, WARREN_TEST_CACHE and SLOW as the `server` script has them (SLOW also multiplies
+# environment: SERVER_KIND (or `ensemble`: three of ours, see there), WARREND, WARREN_TEST_CACHE and SLOW as the `server` script has them (SLOW also multiplies
 # every limit of the tests), TEST_TIMES=1 to see how long each test takes, KEEP_SERVER_DIR=1 to keep the server's
 # folder with its log when something failed.
 set -euo pipefail
@@ -47,13 +47,14 @@ down() {
   local status=$?
   trap - EXIT INT TERM
   if [[ -n ${SUITE_PID:-} ]]; then kill -9 -- "-$SUITE_PID" 2>/dev/null || true; fi
-  "$SERVER_CTL" kill >/dev/null 2>&1 || true
+  "$SERVER_CTL" end >/dev/null 2>&1 || true
   if ((status != 0)) && [[ -n ${KEEP_SERVER_DIR:-} ]]; then say "kept $SERVER_DIR"; else rm -rf "$SERVER_DIR"; fi
   exit "$status"
 }
 
 server_up() {
   export SERVER_KIND="${SERVER_KIND:-warren}" SERVER_CTL="$CLIENTS_DIR/server"
+  [[ $SERVER_KIND != ensemble ]] || SERVER_CTL="$CLIENTS_DIR/ensemble"
   SERVER_DIR="$(mktemp -d)"
   SERVER_PORT="$(free_port)"
   export SERVER_DIR SERVER_PORT
@@ -66,7 +67,7 @@ server_up() {
 run_suite() {
   local limit=$(($1 * ${SLOW:-1})) started=$SECONDS status=0
   shift
-  setsid timeout --signal=KILL "$limit" "$@" --servers "127.0.0.1:$SERVER_PORT" &
+  setsid timeout --signal=KILL "$limit" "$@" --servers "$("$SERVER_CTL" address)" &
   SUITE_PID=$!
   wait "$SUITE_PID" || status=$?
   if ((status == 137)); then echo "FAIL $(basename "$SUITE_DIR")/suite: cut off after $limit s"; fi

@@ -40,6 +40,8 @@ fn planted_faults_are_caught() {
         (Planted::SkipEntryOnInstall, 3, "equal zxid, equal digest", 20),
         (Planted::SyncWithoutQuorum, 3, "linearizable", 20),
         (Planted::WipedVoterVotes, 3, "same log prefix", 40),
+        (Planted::ObserverSkipsEntry, 3, "equal zxid, equal digest", 5),
+        (Planted::FeedUncommitted, 3, "acknowledged is durable", 10),
     ];
     for planted in Planted::ALL {
         assert!(expected.iter().any(|(each, ..)| *each == planted), "{planted:?}");

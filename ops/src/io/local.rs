@@ -21,8 +21,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Run it until Ctrl-C.
-pub(super) fn run(servers: u8, dir: &Path, client_port: u16) -> Exit {
-    let places = match local::places(servers, dir, client_port) {
+pub(super) fn run(servers: u8, observers: u8, dir: &Path, client_port: u16) -> Exit {
+    let places = match local::places(servers, observers, dir, client_port) {
         Ok(places) => places,
         Err(why) => {
             eprintln!("warren: {why}");

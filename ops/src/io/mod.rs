@@ -23,7 +23,9 @@ pub fn run(cli: Cli) -> Exit {
             let made = certs::issue(dir, *server_id).and_then(|pem| certs::write_secret(out, &pem));
             done(made, format!("made {} for server {server_id}; give it to that server alone", out.display()))
         }
-        Command::Local { servers, dir, client_port } => local::run(*servers, dir, *client_port),
+        Command::Local { servers, observers, dir, client_port } => {
+            local::run(*servers, *observers, dir, *client_port)
+        }
     }
 }
 

@@ -183,6 +183,19 @@ impl Ensemble {
         self.servers.iter().find(|s| s.id == self.server_id).expect("a valid list has this server in it")
     }
 
+    /// Is this server an observer?
+    ///
+    /// # Panics
+    /// As [`Ensemble::own`].
+    pub fn is_observer(&self) -> bool {
+        self.own().role == Role::Observer
+    }
+
+    /// Does this one of the servers vote?
+    pub fn votes(&self, server: u8) -> bool {
+        self.servers.iter().any(|s| s.id == server && s.role == Role::Voter)
+    }
+
     /// Where this server listens for the others.
     pub fn listen(&self) -> &Address {
         self.peer_addr.as_ref().unwrap_or(&self.own().peer_addr)

@@ -72,6 +72,7 @@ impl Server {
         let room = Arc::new(Room::new(1, Arc::new(Metrics::default())));
         let options = ServiceOptions {
             server_id: 1,
+            observer: false,
             incarnation: 7,
             tick_ms: 1_000,
             read_only: false,

@@ -79,6 +79,11 @@ impl Watch {
         self.proposed.push_back((last, now.us));
     }
 
+    /// Rounds of proposals that are not committed.
+    pub(super) fn rounds(&self) -> usize {
+        self.proposed.len()
+    }
+
     pub(super) fn on_committed(&mut self, now: Moment, last: u64) {
         while let Some((_, us)) = self.proposed.front().copied().filter(|(index, _)| *index <= last) {
             self.proposed.pop_front();
@@ -112,6 +117,7 @@ impl Consensus {
             self.draw_election_timeout();
         }
         self.hand_over_if_slow(now);
+        self.ask_who_places(now);
     }
 
     /// raft rolls its own dice in every reset of its timer; ours, which the seed decides, come after it.
@@ -214,6 +220,7 @@ impl Consensus {
                 self.introductions.extend(self.stores.iter().map(|(server, store_id)| (*server, *store_id)));
             }
             self.watch.on_leadership_lost();
+            self.waits_since = None;
             self.actions.push_back(Action::Lead(leads));
         }
     }

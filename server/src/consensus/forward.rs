@@ -25,6 +25,13 @@ use warren_transport::peer::{Forward, ForwardAck, Forwarded, ServerId};
 pub(super) const FORWARD_WINDOW_BYTES: usize = 4 << 20;
 /// Bytes of requests in one message, at most, unless a single request is larger.
 pub(super) const FORWARD_MESSAGE_BYTES_MAX: usize = 256 << 10;
+/// Messages on their way and not acknowledged, at most, while what waits is little: each wakes the leader, whatever it
+/// carries.
+const FORWARD_MESSAGES_IN_FLIGHT: usize = 1;
+/// This much is worth a message of its own, bytes.
+const FORWARD_WORTH_BYTES: usize = FORWARD_MESSAGE_BYTES_MAX;
+/// And nothing waits for the messages before it longer than this.
+const FORWARD_WAIT_MAX: Duration = Duration::from_millis(5);
 /// What is not acknowledged is sent again after so long without progress.
 pub(super) const FORWARD_RETRY: Duration = Duration::from_millis(500);
 /// Runs of one server that the leader tells apart in a term; the one heard of longest ago is forgotten.
@@ -79,7 +86,7 @@ impl Own {
 }
 
 /// The origin's side: requests of this server that are not known to be committed.
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     incarnation: u64,
     queue: VecDeque<Own>,
     /// The number of the front.
@@ -91,11 +98,15 @@ pub(super) struct Outbox {
     /// The highest ever sent or proposed, in any term.
     tried: u64,
     in_flight: usize,
+    /// The last number of each message that is on its way.
+    messages: VecDeque<u64>,
+    /// Since when requests wait for the messages before them.
+    waits_since: Option<Moment>,
     retry_at: Moment,
 }
 
 impl Outbox {
-    pub(super) fn new(incarnation: u64) -> Outbox {
+    pub(crate) fn new(incarnation: u64) -> Outbox {
         Outbox {
             incarnation,
             queue: VecDeque::new(),
@@ -104,17 +115,19 @@ impl Outbox {
             next: 1,
             tried: 0,
             in_flight: 0,
+            messages: VecDeque::new(),
+            waits_since: None,
             retry_at: Moment::default(),
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.queue.len()
     }
 
     /// # Panics
     /// When it is none that is forwarded.
-    pub(super) fn push(&mut self, now: Moment, submission: Submission) {
+    pub(crate) fn push(&mut self, now: Moment, submission: Submission) {
         self.queue.push_back(match submission {
             Submission::Command(encoded) => Own::Command(encoded, now.us),
             Submission::Reconfigure(encoded) => Own::Reconfigure(encoded, now.us),
@@ -130,19 +143,21 @@ impl Outbox {
     }
 
     /// May an earlier leader have proposed the front?
-    pub(super) fn is_tried(&self) -> bool {
+    pub(crate) fn is_tried(&self) -> bool {
         !self.queue.is_empty() && self.first <= self.tried
     }
 
     /// Nothing is known of this term's leader.
-    pub(super) fn begin_term(&mut self) {
+    pub(crate) fn begin_term(&mut self) {
         self.next = self.first;
         self.acked = self.first - 1;
         self.in_flight = 0;
+        self.messages.clear();
+        self.waits_since = None;
     }
 
     /// A batch up to this number is committed. Tells when the first of what leaves had come, in µs.
-    pub(super) fn settle(&mut self, now: Moment, last: u64) -> Option<u64> {
+    pub(crate) fn settle(&mut self, now: Moment, last: u64) -> Option<u64> {
         let mut oldest = None;
         while self.first <= last {
             let Some(own) = self.queue.pop_front() else { break };
@@ -155,13 +170,14 @@ impl Outbox {
         if oldest.is_some() {
             self.acked = self.acked.max(self.first - 1);
             self.next = self.next.max(self.first);
+            self.on_acked();
             self.retry_at = now + FORWARD_RETRY;
         }
         oldest
     }
 
     /// Forget them all: this server took a snapshot, and cannot know which of them are in it.
-    pub(super) fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         self.first += self.queue.len() as u64;
         self.queue.clear();
         self.begin_term();
@@ -173,16 +189,20 @@ impl Outbox {
     }
 
     /// As the leader: they are proposed up to here.
-    pub(super) fn on_proposed(&mut self, last: u64) {
+    pub(crate) fn on_proposed(&mut self, last: u64) {
         (self.acked, self.next) = (last, last + 1);
         self.tried = self.tried.max(last);
     }
 
     /// As a follower of the leader of this term: the next message for it.
-    pub(super) fn poll_forward(&mut self, now: Moment, term: u64) -> Option<Forward> {
+    pub(crate) fn poll_forward(&mut self, now: Moment, term: u64) -> Option<Forward> {
         if self.in_flight > 0 && now.us >= self.retry_at.us {
             self.next = self.acked + 1;
             self.in_flight = 0;
+            self.messages.clear();
+        }
+        if self.is_better_later(now) {
+            return None;
         }
         let mut requests = Vec::new();
         let mut bytes = 0;
@@ -210,12 +230,42 @@ impl Outbox {
         self.in_flight += bytes;
         let first = self.next;
         self.next += requests.len() as u64;
+        self.messages.push_back(self.next - 1);
+        self.waits_since = None;
         self.tried = self.tried.max(self.next - 1);
         Some(Forward { term, incarnation: self.incarnation, first, begin: self.first, requests })
     }
 
+    fn on_acked(&mut self) {
+        while self.messages.front().is_some_and(|last| *last <= self.acked) {
+            self.messages.pop_front();
+        }
+    }
+
+    /// Are there so few requests that they had better wait for the messages that are under way?
+    fn is_better_later(&mut self, now: Moment) -> bool {
+        let from = (self.next - self.first) as usize;
+        if self.messages.len() < FORWARD_MESSAGES_IN_FLIGHT || from >= self.queue.len() {
+            self.waits_since = None;
+            return false;
+        }
+        let mut bytes = 0;
+        for own in self.queue.range(from..) {
+            bytes += own.item().bytes();
+            if bytes >= FORWARD_WORTH_BYTES {
+                return false;
+            }
+        }
+        now.since(*self.waits_since.get_or_insert(now)) < FORWARD_WAIT_MAX
+    }
+
+    /// When what waits for the messages before it has waited long enough.
+    pub(super) fn waits_until(&self) -> Option<Moment> {
+        self.waits_since.map(|since| since + FORWARD_WAIT_MAX)
+    }
+
     /// This term's leader has proposed them up to a number. `false` when it says so of what it was never sent.
-    pub(super) fn on_ack(&mut self, now: Moment, ack: &ForwardAck) -> bool {
+    pub(crate) fn on_ack(&mut self, now: Moment, ack: &ForwardAck) -> bool {
         if ack.incarnation != self.incarnation || ack.upto > self.tried {
             return false;
         }
@@ -227,6 +277,7 @@ impl Outbox {
             }
             self.acked = ack.upto;
             self.next = self.next.max(ack.upto + 1);
+            self.on_acked();
             self.retry_at = now + FORWARD_RETRY;
         }
         true

@@ -262,6 +262,8 @@ pub enum Role {
     Following,
     /// It is one.
     Leading,
+    /// It does not vote ([`crate::observer`]).
+    Observing,
 }
 
 /// How consensus stands, for operators.
@@ -287,6 +289,10 @@ pub struct Facts {
     pub persisted: u64,
     /// Of the other servers; only a leader knows them.
     pub followers: Vec<Follower>,
+    /// Observers that this server feeds.
+    pub observers: Vec<Follower>,
+    /// Who feeds this server, if it is an observer.
+    pub feeder: Option<ServerId>,
     /// Requests of this server that are not known to be committed.
     pub own: usize,
     /// Requests of other servers that wait to be proposed here, bytes.

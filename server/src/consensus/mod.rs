@@ -11,7 +11,7 @@
 //! refuses what contradicts itself; `stamp` is the leader's stamp; `roster` is who belongs to the ensemble, and changes it.
 
 mod clock;
-mod forward;
+pub(crate) mod forward;
 mod interface;
 mod propose;
 mod read;
@@ -35,7 +35,7 @@ use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use read::Reads;
 use ready::Unsynced;
 use roster::Roster;
-pub use roster::table_of;
+pub use roster::{inside, table_of};
 use stamp::Stamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -43,6 +43,7 @@ use view::LogView;
 use warren_storage::log::LogError;
 use warren_storage::tree::Position;
 use warren_transport::peer::{PeerMessage, RaftKind, RaftMessage, ServerId};
+pub use wire::is_conf_change;
 
 /// Bytes of entries in one message to a follower, at most, unless a single entry is larger.
 const APPEND_BYTES_MAX: u64 = 256 << 10;
@@ -60,6 +61,9 @@ pub fn raft_id(server_id: ServerId, incarnation: u32) -> u64 {
 }
 
 /// The server of a [`raft_id`]; `0`, which is none, for what cannot be one.
+/// A follower that has all of a snapshot puts it in place by then, and says so.
+const PLACE_WITHIN: Duration = Duration::from_secs(5);
+
 fn server_of(id: u64) -> ServerId {
     ServerId::try_from(id >> 32).unwrap_or(0)
 }
@@ -104,11 +108,17 @@ pub fn is_alone(conf_state: &[u8], server: ServerId) -> bool {
 /// How many voters a configuration has, as [`found`] and [`Committed::conf_state`] encode it; 0 for none at all. While it
 /// changes, those of both configurations count.
 pub fn voters(conf_state: &[u8]) -> usize {
+    voters_of(conf_state).len()
+}
+
+/// The voters of a configuration, as of [`voters`].
+pub(crate) fn voters_of(conf_state: &[u8]) -> Vec<ServerId> {
     let conf = ConfState::parse_from_bytes(conf_state).expect("consensus encoded the configuration");
-    let mut voters: Vec<u64> = conf.voters.iter().chain(&conf.voters_outgoing).copied().collect();
+    let mut voters: Vec<ServerId> =
+        conf.voters.iter().chain(&conf.voters_outgoing).map(|id| server_of(*id)).collect();
     voters.sort_unstable();
     voters.dedup();
-    voters.len()
+    voters
 }
 
 /// Why consensus cannot begin or go on: the store is damaged, or we are.
@@ -153,6 +163,8 @@ pub struct Consensus {
     unsynced: Unsynced,
     /// The snapshot that is being put in place, by the number of its action.
     installing: Option<(u64, Position)>,
+    /// As the leader: who has all of a snapshot and puts it in place, and until when its answer is waited for.
+    placing: BTreeMap<ServerId, Moment>,
     /// The last entry that was handed out as committed.
     committed: Position,
     /// Term and leader as they were told.
@@ -164,6 +176,12 @@ pub struct Consensus {
     election: Election,
     watch: Watch,
     next_tick: Moment,
+    /// Since when requests wait for the rounds before them.
+    waits_since: Option<Moment>,
+    /// When what waits to be proposed or forwarded has waited long enough.
+    due: Option<Moment>,
+    /// As a leader: up to where the others were told of commits.
+    commit_told: u64,
     refused: u64,
     actions: VecDeque<Action>,
 }
@@ -202,6 +220,8 @@ impl Consensus {
             max_size_per_msg: APPEND_BYTES_MAX,
             max_inflight_msgs: APPEND_MESSAGES_MAX,
             max_uncommitted_size: UNCOMMITTED_BYTES_MAX,
+            // The next entries carry the commit; where there are none, `drive` sees to it.
+            skip_bcast_commit: true,
             ..raft::Config::default()
         };
         // Servers that start together should not tick together.
@@ -228,6 +248,7 @@ impl Consensus {
             commit_in: None,
             unsynced: Unsynced::new(start.hard_state.term, start.hard_state.vote),
             installing: None,
+            placing: BTreeMap::new(),
             committed: start.checkpoint,
             told: (0, None),
             leading: false,
@@ -236,6 +257,9 @@ impl Consensus {
             election: Election::default(),
             watch: Watch::new(now),
             next_tick: now + first_tick,
+            waits_since: None,
+            due: None,
+            commit_told: 0,
             refused: 0,
             actions: VecDeque::new(),
         };
@@ -272,13 +296,15 @@ impl Consensus {
                 for id in self.members_of(server) {
                     self.node.report_unreachable(id);
                 }
-            }
-            Event::SnapshotSent { to, ok } => {
-                for id in self.members_of(to) {
-                    let status = if ok { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
-                    self.node.report_snapshot(id, status);
+                // It may have ended before the snapshot was in place.
+                if self.placing.remove(&server).is_some() {
+                    self.report_snapshot(server, SnapshotStatus::Failure);
                 }
             }
+            // Asked before its snapshot is in place, it would say what it has without it, and be sent another one. Its
+            // answer once it is in place is enough for raft.
+            Event::SnapshotSent { to, ok: true } => drop(self.placing.insert(to, now + PLACE_WITHIN)),
+            Event::SnapshotSent { to, ok: false } => self.report_snapshot(to, SnapshotStatus::Failure),
             Event::SnapshotReceived { from, message } => {
                 // One at a time; the leader sends another when this one is not enough.
                 if self.installing.is_none() {
@@ -303,7 +329,10 @@ impl Consensus {
 
     /// When to come back with [`Event::Tick`] at the latest.
     pub fn poll_timeout(&self) -> Moment {
-        self.next_tick
+        match self.due {
+            Some(due) if due.us < self.next_tick.us => due,
+            _ => self.next_tick,
+        }
     }
 
     /// Is this server the leader?
@@ -348,6 +377,8 @@ impl Consensus {
             committed: raft.raft_log.committed,
             persisted: raft.raft_log.persisted,
             followers,
+            observers: Vec::new(),
+            feeder: None,
             own: self.outbox.len(),
             foreign_bytes: self.inbox.bytes(),
             refused: self.refused,
@@ -381,7 +412,7 @@ impl Consensus {
 
     fn on_met(&mut self, server: ServerId, disk: u32, store_id: u64) {
         let other_disk = disk != 0 && disk != self.roster.disk(server);
-        if self.lone || other_disk || self.stores.contains_key(&server) {
+        if self.lone || other_disk || !self.roster.is_recorded(server) || self.stores.contains_key(&server) {
             return;
         }
         self.stores.insert(server, store_id);
@@ -393,6 +424,20 @@ impl Consensus {
     /// The raft ids of a server that is a member; two while its disk is replaced.
     fn members_of(&self, server: ServerId) -> Vec<u64> {
         self.node.raft.prs().iter().map(|(id, _)| *id).filter(|id| server_of(*id) == server).collect()
+    }
+
+    fn report_snapshot(&mut self, to: ServerId, status: SnapshotStatus) {
+        for id in self.members_of(to) {
+            self.node.report_snapshot(id, status);
+        }
+    }
+
+    /// Who did not answer in time is asked.
+    fn ask_who_places(&mut self, now: Moment) {
+        while let Some(to) = self.placing.iter().find(|(_, until)| until.us <= now.us).map(|(to, _)| *to) {
+            self.placing.remove(&to);
+            self.report_snapshot(to, SnapshotStatus::Finish);
+        }
     }
 
     fn on_peer(&mut self, now: Moment, from: ServerId, message: PeerMessage) -> Result<(), ConsensusError> {
@@ -415,6 +460,13 @@ impl Consensus {
             }
             PeerMessage::Ask(_) | PeerMessage::Answer(_) => {
                 self.refuse(1, from, &"questions before the start are not for consensus");
+            }
+            PeerMessage::Observe(_)
+            | PeerMessage::Feed(_)
+            | PeerMessage::FeedEnd(_)
+            | PeerMessage::AskRead(_)
+            | PeerMessage::AnswerRead(_) => {
+                self.refuse(1, from, &"what observers say and are told is not for consensus");
             }
         }
         Ok(())
@@ -476,14 +528,24 @@ impl Consensus {
 
     /// Propose what waits and take out what raft has ready, until neither moves; then speak to the leader or as one.
     fn drive(&mut self, now: Moment) -> Result<(), ConsensusError> {
+        self.due = None;
         loop {
+            while self.node.has_ready() {
+                self.take_ready(now)?;
+            }
             self.force_if_due()?;
             self.propose(now)?;
             self.reads.ask(now, &mut self.node);
+            let committed = self.node.raft.raft_log.committed;
+            if self.leading && !self.lone && committed > self.commit_told {
+                self.commit_told = committed;
+                if !self.node.has_ready() {
+                    self.node.raft.bcast_append();
+                }
+            }
             if !self.node.has_ready() {
                 break;
             }
-            self.take_ready(now)?;
         }
         self.forward(now);
         Ok(())
@@ -504,6 +566,7 @@ impl Consensus {
             while let Some(forward) = self.outbox.poll_forward(now, term) {
                 self.send(to, PeerMessage::Forward(forward));
             }
+            self.due = self.outbox.waits_until().filter(|due| due.us > now.us);
         }
     }
 

@@ -7,11 +7,19 @@ use super::{Consensus, ConsensusError};
 use crate::entropy::Entropy;
 use crate::moment::Moment;
 use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
+use std::time::Duration;
 use warren_storage::{Entry, Origin};
 
 /// Appends handed out and not yet reported durable, at most, for the leader to propose more. Two: while one is synced
 /// the next one waits behind it, and what arrives meanwhile gathers into a third.
 const APPENDS_IN_FLIGHT_MAX: usize = 2;
+/// Rounds of entries that are proposed and not committed, at most, while what waits is little. Each costs every server a
+/// sync and messages, whatever it carries: what arrives meanwhile is better off in one round together.
+const ROUNDS_IN_FLIGHT: usize = 1;
+/// This much is worth a round of its own, bytes: however far away the quorum is, it does not wait.
+const ROUND_BYTES: usize = 256 << 10;
+/// And nothing waits for the rounds before it longer than this.
+const ROUND_WAIT_MAX: Duration = Duration::from_millis(5);
 /// Commands in one log entry, at most.
 const ENTRY_COMMANDS_MAX: usize = 4_096;
 /// Bytes of commands in one log entry, at most, unless a single command is larger.
@@ -99,6 +107,9 @@ impl Consensus {
                 Turn::Proposed => continue,
                 Turn::Dropped => return Ok(()),
             }
+            if self.is_better_later(now) {
+                return Ok(());
+            }
             // An earlier leader may have proposed the requests that this server has sent out before: whether they
             // survived is known once an entry of this term is committed.
             let own_may = self.knows_the_past() || !self.outbox.is_tried();
@@ -130,6 +141,7 @@ impl Consensus {
             if entries.is_empty() || !self.step_proposal(now, entries)? {
                 return Ok(());
             }
+            self.waits_since = None;
             self.asked_by_timers.drain(..timers as usize);
             if let Some(last) = own {
                 self.outbox.on_proposed(last);
@@ -161,6 +173,34 @@ impl Consensus {
         let conf = self.node.raft.prs().conf().to_conf_state();
         let found = self.roster.to_found(&conf).map(|table| Entry::Found { time_ms, table });
         force.chain(epoch).chain(met).chain(found).map(|entry| entry_of(&entry)).collect()
+    }
+
+    /// Are there so few requests that they had better wait for the rounds that are under way?
+    fn is_better_later(&mut self, now: Moment) -> bool {
+        if self.lone || self.watch.rounds() < ROUNDS_IN_FLIGHT {
+            return false;
+        }
+        let mut bytes = self.inbox.bytes();
+        if bytes < ROUND_BYTES {
+            let own = self.outbox.waiting().1.map(|item| item.bytes());
+            bytes += own
+                .scan(bytes, |sum, bytes| {
+                    (*sum < ROUND_BYTES).then(|| {
+                        *sum += bytes;
+                        bytes
+                    })
+                })
+                .sum::<usize>();
+        }
+        if bytes >= ROUND_BYTES {
+            return false;
+        }
+        if bytes == 0 && self.asked_by_timers.is_empty() {
+            return true;
+        }
+        let since = *self.waits_since.get_or_insert(now);
+        self.due = Some(since + ROUND_WAIT_MAX).filter(|due| due.us > now.us);
+        self.due.is_some()
     }
 
     /// All of them or none; `false` when raft does not take them now: during a transfer of leadership, or while too much

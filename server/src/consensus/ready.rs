@@ -202,6 +202,9 @@ impl Consensus {
         let to = server_of(message.to);
         let snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
         let message = wire::to_peer(message);
+        if snapshot {
+            self.placing.remove(&to);
+        }
         self.actions.push_back(match snapshot {
             true => Action::SendSnapshot { to, message },
             false => Action::Send { to, message: PeerMessage::Raft(message) },

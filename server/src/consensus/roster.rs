@@ -91,6 +91,15 @@ impl Roster {
         self.members.get(server).map_or(1, |member| member.disk)
     }
 
+    /// Does it vote, or is it to, as far as is known? Of others no store is recorded: they have nothing to lose.
+    pub(super) fn is_recorded(&self, server: ServerId) -> bool {
+        let member = match self.members.servers.is_empty() {
+            true => self.found.as_ref().and_then(|members| members.get(server)),
+            false => self.members.get(server),
+        };
+        member.is_none_or(|member| member.role != MemberRole::Observer)
+    }
+
     /// Is it the identity of a server that left, or of a disk that was replaced?
     pub(super) fn is_former(&self, id: u64) -> bool {
         let (server, disk) = (server_of(id), disk_of(id));
@@ -130,6 +139,11 @@ impl Roster {
     pub(super) fn hear(&mut self, now: Moment, from: u64) {
         self.heard.insert(from, now);
     }
+}
+
+/// What the tree applies of an entry that changes raft's configuration; empty when nothing can be read of it.
+pub fn inside(data: &[u8]) -> Bytes {
+    ConfChangeV2::parse_from_bytes(data).map(|mut c| c.take_context()).unwrap_or_default()
 }
 
 /// With what `/zookeeper/config` says of them.

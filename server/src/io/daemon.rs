@@ -9,12 +9,13 @@ use super::space::Space;
 use super::{Clock, SystemEntropy, admin, prometheus};
 use crate::config::{self, Address, Config, Listen};
 use crate::connection::Limits;
-use crate::consensus::{self, Consensus, Timers};
+use crate::consensus::{self, Timers};
 use crate::entropy::Entropy as _;
 use crate::founding::Verdict;
 use crate::identity::Authentication;
 use crate::membership;
 use crate::metrics::Metrics;
+use crate::observer::{Candidate, Part, Seat};
 use crate::room::Room;
 use crate::service::{Service, ServiceOptions};
 use parking_lot::Mutex;
@@ -31,13 +32,13 @@ use tokio::sync::watch;
 use warren_storage::io::{FolderDisk, OpenError};
 use warren_storage::log::{self, Log, LogOptions};
 use warren_storage::tree::{Tree, TreeOptions};
-use warren_storage::{Disk as _, DiskError, RecoverError, Recovered, recover};
+use warren_storage::{Disk as _, DiskError, MemberRole, RecoverError, Recovered, recover};
 use warren_transport::io::links::{LinkError, LinkTimers, Links, LinksConfig, PeerAddr, TlsFiles};
 
 /// The only server of an ensemble of one.
 const SERVER_ID: u8 = 1;
 /// Threads that carry the links to the other servers.
-const LINK_THREADS: usize = 2;
+const LINK_THREADS: usize = 1;
 /// Which of its disks a server founds an ensemble with.
 const FIRST_DISK: u32 = 1;
 /// Share of the memory budget that the log's tail in memory may take.
@@ -77,6 +78,17 @@ pub enum StartError {
         server: u8,
         /// The store that the ensemble knows.
         recorded: u64,
+        /// The store's folder.
+        folder: String,
+    },
+    /// This server is to vote, and its store is an observer's.
+    #[error(
+        "server {server} is to vote, and the store in {folder} is that of an observer, which knows nothing of elections: \
+         stop it, empty the folder, and start it again; it gets all data from the others"
+    )]
+    Observed {
+        /// This server's id.
+        server: u8,
         /// The store's folder.
         folder: String,
     },
@@ -160,7 +172,8 @@ async fn serve(config: Config) -> Result<(), StartError> {
         None => None,
         Some(settings) => {
             let ensemble = join(settings, &config, &opened, &metrics).await?;
-            if opened.is_empty() {
+            // An observer has nothing to vote with, and so nothing to lose: it begins with what it is fed.
+            if opened.is_empty() && !settings.is_observer() {
                 let verdict = tokio::select! {
                     verdict = ensemble.may_take_part() => verdict,
                     _ = terminate.recv() => return Ok(()),
@@ -341,6 +354,10 @@ impl Opened {
             (Begins::Founds, None) => {
                 (FIRST_DISK, consensus::found(&[consensus::raft_id(server_id, FIRST_DISK)]))
             }
+            // Who observes has no part in raft's configuration.
+            (Begins::Founds, Some(settings)) if settings.is_observer() => {
+                (FIRST_DISK, consensus::joining(consensus::raft_id(server_id, FIRST_DISK)))
+            }
             (Begins::Founds, Some(settings)) => {
                 let voters = settings.servers.iter().filter(|s| s.role == config::Role::Voter);
                 let voters: Vec<u64> = voters.map(|s| consensus::raft_id(s.id, FIRST_DISK)).collect();
@@ -392,7 +409,8 @@ async fn join(
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Ensemble>, StartError> {
     let own = opened.tree.recorded_store(settings.server_id);
-    if let Some(recorded) = own.filter(|recorded| *recorded != opened.tree.store_id()) {
+    let other = |recorded: &u64| *recorded != opened.tree.store_id() && !settings.is_observer();
+    if let Some(recorded) = own.filter(other) {
         return Err(opened.wiped(settings, recorded));
     }
     let addr = settings.listen();
@@ -431,7 +449,7 @@ fn start(
     metrics: &Arc<Metrics>,
     ensemble: Option<Arc<Ensemble>>,
 ) -> Result<(Engine, Arc<Room>, Arc<Space>), StartError> {
-    let Opened { tree, log, found, disk, .. } = opened;
+    let Opened { tree, log, found, disk, folder, .. } = opened;
     let mut entropy = SystemEntropy;
     let settings = config.ensemble.as_ref();
     let server_id = settings.map_or(SERVER_ID, |settings| settings.server_id);
@@ -446,7 +464,27 @@ fn start(
         election_ticks: settings.election_ticks as u16,
         ..Timers::default()
     });
-    let consensus = Consensus::new(
+    // The table knows better than the file, once there is one.
+    let own = tree.members().get(server_id).map(|member| member.role);
+    let observes = |settings: &config::Ensemble| match own {
+        Some(role) => role == MemberRole::Observer,
+        None => settings.is_observer(),
+    };
+    let never_voted = consensus::voters(tree.conf_state()) == 0 && !tree.members().servers.is_empty();
+    if never_voted && own.is_some_and(|role| role != MemberRole::Observer) {
+        return Err(StartError::Observed { server: server_id, folder });
+    }
+    let part = match settings.filter(|settings| observes(settings)) {
+        None => Part::Voter,
+        Some(settings) => {
+            let votes = |role| role == config::Role::Voter;
+            Part::Observer(
+                settings.others().map(|s| Candidate { server: s.id, votes: votes(s.role) }).collect(),
+            )
+        }
+    };
+    let observer = matches!(part, Part::Observer(_));
+    let consensus = Seat::new(
         clock.now(),
         consensus::Start {
             id: consensus::raft_id(server_id, tree.disk()),
@@ -463,10 +501,12 @@ fn start(
             timers,
             entropy: Box::new(SystemEntropy),
         },
+        part,
     )?;
     let room = Arc::new(Room::new(entropy.next_u64(), metrics.clone()));
     let options = ServiceOptions {
         server_id,
+        observer,
         incarnation,
         tick_ms: u64::from(config.sessions.tick_ms),
         read_only: config.sessions.read_only,

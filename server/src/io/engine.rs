@@ -5,8 +5,9 @@ use super::ensemble::Ensemble;
 use super::inbox::Inbox;
 use super::reconfigure::Reconfigurations;
 use super::space::Space;
-use crate::consensus::{self, Consensus, Facts, Measure, Role, Submission};
+use crate::consensus::{self, Facts, Measure, Role, Submission};
 use crate::metrics::Metrics;
+use crate::observer::Seat;
 use crate::room::Room;
 use crate::service::{self, Service};
 use parking_lot::Mutex;
@@ -91,7 +92,7 @@ enum ToService {
 /// What the engine is made of.
 pub(super) struct Parts {
     pub(super) clock: Clock,
-    pub(super) consensus: Consensus,
+    pub(super) consensus: Seat,
     pub(super) service: Service,
     pub(super) log: Log,
     pub(super) room: Arc<Room>,
@@ -284,7 +285,7 @@ fn say_and_stop(what: &str, why: &dyn Display) -> ! {
 /// requests meanwhile.
 const OWN_APPEND_BYTES_MAX: usize = 16 << 10;
 
-fn run_consensus(clock: &Clock, mut consensus: Consensus, engine: &Engine, room: &Room) {
+fn run_consensus(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Room) {
     let mut events = Vec::new();
     let mut submissions: Vec<Submission> = Vec::new();
     // The last append that the log thread was given and has not reported.
@@ -371,7 +372,7 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 /// Between two looks at how consensus stands.
 pub(super) const SHOW_EVERY: Duration = Duration::from_millis(50);
 
-fn measure(consensus: &mut Consensus, metrics: &Metrics) {
+fn measure(consensus: &mut Seat, metrics: &Metrics) {
     for measure in consensus.take_measures() {
         match measure {
             Measure::Election(took) => metrics.election_time.record(took),
@@ -383,18 +384,21 @@ fn measure(consensus: &mut Consensus, metrics: &Metrics) {
     }
 }
 
-fn show(consensus: &Consensus, engine: &Engine, metrics: &Metrics) {
+fn show(consensus: &Seat, engine: &Engine, metrics: &Metrics) {
     let facts = consensus.facts();
     metrics.quorum_size.set(facts.voters.len() as i64);
     metrics.synced_followers.set(facts.followers.iter().filter(|f| f.active && f.synced).count() as i64);
     metrics.leader_id.set(facts.leader.map_or(0, i64::from));
     metrics.warren_is_leader.set(i64::from(facts.role == Role::Leading));
-    let behind = facts.followers.iter().filter(|f| f.active).map(|f| f.matched + 1).min();
+    metrics.synced_observers.set(facts.observers.iter().filter(|f| f.synced).count() as i64);
+    metrics.warren_observers_fed.set(facts.observers.len() as i64);
+    let behind = facts.followers.iter().filter(|f| f.active).map(|f| f.matched + 1);
+    let behind = behind.chain(consensus.wanted_from()).min();
     engine.wanted_from.store(behind.unwrap_or(u64::MAX), Ordering::Relaxed);
     *engine.facts.lock() = Some(facts);
 }
 
-fn handle(consensus: &mut Consensus, now: crate::moment::Moment, event: consensus::Event) {
+fn handle(consensus: &mut Seat, now: crate::moment::Moment, event: consensus::Event) {
     if let Err(e) = consensus.handle(now, event) {
         stop_for("consensus cannot go on", &e);
     }

@@ -72,8 +72,7 @@ impl Ensemble {
         metrics: Arc<Metrics>,
     ) -> Arc<Ensemble> {
         let store_id = tree.store_id();
-        let voters = config.servers.iter().filter(|server| server.role == config::Role::Voter).count();
-        let founding = Mutex::new(Founding::new(store_id, voters));
+        let founding = Mutex::new(Founding::new(store_id, config.voters()));
         let unlinked = |id| (id, LinkState::Down(NOT_YET.to_owned()));
         let states = Mutex::new(config.others().map(|s| unlinked(s.id)).collect());
         Arc::new(Ensemble {
@@ -366,7 +365,10 @@ impl LinkHandler for Handler {
                     let _ = links.send(from, PeerMessage::Answer(Answer::Empty));
                 }
             }
-            (PeerMessage::Answer(answer), None) => ensemble.founding.lock().hear(from, answer),
+            // Observers have no say in who takes part.
+            (PeerMessage::Answer(answer), None) if ensemble.config.votes(from) => {
+                ensemble.founding.lock().hear(from, answer);
+            }
             // Before consensus begins here, nobody counts on this server.
             (_, None) | (PeerMessage::Answer(_), Some(_)) => {}
             (PeerMessage::Ask(Ask { store_id, disk }), Some((engine, reader))) => {

@@ -131,6 +131,8 @@ metrics! {
         max_file_descriptor_count Count "File descriptors that the process may open; raise LimitNOFILE before it is reached."
         quorum_size Count "Servers that vote; 0 on a server that stands alone."
         synced_followers Count "On the leader: followers that take entries as they come. Below quorum_size - 1 one of them is down or catching up."
+        synced_observers Count "Observers that this server feeds and that have all that is committed here. Summed over all servers it is how many are up to date."
+        warren_observers_fed Count "Observers that this server feeds."
         leader_id Count "The server that leads, as this one knows it; 0 when it knows none."
         warren_is_leader Flag "1 on the leader; summed over an ensemble it is 1, but for the moment of an election."
         uptime Ms "Time since the server began to serve."

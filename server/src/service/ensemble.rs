@@ -6,7 +6,7 @@ use crate::moment::Moment;
 use crate::room::Standing;
 use crate::words::Mode;
 use warren_storage::tree::{Change, Tree};
-use warren_storage::{Asker, Code, Decided};
+use warren_storage::{Asker, Code, Decided, Member, MemberRole};
 use warren_transport::peer::ServerId;
 
 impl Service {
@@ -38,6 +38,7 @@ impl Service {
             (true, _) => Mode::Standalone,
             _ if self.read_only.is_on() => Mode::ReadOnly,
             (false, true) => Mode::Leader,
+            (false, false) if self.options.observer => Mode::Observer,
             (false, false) => Mode::Follower,
         };
         let Service { term, leader, .. } = *self;
@@ -46,7 +47,8 @@ impl Service {
 
     /// Who votes is known, or is others.
     pub(super) fn on_voters(&mut self, now: Moment) {
-        self.alone = consensus::is_alone(self.tree.conf_state(), self.options.server_id);
+        let conf_state = self.tree.conf_state();
+        self.alone = !self.options.observer && consensus::is_alone(conf_state, self.options.server_id);
         if self.alone {
             self.room.set_contact_ms(u64::MAX);
         } else if self.room.contact_ms() == u64::MAX {
@@ -82,7 +84,9 @@ impl Service {
     fn belongs(&self) -> bool {
         let members = self.tree.members();
         let own = members.get(self.options.server_id);
-        members.servers.is_empty() || own.is_some_and(|own| own.disk <= self.tree.disk())
+        // An observer has nothing that another disk of it could contradict.
+        let is_it = |own: &Member| own.role == MemberRole::Observer || own.disk <= self.tree.disk();
+        members.servers.is_empty() || own.is_some_and(is_it)
     }
 
     fn tell_members(&mut self) {

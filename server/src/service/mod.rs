@@ -162,6 +162,8 @@ pub enum Action {
 pub struct ServiceOptions {
     /// This server.
     pub server_id: u8,
+    /// It does not vote: somebody else always leads.
+    pub observer: bool,
     /// This run of it; random.
     pub incarnation: u64,
     /// Width of expiry buckets, ms.

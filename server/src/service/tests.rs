@@ -94,6 +94,7 @@ impl Ensemble {
             let room = Arc::new(Room::new(1, Arc::new(Metrics::default())));
             let options = ServiceOptions {
                 server_id: id,
+                observer: false,
                 incarnation: 100 + u64::from(id),
                 tick_ms: TICK_MS,
                 read_only: true,

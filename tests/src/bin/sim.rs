@@ -21,6 +21,9 @@ struct Arguments {
     /// So many servers, instead of as many as the seed says
     #[arg(long)]
     servers: Option<usize>,
+    /// So many observers, instead of as many as the seed says
+    #[arg(long)]
+    observers: Option<usize>,
     /// Print every event
     #[arg(long)]
     trace: bool,
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         match sim::run(Run {
             seed,
             servers: arguments.servers,
+            observers: arguments.observers,
             planted: arguments.planted,
             trace: arguments.trace,
         }) {

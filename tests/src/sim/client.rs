@@ -87,7 +87,7 @@ impl Client {
         Client {
             id,
             name: format!("c{id}"),
-            home: id % ctx.setup.servers,
+            home: id % ctx.setup.hosts(),
             connection: None,
             phase: Phase::Greeting,
             ticket: Ticket::default(),

@@ -144,11 +144,11 @@ pub(super) struct Context {
 impl Context {
     /// The beginning of a run.
     pub(super) fn new(dice: Dice, setup: Setup, planted: Option<Planted>, trace: Trace) -> Context {
-        let mut checks = Checks::new(setup.servers);
+        let mut checks = Checks::new(setup.servers, setup.hosts());
         checks.ephemerals.stall_us_max = setup.stall_us_max;
         Context {
             now_us: 0,
-            wall_jump_ms: vec![0; setup.servers],
+            wall_jump_ms: vec![0; setup.hosts()],
             dice,
             setup,
             planted,

@@ -173,7 +173,7 @@ fn break_link(ctx: &mut Context, one: usize, other: usize) {
 
 /// A server is gone, and all its links with it.
 pub(super) fn part(ctx: &mut Context, host: usize) {
-    for other in (0..ctx.setup.servers).filter(|other| *other != host) {
+    for other in (0..ctx.setup.hosts()).filter(|other| *other != host) {
         let later = ctx.dice.below(LINK_DOWN_US_MAX);
         put(ctx, host, other, later, Parcel::Down);
     }
@@ -278,6 +278,20 @@ fn words_of(message: &PeerMessage) -> String {
         PeerMessage::ForwardAck(a) => format!("ForwardAck term {} up to {}", a.term, a.upto),
         PeerMessage::Touches(t) => format!("Touches {} of {} sessions", t.number, t.sessions.len()),
         PeerMessage::TouchesAck(a) => format!("TouchesAck {}", a.number),
+        PeerMessage::Observe(o) => {
+            let lost = if o.lost { ", lost what followed" } else { "" };
+            format!("Observe {} at {}, applied {}{lost}", o.feed, o.index, o.applied)
+        }
+        PeerMessage::Feed(f) => format!(
+            "Feed {} behind {} of {} entries, commit {}, term {}, leader {:?}, fed by {:?}",
+            f.feed,
+            f.index,
+            f.entries.len(),
+            f.commit,
+            f.term,
+            f.leader,
+            f.path
+        ),
         other => format!("{other:?}"),
     }
 }

@@ -33,11 +33,15 @@ pub enum Planted {
     SyncWithoutQuorum,
     /// A server that lost its disk comes back and votes as if nothing had happened.
     WipedVoterVotes,
+    /// An observer does not apply one of the entries that it was fed.
+    ObserverSkipsEntry,
+    /// A feeder sends what it has in its log, committed or not.
+    FeedUncommitted,
 }
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 15] = [
+    pub const ALL: [Planted; 17] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -53,6 +57,8 @@ impl Planted {
         Planted::SkipEntryOnInstall,
         Planted::SyncWithoutQuorum,
         Planted::WipedVoterVotes,
+        Planted::ObserverSkipsEntry,
+        Planted::FeedUncommitted,
     ];
 
     /// Does it take several servers?
@@ -65,6 +71,11 @@ impl Planted {
                 | Planted::SkipEntryOnInstall
                 | Planted::SyncWithoutQuorum
                 | Planted::WipedVoterVotes
-        )
+        ) || self.is_of_observers()
+    }
+
+    /// Does it take observers?
+    pub fn is_of_observers(self) -> bool {
+        matches!(self, Planted::ObserverSkipsEntry | Planted::FeedUncommitted)
     }
 }

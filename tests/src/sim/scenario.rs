@@ -16,6 +16,7 @@
 //!
 //! > servers 3 [read-only]                          in front of everything else; then the steps above name a server;
 //!                                                  `read-only`: without a leader they serve reads
+//! > servers 3 observers 2                          the observers are servers 4 and 5, and 5 is fed by 4
 //! > alice connects to 2 [MS]; > kill 2; > start 2; > checkpoint 2; > hold log 2
 //! > kill leader; > start all; > alice connects to leader      …or the leader, a follower, or all of them
 //! > wipe follower                                it goes, and its disk is lost
@@ -50,12 +51,16 @@ use warren_transport::{
 /// Play a scenario; its text with what happened. `Err` for a step that means nothing.
 pub fn play(text: &str) -> Result<String, String> {
     let stated = text.lines().find_map(|line| line.strip_prefix("> servers ")).unwrap_or("1");
-    let (number, read_only) = match stated.trim().split_once(' ') {
-        Some((number, "read-only")) => (number, true),
-        _ => (stated.trim(), false),
+    let words: Vec<&str> = stated.split_whitespace().collect();
+    let (servers, observers, read_only) = match words.as_slice() {
+        [servers] => (*servers, "0", false),
+        [servers, "read-only"] => (*servers, "0", true),
+        [servers, "observers", observers] => (*servers, *observers, false),
+        _ => return Err("servers takes a number, and maybe `read-only` or `observers` and a number".into()),
     };
-    let servers = number.parse().map_err(|_| "servers takes a number")?;
-    let mut stage = Stage::new(Setup { read_only, ..Setup::still(servers) });
+    let number = |text: &str| text.parse::<usize>().map_err(|_| format!("{text} is no number"));
+    let still = Setup::still(number(servers)?, number(observers)?);
+    let mut stage = Stage::new(Setup { read_only, ..still });
     let mut told = String::new();
     for line in text.lines() {
         if line.starts_with('#') || line.trim().is_empty() {
@@ -126,17 +131,17 @@ fn thread_of(step: Step) -> &'static str {
 
 impl Stage {
     fn new(setup: Setup) -> Stage {
-        let servers = setup.servers;
+        let hosts = setup.hosts();
         let ctx = Context::new(Dice::new(0), setup, None, Trace::new(false));
         let mut stage = Stage {
             ctx,
-            hosts: (0..servers).map(Host::new).collect(),
+            hosts: (0..hosts).map(Host::new).collect(),
             actors: BTreeMap::new(),
             held: Vec::new(),
             waiting: Vec::new(),
             told: Vec::new(),
         };
-        for host in 0..servers {
+        for host in 0..hosts {
             stage.start(host);
         }
         stage.settle(0);
@@ -167,7 +172,7 @@ impl Stage {
             [] if self.hosts.len() == 1 => vec![0],
             ["all"] => (0..self.hosts.len()).collect(),
             ["leader"] => vec![leader()?],
-            ["follower"] => vec![(leader()? + 1) % self.hosts.len()],
+            ["follower"] => vec![(leader()? + 1) % self.ctx.setup.servers],
             [number] => match number.parse::<usize>() {
                 Ok(number) if (1..=self.hosts.len()).contains(&number) => vec![number - 1],
                 _ => return Err(format!("{number} is no server")),
@@ -181,9 +186,10 @@ impl Stage {
         for _ in 0..ELECTION_STEPS_MAX {
             self.settle(ELECTION_STEP_US);
             let leader = self.leader().map(net::id_of);
-            let up = self.hosts.iter().filter_map(|host| host.server.as_ref());
+            let voters = self.ctx.setup.servers;
+            let up = self.hosts[..voters].iter().filter_map(|host| host.server.as_ref());
             let follow = up.filter(|s| s.is_serving() && s.facts().leader == leader).count();
-            if leader.is_some() && follow > self.hosts.len() / 2 {
+            if leader.is_some() && follow > voters / 2 {
                 return Ok(());
             }
         }

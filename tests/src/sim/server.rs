@@ -13,6 +13,7 @@ mod streams;
 
 pub(super) use connections::deliver;
 
+use super::Setup;
 use super::context::{Begins, Context, Event, Halt, Step};
 use super::host::name_of;
 use super::net::id_of;
@@ -24,13 +25,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use streams::{Receiving, Sending};
 use warren_server::connection::{Connection, Limits};
-use warren_server::consensus::{self, Consensus, Submission, Timers};
+use warren_server::consensus::{self, Submission, Timers};
 use warren_server::entropy::Entropy as _;
 use warren_server::founding::Founding;
 use warren_server::identity::Authentication;
 use warren_server::mailbox::Mailbox;
 use warren_server::metrics::Metrics;
 use warren_server::moment::Moment;
+use warren_server::observer::{Candidate, Part, Seat};
 use warren_server::room::Room;
 use warren_server::service::{self, Service, ServiceOptions};
 use warren_storage::log::{HardState, Log, LogOptions, LogRecord};
@@ -57,6 +59,15 @@ const SPACE_LOOK_US: u64 = 100_000;
 /// The address of a client.
 pub(super) fn address_of(client: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, client as u8))
+}
+
+/// By whom an observer may be fed.
+fn feeders(ctx: &Context, host: usize) -> Vec<Candidate> {
+    let Setup { servers, chained, .. } = ctx.setup;
+    let last = host + 1 == ctx.setup.hosts();
+    let others = (0..ctx.setup.hosts()).filter(|other| *other != host);
+    let may = others.filter(|other| !(chained && last) || *other >= servers);
+    may.map(|other| Candidate { server: id_of(other), votes: other < servers }).collect()
 }
 
 /// What the log's thread does.
@@ -105,7 +116,7 @@ pub(super) struct Server {
     pub(super) disk: SimDisk,
     room: Arc<Room>,
     limits: Arc<Limits>,
-    consensus: Consensus,
+    consensus: Seat,
     consensus_in: Vec<consensus::Event>,
     consensus_timer: u64,
     committed: u64,
@@ -183,14 +194,17 @@ impl Server {
         ctx.checks.on_recovered(tree.position().index, recovered.first_index)?;
         let checkpoint = tree.position();
         let empty = checkpoint.index == 0 && recovered.last_index == 0 && recovered.hard_state.term == 0;
+        let observes = host >= ctx.setup.servers;
         let asks = empty
             && tree.disk() == 0
             && begins.is_none()
+            && !observes
             && ctx.setup.servers > 1
             && ctx.planted != Some(Planted::WipedVoterVotes);
         if tree.disk() == 0 && !asks {
             let begins = begins.unwrap_or(Begins::Founds);
             let (number, conf_state) = match begins {
+                Begins::Founds if observes => (1, consensus::joining(consensus::raft_id(server_id, 1))),
                 Begins::Founds => (1, consensus::found(&ctx.setup.founders())),
                 Begins::Joins(number) => (number, consensus::joining(consensus::raft_id(server_id, number))),
             };
@@ -227,9 +241,11 @@ impl Server {
             timers: Timers::default(),
             entropy,
         };
-        let consensus = Consensus::new(now, start).map_err(|e| Halt::exit("consensus cannot begin", e))?;
+        let part = if observes { Part::Observer(feeders(ctx, host)) } else { Part::Voter };
+        let consensus = Seat::new(now, start, part).map_err(|e| Halt::exit("consensus cannot begin", e))?;
         let options = ServiceOptions {
             server_id,
+            observer: observes,
             incarnation,
             tick_ms: TICK_MS,
             read_only: ctx.setup.read_only,
@@ -291,7 +307,8 @@ impl Server {
             woken: Arc::default(),
             repeats: VecDeque::new(),
             forget: u64::from(
-                ctx.planted == Some(Planted::SkipEntryOnRestart) && checkpoint.index < recovered.last_index,
+                ctx.planted == Some(Planted::SkipEntryOnRestart) && checkpoint.index < recovered.last_index
+                    || ctx.planted == Some(Planted::ObserverSkipsEntry) && observes,
             ),
             scheduled: Vec::new(),
         };

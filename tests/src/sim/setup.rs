@@ -11,6 +11,10 @@ use warren_storage::{Member, MemberRole, Members};
 pub struct Setup {
     /// Voters.
     pub servers: usize,
+    /// Observers; their hosts come after the voters'.
+    pub observers: usize,
+    /// The last observer is fed by another observer or not at all.
+    pub chained: bool,
     /// How wrong each server's clock goes, millionths.
     pub drift_ppm: Vec<i64>,
     /// The network between servers.
@@ -83,10 +87,12 @@ pub struct Network {
 
 /// The dice of what a single server does not have, so that its seeds are not disturbed.
 const ENSEMBLE: u64 = 0x656e_7365_6d62_6c65;
+/// The dice of what no ensemble without observers has; likewise.
+const OBSERVERS: u64 = 0x6f62_7365_7276_6572;
 
 impl Setup {
-    /// The circumstances of a seed, with so many servers, or as many as the seed says.
-    pub fn draw(seed: u64, dice: &mut Dice, servers: Option<usize>) -> Setup {
+    /// The circumstances of a seed, with so many voters and observers, or as many as the seed says.
+    pub fn draw(seed: u64, dice: &mut Dice, servers: Option<usize>, observers: Option<usize>) -> Setup {
         let some = |dice: &mut Dice, max: u64| if dice.chance(500) { dice.below(max + 1) } else { 0 };
         let mut faults = [0; 8];
         for weight in &mut faults {
@@ -99,6 +105,10 @@ impl Setup {
         let mut ensemble = Dice::new(seed ^ ENSEMBLE);
         let drawn = *ensemble.pick(&[1, 1, 3, 3, 3, 5]);
         let servers = servers.unwrap_or(drawn);
+        let mut beside = Dice::new(seed ^ OBSERVERS);
+        let drawn = if servers > 1 { *beside.pick(&[0, 0, 0, 1, 2]) } else { 0 };
+        let observers = observers.unwrap_or(drawn);
+        let chained = observers > 1 && beside.chance(500);
         let drifts = servers > 1 && ensemble.chance(500);
         let drift = |dice: &mut Dice| if drifts { dice.below(20_001) as i64 - 10_000 } else { 0 };
         let mut partitions = [2, 0, 0, 0, 0, 0, 0, 0];
@@ -107,7 +117,12 @@ impl Setup {
         }
         Setup {
             servers,
-            drift_ppm: (0..servers).map(|_| drift(&mut ensemble)).collect(),
+            observers,
+            chained,
+            drift_ppm: (0..servers)
+                .map(|_| drift(&mut ensemble))
+                .chain((0..observers).map(|_| drift(&mut beside)))
+                .collect(),
             network: Network {
                 lost_per_mille: some(&mut ensemble, 100),
                 doubled_per_mille: some(&mut ensemble, 100),
@@ -149,21 +164,29 @@ impl Setup {
         (0..self.servers).map(|host| raft_id(id_of(host), 1)).collect()
     }
 
-    /// The same, as they are written down.
+    /// All servers, as they are written down.
     pub(super) fn members(&self) -> Members {
         let member = |host| {
             let id = id_of(host);
             let (peer_addr, client_addr) = (format!("s{id}:2182"), format!("s{id}:2181"));
-            Member { id, disk: 1, role: MemberRole::Voter, peer_addr, client_addr }
+            let role = if host < self.servers { MemberRole::Voter } else { MemberRole::Observer };
+            Member { id, disk: 1, role, peer_addr, client_addr }
         };
-        Members { version: 0, servers: (0..self.servers).map(member).collect() }
+        Members { version: 0, servers: (0..self.hosts()).map(member).collect() }
     }
 
-    /// Nothing by chance: for scenarios.
-    pub fn still(servers: usize) -> Setup {
+    /// Voters and observers.
+    pub fn hosts(&self) -> usize {
+        self.servers + self.observers
+    }
+
+    /// Nothing by chance: for scenarios. With several observers, the last is fed by another one.
+    pub fn still(servers: usize, observers: usize) -> Setup {
         Setup {
             servers,
-            drift_ppm: vec![0; servers],
+            observers,
+            chained: observers > 1,
+            drift_ppm: vec![0; servers + observers],
             network: Network::default(),
             blackouts_per_mille: 0,
             transfers_per_mille: 0,

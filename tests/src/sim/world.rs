@@ -77,6 +77,8 @@ pub struct Run {
     pub seed: u64,
     /// So many servers, instead of as many as the seed says.
     pub servers: Option<usize>,
+    /// So many observers, likewise.
+    pub observers: Option<usize>,
     /// A fault that must be found.
     pub planted: Option<Planted>,
     /// Print every event.
@@ -103,11 +105,15 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { run: Run { seed, servers, planted, .. }, violation, at_us } = self;
+        let Failure { run: Run { seed, servers, observers, planted, .. }, violation, at_us } = self;
         write!(f, "seed {seed} at {}.{:06}: {violation}", at_us / 1_000_000, at_us % 1_000_000)?;
         let servers = servers.map_or(String::new(), |servers| format!(" --servers {servers}"));
+        let observers = observers.map_or(String::new(), |observers| format!(" --observers {observers}"));
         let planted = planted.map_or(String::new(), |planted| format!(" --planted {planted:?}"));
-        write!(f, "\nreplay: cargo run -p warren-tests --bin sim -- --seed {seed}{servers}{planted} --trace")
+        write!(
+            f,
+            "\nreplay: cargo run -p warren-tests --bin sim -- --seed {seed}{servers}{observers}{planted} --trace"
+        )
     }
 }
 
@@ -115,7 +121,8 @@ impl fmt::Display for Failure {
 pub fn run(run: Run) -> Result<Summary, Failure> {
     let mut dice = Dice::new(run.seed);
     let servers = run.servers.or(run.planted.filter(|p| p.is_of_ensemble()).map(|_| 3));
-    let setup = Setup::draw(run.seed, &mut dice, servers);
+    let observers = run.observers.or(run.planted.map(|p| if p.is_of_observers() { 2 } else { 0 }));
+    let setup = Setup::draw(run.seed, &mut dice, servers, observers);
     let mut world = World::new(Context::new(dice, setup, run.planted, Trace::new(run.trace)));
     let violation = match catch_unwind(AssertUnwindSafe(|| world.run())) {
         Ok(Ok(())) => return Ok(world.summary()),
@@ -144,7 +151,7 @@ struct World {
 impl World {
     fn new(mut ctx: Context) -> World {
         let clients = (0..ctx.setup.clients as usize).map(|id| Client::new(&mut ctx, id)).collect();
-        let hosts = (0..ctx.setup.servers).map(Host::new).collect();
+        let hosts = (0..ctx.setup.hosts()).map(Host::new).collect();
         let budget = ctx.setup.requests;
         World { ctx, hosts, clients, budget, frozen: false }
     }

@@ -4,7 +4,7 @@
 //! limit, and what a frame can unfold to in memory is bounded by counts beside it. What comes from a peer is refused with
 //! a reason; the link then closes.
 
-use super::{Answer, Forwarded, Lane, PeerEntry, PeerMessage, RaftMessage, Touches};
+use super::{Answer, Forwarded, Lane, PeerEntry, PeerMessage, RaftMessage, ServerId, Touches};
 use bytes::{Buf, BytesMut};
 use postcard::ser_flavors::Flavor;
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
@@ -23,6 +23,8 @@ pub const ENTRIES_MAX: usize = 1 << 16;
 pub const REQUESTS_MAX: usize = 1 << 16;
 /// Sessions in one [`Touches`], at most.
 pub const TOUCHES_MAX: usize = 1 << 19;
+/// Servers between an observer's feeder and a voter, at most.
+pub const PATH_MAX: usize = 16;
 /// Fields of fixed size in any message, encoded, bytes at most: 10 for each number, and there are fewer than 16.
 const HEAD_BYTES_MAX: usize = 160;
 /// The same for an entry or a request.
@@ -105,8 +107,17 @@ pub fn size_bound(message: &PeerMessage) -> Result<usize, CodecError> {
                 counted(sessions.len(), TOUCHES_MAX)?;
                 sessions.len() * NUMBER_BYTES_MAX
             }
+            PeerMessage::Feed(feed) => {
+                counted(feed.path.len(), PATH_MAX)?;
+                counted(feed.entries.len(), ENTRIES_MAX)?;
+                feed.path.len() + entries_bytes(&feed.entries)
+            }
             PeerMessage::Answer(Answer::Recorded(known)) => ITEM_BYTES_MAX + known.voters.len(),
             PeerMessage::ForwardAck(_)
+            | PeerMessage::Observe(_)
+            | PeerMessage::FeedEnd(_)
+            | PeerMessage::AskRead(_)
+            | PeerMessage::AnswerRead(_)
             | PeerMessage::TouchesAck(_)
             | PeerMessage::Ask(_)
             | PeerMessage::Answer(Answer::Empty | Answer::Undecided) => 0,
@@ -116,9 +127,12 @@ pub fn size_bound(message: &PeerMessage) -> Result<usize, CodecError> {
 }
 
 fn raft_bytes(raft: &RaftMessage) -> usize {
-    let entries: usize = raft.entries.iter().map(|entry| ITEM_BYTES_MAX + entry.data.len()).sum();
     let snapshot = raft.snapshot.as_ref().map_or(0, |head| ITEM_BYTES_MAX + head.conf_state.len());
-    raft.context.len() + entries + snapshot
+    raft.context.len() + entries_bytes(&raft.entries) + snapshot
+}
+
+fn entries_bytes(entries: &[PeerEntry]) -> usize {
+    entries.iter().map(|entry| ITEM_BYTES_MAX + entry.data.len()).sum()
 }
 
 /// Append the message's frame to `out`. [`size_bound`] has let it pass.
@@ -186,6 +200,11 @@ pub(super) fn entries<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<PeerEntr
     from.deserialize_seq(Counted::<_, ENTRIES_MAX>(PhantomData))
 }
 
+/// For serde: [`super::Feed::path`].
+pub(super) fn path<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<ServerId>, D::Error> {
+    from.deserialize_seq(Counted::<_, PATH_MAX>(PhantomData))
+}
+
 /// For serde: [`super::Forward::requests`].
 pub(super) fn requests<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Forwarded>, D::Error> {
     from.deserialize_seq(Counted::<_, REQUESTS_MAX>(PhantomData))
@@ -226,7 +245,10 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Counted<T, MAX
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Forward, ForwardAck, Known, RaftKind, SnapshotHead, TouchesAck};
+    use super::super::{
+        AnswerRead, AskRead, Feed, FeedEnd, Forward, ForwardAck, Known, Observe, RaftKind, SnapshotHead,
+        TouchesAck, WhyNoFeed,
+    };
     use super::*;
     use bytes::Bytes;
     use proptest::collection::vec;
@@ -255,15 +277,61 @@ mod tests {
         ])
     }
 
-    fn raft() -> impl Strategy<Value = RaftMessage> {
+    fn entries() -> impl Strategy<Value = Vec<PeerEntry>> {
         let entry = (any::<u64>(), any::<u64>(), any::<bool>(), data())
             .prop_map(|(index, term, conf_change, data)| PeerEntry { index, term, conf_change, data });
+        vec(entry, 0..5)
+    }
+
+    fn feed() -> impl Strategy<Value = PeerMessage> {
+        let rest = (any::<bool>(), any::<Option<u8>>(), vec(any::<u8>(), 0..PATH_MAX), entries());
+        let why = proptest::sample::select(vec![
+            WhyNoFeed::Left,
+            WhyNoFeed::Full,
+            WhyNoFeed::Hungry,
+            WhyNoFeed::Path,
+            WhyNoFeed::Differs,
+        ]);
+        prop_oneof![
+            (any::<[u64; 6]>(), rest).prop_map(|(n, (lost, leader, path, entries))| match lost {
+                true => PeerMessage::Observe(Observe {
+                    incarnation: n[0],
+                    feed: n[1],
+                    index: n[2],
+                    term: n[3],
+                    applied: n[4],
+                    lost: n[5] % 2 == 0,
+                }),
+                false => PeerMessage::Feed(Feed {
+                    incarnation: n[0],
+                    feed: n[1],
+                    index: n[2],
+                    log_term: n[3],
+                    commit: n[4],
+                    term: n[5],
+                    leader,
+                    path,
+                    entries,
+                }),
+            }),
+            (any::<[u64; 2]>(), why).prop_map(|([incarnation, feed], why)| {
+                PeerMessage::FeedEnd(FeedEnd { incarnation, feed, why })
+            }),
+            any::<[u64; 2]>()
+                .prop_map(|[incarnation, number]| { PeerMessage::AskRead(AskRead { incarnation, number }) }),
+            any::<[u64; 3]>().prop_map(|[incarnation, number, index]| {
+                PeerMessage::AnswerRead(AnswerRead { incarnation, number, index })
+            }),
+        ]
+    }
+
+    fn raft() -> impl Strategy<Value = RaftMessage> {
         let head = (any::<u64>(), any::<u64>(), data()).prop_map(|(index, term, conf_state)| SnapshotHead {
             index,
             term,
             conf_state,
         });
-        let rest = (any::<bool>(), any::<i64>(), data(), vec(entry, 0..5), proptest::option::of(head));
+        let rest = (any::<bool>(), any::<i64>(), data(), entries(), proptest::option::of(head));
         (kind(), any::<[u64; 9]>(), rest).prop_map(
             |(kind, n, (reject, priority, context, entries, snapshot))| RaftMessage {
                 kind,
@@ -313,6 +381,7 @@ mod tests {
                     PeerMessage::Answer(Answer::Recorded(Known { store, disk, version, voters }))
                 }
             ),
+            feed(),
         ]
     }
 

@@ -2,7 +2,8 @@
 //!
 //! These are our own messages in our own bounded encoding; [`codec`] puts them into frames, and [`PeerName`] is how a
 //! certificate names its server. Two machines speak them:
-//! consensus ([`RaftMessage`], [`Forward`], [`ForwardAck`]) and service ([`Touches`], [`TouchesAck`]).
+//! consensus ([`RaftMessage`], [`Forward`], [`ForwardAck`]) and service ([`Touches`], [`TouchesAck`]). Observers and who
+//! feeds them have [`Observe`], [`Feed`], [`FeedEnd`], and for reads [`AskRead`] and [`AnswerRead`].
 //! A message may be lost, when a link breaks or a queue is full, and may arrive twice; who sends one that matters
 //! sends it again until it is acknowledged.
 
@@ -36,6 +37,16 @@ pub enum PeerMessage {
     Ask(Ask),
     /// What the asked one knows of it.
     Answer(Answer),
+    /// An observer wants what is committed, and says how far it is.
+    Observe(Observe),
+    /// What is committed, for an observer.
+    Feed(Feed),
+    /// One end of a feed ends it.
+    FeedEnd(FeedEnd),
+    /// How far must an observer be to answer a `sync`?
+    AskRead(AskRead),
+    /// So far.
+    AnswerRead(AnswerRead),
 }
 
 /// Kinds of [`RaftMessage`], named as in the `raft` crate.
@@ -214,12 +225,102 @@ pub struct Known {
     pub voters: Bytes,
 }
 
+/// An observer asks a server to feed it, goes on to want it, and acknowledges. Said again and again: a feeder that does
+/// not hear it for a while forgets the observer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Observe {
+    /// The observer's run.
+    pub incarnation: u64,
+    /// Counts the feeds that this run asked for; a feed has the number of its first [`Observe`].
+    pub feed: u64,
+    /// The last entry that it has, durable or soon.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// The last entry that it applied: what lies between the two fills the feed's window.
+    pub applied: u64,
+    /// Something is missing behind `index`: it was sent and did not come.
+    pub lost: bool,
+}
+
+/// Committed entries for an observer, or a sign of life.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Feed {
+    /// From [`Observe::incarnation`].
+    pub incarnation: u64,
+    /// From [`Observe::feed`].
+    pub feed: u64,
+    /// The entry before the first.
+    pub index: u64,
+    /// Its term.
+    pub log_term: u64,
+    /// The last entry that the feeder knows to be committed.
+    pub commit: u64,
+    /// raft's term, as the feeder knows it.
+    pub term: u64,
+    /// Who leads in it.
+    pub leader: Option<ServerId>,
+    /// Who feeds the feeder, who feeds that one, and so on to a voter; empty when the feeder votes.
+    #[serde(deserialize_with = "codec::path")]
+    pub path: Vec<ServerId>,
+    /// In order, all of them committed.
+    #[serde(deserialize_with = "codec::entries")]
+    pub entries: Vec<PeerEntry>,
+}
+
+/// One end of a feed ends it: the observer does not want it any more, or the feeder does not feed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FeedEnd {
+    /// From [`Observe::incarnation`].
+    pub incarnation: u64,
+    /// From [`Observe::feed`].
+    pub feed: u64,
+    /// Why.
+    pub why: WhyNoFeed,
+}
+
+/// Why a feed ends or does not begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WhyNoFeed {
+    /// The observer has found another feeder.
+    Left,
+    /// The asked one feeds as many as it may.
+    Full,
+    /// The asked one is an observer itself, and nobody feeds it.
+    Hungry,
+    /// The asked one is fed by the one that asks, or over too many others.
+    Path,
+    /// What the observer has is not what was committed here.
+    Differs,
+}
+
+/// Everything that is committed when this is heard must be applied before a `sync` is answered: up to where is that? A
+/// server that does not lead says nothing, and is asked again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AskRead {
+    /// The observer's run.
+    pub incarnation: u64,
+    /// Counts what this run asked; comes back.
+    pub number: u64,
+}
+
+/// The answer to [`AskRead`], after a quorum has confirmed that the answerer leads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AnswerRead {
+    /// From [`AskRead::incarnation`].
+    pub incarnation: u64,
+    /// From [`AskRead::number`].
+    pub number: u64,
+    /// Up to here.
+    pub index: u64,
+}
+
 /// The purposes of a link's streams, the most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Lane {
     /// Elections and heartbeats: small, and late is as bad as lost.
     Consensus,
-    /// Entries of the log and their answers.
+    /// Entries of the log and their answers, those for observers among them.
     Append,
     /// Requests for the leader, touches, and their answers.
     Request,
@@ -233,6 +334,7 @@ impl PeerMessage {
                 RaftKind::Append | RaftKind::AppendResponse | RaftKind::Snapshot => Lane::Append,
                 _ => Lane::Consensus,
             },
+            PeerMessage::Observe(_) | PeerMessage::Feed(_) | PeerMessage::FeedEnd(_) => Lane::Append,
             _ => Lane::Request,
         }
     }

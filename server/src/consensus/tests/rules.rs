@@ -6,6 +6,7 @@ use super::super::{Action, Consensus, Event, Start, Submission, Timers, found, r
 use super::cluster::{Cluster, Dice};
 use crate::moment::Moment;
 use bytes::Bytes;
+use raft::SnapshotStatus;
 use raft::eraftpb::MessageType;
 use std::sync::Arc;
 use std::time::Duration;
@@ -376,7 +377,7 @@ fn rule_11_the_next_index_stays_above_what_a_follower_has_after_a_snapshot() {
     }
     let id = raft_id(3, 1);
     one.consensus.node.raft.mut_prs().get_mut(id).unwrap().become_snapshot(matched + 4);
-    one.tell(Event::SnapshotSent { to: 3, ok: true });
+    one.consensus.report_snapshot(3, SnapshotStatus::Finish);
     let stale = RaftMessage {
         index: matched + 4,
         reject: true,
@@ -586,6 +587,69 @@ fn a_leader_sends_the_head_of_its_newest_checkpoint_to_who_is_behind_its_log() {
     // It fails: after a heartbeat it is tried again.
     one.tell(Event::SnapshotSent { to: 3, ok: false });
     one.hear(3, message(RaftKind::HeartbeatResponse, 3, facts.term));
+    assert_eq!(one.snapshots.len(), 1);
+}
+
+/// A leader whose log begins behind what server 3 has, and which has sent it the head of a snapshot.
+fn sends_a_snapshot_to_three() -> (One, u64, Position) {
+    let mut one = One::new();
+    one.lead();
+    let facts = one.consensus.facts();
+    one.tell(Event::Applied(facts.committed));
+    let position = Position { index: facts.committed, term: facts.term };
+    let conf_state = found(&[raft_id(1, 1), raft_id(2, 1), raft_id(3, 1)]);
+    one.log.reset(position.index, position.term, None).unwrap();
+    one.tell(Event::Checkpointed { position, conf_state, first_index: position.index + 1 });
+    let progress = one.consensus.node.raft.mut_prs().get_mut(raft_id(3, 1)).unwrap();
+    (progress.matched, progress.next_idx) = (0, 1);
+    progress.become_probe();
+    one.hear(3, message(RaftKind::HeartbeatResponse, 3, facts.term));
+    assert_eq!(one.snapshots.drain(..).count(), 1);
+    (one, facts.term, position)
+}
+
+/// It was sent a second one at once, and a third: each time its clients had to connect anew.
+#[test]
+fn who_puts_a_snapshot_in_place_is_not_sent_another() {
+    let (mut one, term, position) = sends_a_snapshot_to_three();
+    one.tell(Event::SnapshotSent { to: 3, ok: true });
+    for _ in 0..10 {
+        one.tick(1);
+        for other in [2, 3] {
+            one.hear(other, message(RaftKind::HeartbeatResponse, other, term));
+        }
+        let behind =
+            RaftMessage { index: position.index, reject: true, ..message(RaftKind::AppendResponse, 3, term) };
+        one.hear(3, behind);
+        assert!(one.snapshots.is_empty());
+    }
+    one.hear(3, RaftMessage { index: position.index, ..message(RaftKind::AppendResponse, 3, term) });
+    let progress = one.consensus.node.raft.prs().get(raft_id(3, 1)).unwrap();
+    assert_eq!((progress.matched, progress.next_idx), (position.index, position.index + 1));
+}
+
+#[test]
+fn who_never_says_that_its_snapshot_is_in_place_is_sent_another() {
+    let (mut one, term, position) = sends_a_snapshot_to_three();
+    one.tell(Event::SnapshotSent { to: 3, ok: true });
+    let mut ticks = 0;
+    while one.snapshots.is_empty() {
+        one.tick(1);
+        for other in [2, 3] {
+            one.hear(other, message(RaftKind::HeartbeatResponse, other, term));
+        }
+        let behind =
+            RaftMessage { index: position.index, reject: true, ..message(RaftKind::AppendResponse, 3, term) };
+        one.hear(3, behind);
+        ticks += 1;
+        assert!(ticks < 1_000, "it is forgotten");
+    }
+    assert!(ticks > 100, "it had {ticks} ticks");
+    // One whose link breaks is not waited for.
+    let (mut one, term, _) = sends_a_snapshot_to_three();
+    one.tell(Event::SnapshotSent { to: 3, ok: true });
+    one.tell(Event::Unreachable { server: 3 });
+    one.hear(3, message(RaftKind::HeartbeatResponse, 3, term));
     assert_eq!(one.snapshots.len(), 1);
 }
 

@@ -65,6 +65,18 @@ pub(super) fn through_a_stop(director: &mut Director<'_>, stopped: usize) -> Out
     Ok(())
 }
 
+/// A server that is asked too early closes the connection.
+fn come_in(at: SocketAddr) -> Result<Connection, String> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        match Connection::connect(at, &Options::default()) {
+            Ok(connection) => return Ok(connection),
+            Err(e) if Instant::now() >= until => return Err(format!("a client does not come in: {e}")),
+            Err(_) => std::thread::sleep(LOOK_EVERY),
+        }
+    }
+}
+
 fn all_are_answered(all: &[Polite]) -> Outcome<()> {
     let before: Vec<u64> = all.iter().map(|client| client.answers.load(SeqCst)).collect();
     let until = Instant::now() + PATIENCE;
@@ -80,8 +92,7 @@ fn all_are_answered(all: &[Polite]) -> Outcome<()> {
 impl Polite {
     fn live(&self, servers: &[SocketAddr], enough: &AtomicBool) -> Result<(), String> {
         let (mut at, path) = (self.home, "/crash/polite");
-        let mut connection = Connection::connect(servers[at], &Options::default())
-            .map_err(|e| format!("a client does not come in: {e}"))?;
+        let mut connection = come_in(servers[at])?;
         let create = super::create(path, b"", CreateMode::Persistent);
         connection.call(&Request::Change(create)).map_err(|e| format!("a create was not answered: {e}"))?;
         while !enough.load(SeqCst) {

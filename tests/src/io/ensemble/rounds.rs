@@ -340,6 +340,8 @@ fn rolling_restart(director: &mut Director<'_>) -> Outcome<()> {
     // Whoever was sent away from one of them comes to the next.
     order.iter().for_each(|place| director.stage.harm(*place));
     for place in order {
+        // Up to date, too: one that is behind may yet take a snapshot, and closes its connections for it.
+        director.all_take_writes()?;
         polite::through_a_stop(director, place)?;
     }
     Ok(())

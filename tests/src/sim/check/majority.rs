@@ -18,12 +18,12 @@ struct Disk {
     log: BTreeMap<u64, BTreeSet<u64>>,
 }
 
-/// What is durable where.
-pub struct Majority(Vec<Disk>);
+/// What is durable where: on the voters first, then on the observers, who do not count.
+pub struct Majority(Vec<Disk>, usize);
 
 impl Majority {
-    pub(super) fn new(servers: usize) -> Majority {
-        Majority((0..servers).map(|_| Disk::default()).collect())
+    pub(super) fn new(voters: usize, servers: usize) -> Majority {
+        Majority((0..servers).map(|_| Disk::default()).collect(), voters)
     }
 
     /// A server was started and found this.
@@ -64,7 +64,7 @@ impl Majority {
         let has = |disk: &&Disk| {
             index <= disk.checkpoint || disk.log.get(&index).is_some_and(|terms| terms.contains(&term))
         };
-        let (on, voters) = (self.0.iter().filter(has).count(), self.0.len());
+        let (on, voters) = (self.0[..self.1].iter().filter(has).count(), self.1);
         hold(on > voters / 2, PROPERTY, || {
             format!("entry {index} of term {term} is committed, and durable on {on} of {voters} servers")
         })

@@ -106,12 +106,12 @@ pub struct Checks {
 
 impl Checks {
     /// Nothing has happened yet.
-    pub fn new(servers: usize) -> Checks {
+    pub fn new(voters: usize, servers: usize) -> Checks {
         Checks {
             history: History::new(),
             conversations: BTreeMap::new(),
             durable: durable::Durable::new(servers),
-            majority: majority::Majority::new(servers),
+            majority: majority::Majority::new(voters, servers),
             leaders: leaders::Leaders::default(),
             committed: vec![0; servers],
             zxids: zxids::Zxids::new(servers),

@@ -10,7 +10,7 @@ use warren_server::service;
 use warren_storage::tree::Identity;
 use warren_storage::{Command, Logged};
 use warren_transport::peer::{
-    Answer, Ask, Forward, Forwarded, Known, PeerMessage, RaftKind, RaftMessage, ServerId,
+    Answer, Ask, Feed, Forward, Forwarded, Known, PeerEntry, PeerMessage, RaftKind, RaftMessage, ServerId,
 };
 
 /// How often a server with an empty store asks, µs.
@@ -28,7 +28,14 @@ impl Server {
             // Before it takes part, nobody counts on it.
             _ if self.founding.is_some()
                 && !matches!(message, PeerMessage::Ask(_) | PeerMessage::Answer(_)) => {}
-            PeerMessage::Raft(_) | PeerMessage::Forward(_) | PeerMessage::ForwardAck(_) => {
+            PeerMessage::Raft(_)
+            | PeerMessage::Forward(_)
+            | PeerMessage::ForwardAck(_)
+            | PeerMessage::Observe(_)
+            | PeerMessage::Feed(_)
+            | PeerMessage::FeedEnd(_)
+            | PeerMessage::AskRead(_)
+            | PeerMessage::AnswerRead(_) => {
                 if let (Some(Planted::ForwardTwice), PeerMessage::Forward(forward)) = (ctx.planted, &message)
                 {
                     self.propose_again(forward);
@@ -48,7 +55,7 @@ impl Server {
 
     /// Take part.
     pub(super) fn begin(&mut self, ctx: &mut Context) {
-        if !self.consensus.is_alone() {
+        if !self.consensus.is_alone() && !self.consensus.is_observer() {
             let Identity { store_id, disk } = self.service.tree().identity();
             self.consensus_in.push(consensus::Event::Met { server: id_of(self.host), disk, store_id });
             self.ask_all(ctx);
@@ -66,7 +73,7 @@ impl Server {
 
     fn ask_all(&mut self, ctx: &mut Context) {
         let Identity { store_id, disk } = self.service.tree().identity();
-        for other in (0..ctx.setup.servers).filter(|other| *other != self.host) {
+        for other in (0..ctx.setup.hosts()).filter(|other| *other != self.host) {
             net::send(ctx, self.host, other, PeerMessage::Ask(Ask { store_id, disk }));
         }
     }
@@ -75,8 +82,10 @@ impl Server {
         let answer = if self.founding.is_some() {
             Answer::Empty
         } else {
-            self.consensus_in.push(consensus::Event::Met { server: from, disk, store_id });
-            self.wake(ctx, Step::Consensus);
+            if host_of(from) < ctx.setup.servers {
+                self.consensus_in.push(consensus::Event::Met { server: from, disk, store_id });
+                self.wake(ctx, Step::Consensus);
+            }
             let tree = self.service.tree();
             let (applied, last_index) = (tree.position().index, self.log.reader().last_index());
             match (last_index, applied < last_index) {
@@ -95,6 +104,10 @@ impl Server {
 
     fn on_answer(&mut self, ctx: &mut Context, from: ServerId, answer: Answer) -> Result<(), Halt> {
         let Some(founding) = &mut self.founding else { return Ok(()) };
+        if host_of(from) >= ctx.setup.servers {
+            // Observers have no say in who takes part.
+            return Ok(());
+        }
         founding.hear(from, answer);
         let verdict = founding.verdict();
         match verdict {
@@ -134,7 +147,28 @@ impl Server {
                 self.wake(ctx, Step::Consensus);
             }
         }
+        let message = match message {
+            PeerMessage::Feed(feed) if ctx.planted == Some(Planted::FeedUncommitted) => {
+                PeerMessage::Feed(self.with_uncommitted(feed))
+            }
+            message => message,
+        };
         net::send(ctx, self.host, host_of(to), message);
+    }
+
+    /// The planted fault: everything behind is sent along as if it were committed.
+    fn with_uncommitted(&self, mut feed: Feed) -> Feed {
+        let next = feed.entries.last().map_or(feed.index, |last| last.index) + 1;
+        let records = self.log.reader().read(next, u64::MAX, 1 << 20).unwrap_or_default();
+        let entries = records.into_iter().map(|record| PeerEntry {
+            index: record.index,
+            term: record.term,
+            conf_change: false,
+            data: record.data,
+        });
+        feed.entries.extend(entries);
+        feed.commit = feed.commit.max(feed.entries.last().map_or(0, |last| last.index));
+        feed
     }
 
     /// The term changed, or who leads in it.

@@ -1,0 +1,605 @@
+//! A server that does not vote: it is told what is committed, applies it, and serves clients like any other.
+//!
+//! [`Observer`] takes the place of [`Consensus`](crate::consensus::Consensus): the same events, the same actions, so that
+//! log, service and connections do not know the difference. It has no part in raft. Some other server, a voter or an
+//! observer, streams to it what is committed ([`search`] says who), so that a hundred observers are no burden to the
+//! leader. What it was sent goes into its own log, and from there to the service; a restart goes on from there, and
+//! whoever it feeds itself gets it from there ([`feeds`]).
+//!
+//! What its clients write goes to the leader directly, by the same numbered forwarding as a follower's: the feeders in
+//! between could only add delay and lose things, and the leader must tell origins apart anyway. So do reports of
+//! sessions, whose answers prove that the leader leads, and the question that a `sync` is ([`AskRead`]). An observer
+//! that does not reach the leader therefore serves reads only, and lets its clients go in time like any server that is
+//! cut off.
+//!
+//! [`Seat`] is what the driver holds: a voter's consensus or an observer, and beside it the feeds to others.
+
+mod feeds;
+mod search;
+mod seat;
+#[cfg(test)]
+mod tests;
+
+pub use feeds::FEEDS_MAX;
+pub use search::Candidate;
+pub use seat::{Part, Seat};
+
+use crate::consensus::forward::Outbox;
+use crate::consensus::{self, Action, Committed, ConsensusError, Event, Facts, Role, Start, Submission};
+use crate::moment::Moment;
+use bytes::Bytes;
+use feeds::{SIGN_TICKS, Source};
+use search::Search;
+use std::collections::VecDeque;
+use std::time::Duration;
+use warren_storage::log::{HardState, LogReader, LogRecord, RecordKind};
+use warren_storage::tree::Position;
+use warren_storage::{Entry, Member, MemberRole, Members};
+use warren_transport::peer::{
+    AnswerRead, AskRead, Feed, FeedEnd, Observe, PeerMessage, RaftKind, RaftMessage, ServerId, WhyNoFeed,
+};
+
+/// Bytes of entries that the service was given and has not applied, at most; what is beyond waits in the log.
+const UNAPPLIED_BYTES_MAX: usize = 4 << 20;
+/// Bytes of entries read from the log at once when a start replays it, unless a single entry is larger.
+const REPLAY_BYTES: usize = 1 << 20;
+/// A read index that was not answered by then is asked for again.
+const READ_RETRY: Duration = Duration::from_millis(200);
+/// No term, index or number of an honest server comes near; above, sums could overflow.
+const NUMBER_MAX: u64 = 1 << 62;
+/// Ticks after which a leader that no feeder speaks of any more is believed no longer.
+const LEADERLESS_TICKS: u32 = 100;
+/// What an entry costs beside its bytes.
+const ENTRY_BYTES: usize = 64;
+
+/// The state machine of an observer.
+pub struct Observer {
+    server_id: ServerId,
+    incarnation: u64,
+    tick: Duration,
+    reader: LogReader,
+    hard_state: HardState,
+    outbox: Outbox,
+    reads: Reads,
+    search: Search,
+    /// The last entry that it was sent.
+    last: Position,
+    /// The last one that is durable.
+    durable: u64,
+    /// The last one that the service was given.
+    committed: Position,
+    /// The last one that the service applied.
+    applied: u64,
+    /// Sent and not given to the service: without gaps, up to `last`. What is older is in the log.
+    tail: VecDeque<Committed>,
+    /// Given to the service and not applied: index and bytes.
+    unapplied: VecDeque<(u64, usize)>,
+    unapplied_bytes: usize,
+    /// Appends that are not durable: their number, and the last index.
+    appends: VecDeque<(u64, u64)>,
+    appended: u64,
+    installing: Option<(u64, Position)>,
+    /// As the service was told.
+    told: (u64, Option<ServerId>),
+    /// When a feeder last said who leads.
+    leader_at: Moment,
+    /// How the feeder is fed.
+    path: Vec<ServerId>,
+    /// The highest index that is known to be committed.
+    known: u64,
+    /// Where the feeder should have got to since it was first found to lag; 0: it does not.
+    due: u64,
+    /// An acknowledgement is due.
+    ack_due: bool,
+    /// A gap was seen.
+    lost: bool,
+    say_at: Moment,
+    next_tick: Moment,
+    refused: u64,
+    members: Members,
+    actions: VecDeque<Action>,
+}
+
+/// The read indexes it asks for: one at a time, and what comes meanwhile shares the next.
+#[derive(Default)]
+struct Reads {
+    asked: u64,
+    waiting: Vec<u64>,
+    under_way: Option<UnderWay>,
+}
+
+struct UnderWay {
+    /// The first time it was asked: an answer to any of its askings will do.
+    since: u64,
+    tokens: Vec<u64>,
+    retry_at: Moment,
+}
+
+impl Observer {
+    /// Open on what was recovered. `others` may feed it.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    ///
+    /// # Panics
+    /// When the incarnation is 0.
+    pub fn new(now: Moment, start: Start, others: Vec<Candidate>) -> Result<Observer, ConsensusError> {
+        assert_ne!(start.incarnation, 0, "0 is no run of a server");
+        let Start { reader, checkpoint, hard_state, server_id, timers, .. } = start;
+        // Behind what is known to be committed, a log may hold what a former voter never learnt the fate of.
+        let committed = hard_state.commit.min(reader.last_index()).max(checkpoint.index);
+        let term = match committed == checkpoint.index {
+            true => checkpoint.term,
+            false => reader.term(committed)?.unwrap_or(checkpoint.term),
+        };
+        let tick = timers.tick();
+        Ok(Observer {
+            server_id,
+            incarnation: start.incarnation,
+            tick,
+            reader,
+            hard_state: HardState { commit: committed, ..hard_state },
+            outbox: Outbox::new(start.incarnation),
+            reads: Reads::default(),
+            search: Search::new(now, server_id, tick, others),
+            last: Position { index: committed, term },
+            durable: committed,
+            committed: checkpoint,
+            applied: checkpoint.index,
+            tail: VecDeque::new(),
+            unapplied: VecDeque::new(),
+            unapplied_bytes: 0,
+            appends: VecDeque::new(),
+            appended: 0,
+            installing: None,
+            told: (hard_state.term.max(term), None),
+            leader_at: now,
+            path: Vec::new(),
+            known: committed,
+            due: 0,
+            ack_due: false,
+            lost: false,
+            say_at: now,
+            next_tick: now,
+            refused: 0,
+            members: start.members,
+            actions: VecDeque::new(),
+        })
+    }
+
+    /// Take one event. Never waits.
+    ///
+    /// # Errors
+    /// When the log cannot be read: the server must stop.
+    pub fn handle(&mut self, now: Moment, event: Event) -> Result<(), ConsensusError> {
+        match event {
+            Event::Submit(submissions) => {
+                for submission in submissions {
+                    match submission {
+                        Submission::Sync(token) => self.reads.waiting.push(token),
+                        // A leader's own business.
+                        Submission::NewEpoch | Submission::LeaderOnly(_) => {}
+                        own => self.outbox.push(now, own),
+                    }
+                }
+            }
+            Event::Persisted(number) => self.on_persisted(number),
+            Event::Installed { number } => self.on_installed(number),
+            Event::Applied(index) => self.on_applied(index),
+            Event::Peer { from, message } => self.on_peer(now, from, message),
+            Event::Unreachable { server } => self.search.on_unreachable(now, server),
+            Event::SnapshotReceived { from, message } => self.on_snapshot(from, &message),
+            Event::Tick => self.on_tick(now),
+            Event::Members { members, .. } => self.on_members(members),
+            Event::ForceQuorum(_) => {
+                tracing::error!("an observer has no vote, and cannot be made the only voter");
+            }
+            Event::Met { .. }
+            // Voters record their stores, stamp rules and hand leadership over; what is sent of checkpoints is the
+            // business of the feeds.
+            | Event::RefuseGrowth(_)
+            | Event::Transfer { .. }
+            | Event::SnapshotSent { .. }
+            | Event::Checkpointed { .. } => {}
+        }
+        self.deliver(now)?;
+        self.ask_reads(now);
+        self.forward(now);
+        self.acknowledge(now);
+        Ok(())
+    }
+
+    /// What to do next; drain until `None` after each [`Observer::handle`].
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When to come back with [`Event::Tick`] at the latest.
+    pub fn poll_timeout(&self) -> Moment {
+        self.next_tick
+    }
+
+    /// Who belongs to the ensemble may feed it.
+    fn on_members(&mut self, members: Members) {
+        let others = members.servers.iter().filter(|member| member.id != self.server_id);
+        let candidate = |m: &Member| Candidate { server: m.id, votes: m.role == MemberRole::Voter };
+        self.search.set_candidates(others.map(candidate).collect());
+        self.members = members;
+    }
+
+    /// How it stands.
+    pub fn facts(&self) -> Facts {
+        Facts {
+            term: self.told.0,
+            leader: self.told.1,
+            role: Role::Observing,
+            voters: self.members.voters().map(|member| member.id).collect(),
+            members: self.members.clone(),
+            changing: false,
+            last_index: self.known.max(self.last.index),
+            committed: self.last.index,
+            persisted: self.durable,
+            followers: Vec::new(),
+            observers: Vec::new(),
+            feeder: self.search.feeder(),
+            own: self.outbox.len(),
+            foreign_bytes: 0,
+            refused: self.refused,
+        }
+    }
+
+    /// What those are told whom it feeds.
+    fn source(&self) -> Source {
+        let Some(feeder) = self.search.feeder().filter(|_| self.installing.is_none()) else {
+            return Source { leader: self.told, ..Source::default() };
+        };
+        let path = std::iter::once(feeder).chain(self.path.iter().copied()).collect();
+        Source { leader: self.told, path, fed: true }
+    }
+
+    // ---- time ----------------------------------------------------------------------------------------------
+
+    fn on_tick(&mut self, now: Moment) {
+        if now.us < self.next_tick.us {
+            return;
+        }
+        self.next_tick = now + self.tick;
+        let (asked, left) = self.search.on_tick(now, self.told.1);
+        if let Some((to, feed)) = left {
+            let end = FeedEnd { incarnation: self.incarnation, feed, why: WhyNoFeed::Left };
+            self.send(to, PeerMessage::FeedEnd(end));
+            tracing::debug!(feeder = to, "is not fed by it any more");
+        }
+        if asked.is_some() {
+            (self.ack_due, self.lost) = (true, false);
+        }
+        if now.since(self.leader_at) >= self.tick * LEADERLESS_TICKS {
+            self.tell_leader(now, (self.told.0, None));
+        }
+    }
+
+    fn tell_leader(&mut self, now: Moment, told: (u64, Option<ServerId>)) {
+        if told == self.told {
+            return;
+        }
+        if told.0 != self.told.0 {
+            self.outbox.begin_term();
+        }
+        self.told = told;
+        if let Some(under_way) = self.reads.under_way.as_mut().filter(|_| told.1.is_some()) {
+            under_way.retry_at = now;
+        }
+        self.actions.push_back(Action::Leader { term: told.0, leader: told.1 });
+    }
+
+    // ---- what it is fed ------------------------------------------------------------------------------------
+
+    fn on_peer(&mut self, now: Moment, from: ServerId, message: PeerMessage) {
+        match message {
+            PeerMessage::Feed(feed) if feed.incarnation == self.incarnation => self.on_feed(now, from, feed),
+            PeerMessage::FeedEnd(end)
+                if (end.incarnation, end.feed) == (self.incarnation, self.search.feed()) =>
+            {
+                if end.why == WhyNoFeed::Differs {
+                    tracing::error!(
+                        from,
+                        index = self.last.index,
+                        "this observer's log is not what was committed there; stop it, empty its data folder, and let \
+                         it begin anew"
+                    );
+                }
+                self.search.on_end(now, from);
+            }
+            PeerMessage::AnswerRead(answer) if answer.incarnation == self.incarnation => {
+                self.on_read(&answer)
+            }
+            PeerMessage::ForwardAck(ack) => {
+                let current = (ack.term, Some(from)) == self.told;
+                if current && !self.outbox.on_ack(now, &ack) {
+                    self.refuse(from, "it acknowledges requests that were never sent");
+                }
+            }
+            // Of a former run of this server.
+            PeerMessage::Feed(_) | PeerMessage::FeedEnd(_) | PeerMessage::AnswerRead(_) => {}
+            // Whoever takes it for a leader learns better from whoever leads.
+            PeerMessage::Forward(_) | PeerMessage::AskRead(_) => {}
+            PeerMessage::Raft(_)
+            | PeerMessage::Touches(_)
+            | PeerMessage::TouchesAck(_)
+            | PeerMessage::Ask(_)
+            | PeerMessage::Answer(_)
+            | PeerMessage::Observe(_) => self.refuse(from, "it is not for an observer"),
+        }
+    }
+
+    fn refuse(&mut self, from: ServerId, why: &str) {
+        self.refused += 1;
+        tracing::warn!(from, "a message of a peer is dropped: {why}");
+    }
+
+    fn on_feed(&mut self, now: Moment, from: ServerId, feed: Feed) {
+        if let Some(why) = contradiction(&feed) {
+            return self.refuse(from, why);
+        }
+        if !self.search.on_feed(now, from, &feed) {
+            return;
+        }
+        self.path.clone_from(&feed.path);
+        // An older term than the known one is the word of a server that was left behind.
+        if feed.term > self.told.0 || (feed.term == self.told.0 && feed.leader.is_some()) {
+            self.tell_leader(now, (feed.term, feed.leader));
+            self.leader_at = if feed.leader.is_some() { now } else { self.leader_at };
+        }
+        let lags = self.is_behind(&feed) || feed.leader.is_none() || feed.term < self.told.0;
+        self.search.on_lag(now, lags);
+        if self.installing.is_some() {
+            return;
+        }
+        if feed.index > self.last.index {
+            // It comes again from where this server is.
+            (self.lost, self.ack_due) = (true, true);
+            return;
+        }
+        let old = (self.last.index - feed.index) as usize;
+        let new: Vec<_> = feed.entries.into_iter().skip(old).collect();
+        let Some(first) = new.first() else { return };
+        let differs = feed.index == self.last.index && feed.log_term != self.last.term;
+        if differs || first.term < self.last.term {
+            return self.refuse(from, "its entries do not go on from those that are here");
+        }
+        self.lost = false;
+        let records: Vec<LogRecord> = new
+            .into_iter()
+            .map(|e| LogRecord {
+                index: e.index,
+                term: e.term,
+                kind: if e.conf_change { RecordKind::ConfChangeV2 } else { RecordKind::Normal },
+                data: e.data,
+            })
+            .collect();
+        for record in &records {
+            self.last = Position { index: record.index, term: record.term };
+            self.tail.push_back(Committed { position: self.last, data: for_tree(record), conf_state: None });
+        }
+        self.raise();
+        self.appended += 1;
+        self.appends.push_back((self.appended, self.last.index));
+        let hard_state = Some(self.hard_state);
+        self.actions.push_back(Action::Append { number: self.appended, records, hard_state });
+    }
+
+    /// Does the feeder not get to where others were some time ago? Who is only a moment behind all the time does.
+    fn is_behind(&mut self, feed: &Feed) -> bool {
+        self.known = self.known.max(feed.commit);
+        if feed.commit >= self.due {
+            self.due = if feed.commit < self.known { self.known } else { 0 };
+            return false;
+        }
+        true
+    }
+
+    /// All that it has is committed. A vote that was given once is kept for its term.
+    fn raise(&mut self) {
+        if self.last.term > self.hard_state.term {
+            (self.hard_state.term, self.hard_state.vote) = (self.last.term, 0);
+        }
+        self.hard_state.commit = self.last.index;
+    }
+
+    fn on_persisted(&mut self, number: u64) {
+        while let Some((_, last)) = self.appends.front().copied().filter(|(n, _)| *n <= number) {
+            self.appends.pop_front();
+            self.durable = self.durable.max(last);
+        }
+    }
+
+    fn on_applied(&mut self, index: u64) {
+        if index <= self.applied || self.installing.is_some() {
+            return;
+        }
+        self.applied = index;
+        while let Some((_, bytes)) = self.unapplied.front().copied().filter(|(last, _)| *last <= index) {
+            self.unapplied.pop_front();
+            self.unapplied_bytes -= bytes;
+        }
+        self.ack_due = true;
+    }
+
+    /// Give the service what is durable, as much as it may have waiting.
+    fn deliver(&mut self, now: Moment) -> Result<(), ConsensusError> {
+        while self.installing.is_none()
+            && self.committed.index < self.durable
+            && (self.unapplied_bytes == 0 || self.unapplied_bytes < UNAPPLIED_BYTES_MAX)
+        {
+            let next = self.committed.index + 1;
+            let mut entries = Vec::new();
+            if self.tail.front().is_some_and(|entry| entry.position.index == next) {
+                while let Some(entry) = self.tail.front().filter(|entry| entry.position.index <= self.durable)
+                {
+                    entries.push(entry.clone());
+                    self.tail.pop_front();
+                }
+            } else {
+                // A start replays what its log has and the checkpoint lacks.
+                let upto = self.tail.front().map_or(self.durable, |entry| entry.position.index - 1);
+                for record in self.reader.read(next, upto + 1, REPLAY_BYTES)? {
+                    let position = Position { index: record.index, term: record.term };
+                    entries.push(Committed { position, data: for_tree(&record), conf_state: None });
+                }
+            }
+            let Some(last) = entries.last() else { break };
+            self.committed = last.position;
+            let bytes = entries.iter().map(|entry| ENTRY_BYTES + entry.data.len()).sum();
+            self.unapplied.push_back((self.committed.index, bytes));
+            self.unapplied_bytes += bytes;
+            for entry in &entries {
+                self.settle(now, &entry.data);
+            }
+            self.actions.push_back(Action::Commit(entries));
+        }
+        Ok(())
+    }
+
+    /// Requests of this server that are in a committed entry are done.
+    fn settle(&mut self, now: Moment, entry: &[u8]) {
+        if entry.is_empty() || self.outbox.len() == 0 {
+            return;
+        }
+        // What cannot be decoded, whoever applies it finds out.
+        let Ok(Some(origin)) = Entry::origin(entry) else { return };
+        if (origin.server, origin.incarnation) == (self.server_id, self.incarnation) {
+            let _ = self.outbox.settle(now, origin.last);
+        }
+    }
+
+    /// Say how far it is: at once when that changed, and now and then so that it is not forgotten.
+    fn acknowledge(&mut self, now: Moment) {
+        let Some(to) = self.search.asked() else { return };
+        if !self.ack_due && now.us < self.say_at.us {
+            return;
+        }
+        self.ack_due = false;
+        self.say_at = now + self.tick * SIGN_TICKS;
+        let observe = Observe {
+            incarnation: self.incarnation,
+            feed: self.search.feed(),
+            index: self.last.index,
+            term: self.last.term,
+            applied: self.applied.min(self.last.index),
+            lost: self.lost,
+        };
+        self.send(to, PeerMessage::Observe(observe));
+    }
+
+    // ---- another tree --------------------------------------------------------------------------------------
+
+    fn on_snapshot(&mut self, from: ServerId, message: &RaftMessage) {
+        let Some(head) = &message.snapshot else { return };
+        let wanted = message.kind == RaftKind::Snapshot
+            && self.search.feeder() == Some(from)
+            && *message.context == self.search.feed().to_le_bytes()
+            && head.index > self.last.index
+            && head.index <= NUMBER_MAX
+            && (1..=NUMBER_MAX).contains(&head.term)
+            && self.installing.is_none();
+        if !wanted {
+            return;
+        }
+        self.last = Position { index: head.index, term: head.term };
+        self.known = self.known.max(head.index);
+        self.raise();
+        self.tail.clear();
+        self.unapplied.clear();
+        self.unapplied_bytes = 0;
+        self.outbox.give_up();
+        self.appended += 1;
+        self.installing = Some((self.appended, self.last));
+        let hard_state = Some(self.hard_state);
+        self.actions.push_back(Action::Install { number: self.appended, head: head.clone(), hard_state });
+    }
+
+    fn on_installed(&mut self, number: u64) {
+        let Some((expected, position)) = self.installing.take() else {
+            panic!("a snapshot is in place that was not asked for");
+        };
+        assert_eq!(expected, number, "a snapshot is in place that was not asked for");
+        self.appends.clear();
+        self.durable = position.index;
+        self.committed = position;
+        self.applied = position.index;
+        self.ack_due = true;
+    }
+
+    // ---- what it asks of the leader ------------------------------------------------------------------------
+
+    fn forward(&mut self, now: Moment) {
+        // What older leaders proposed is known here once an entry of this term is.
+        let (term, leader) = self.told;
+        let Some(to) = leader.filter(|_| self.committed.term == term) else { return };
+        while let Some(forward) = self.outbox.poll_forward(now, term) {
+            self.send(to, PeerMessage::Forward(forward));
+        }
+    }
+
+    fn ask_reads(&mut self, now: Moment) {
+        let Some(leader) = self.told.1 else { return };
+        match &mut self.reads.under_way {
+            Some(under_way) if now.us >= under_way.retry_at.us => under_way.retry_at = now + READ_RETRY,
+            None if !self.reads.waiting.is_empty() => {
+                self.reads.under_way = Some(UnderWay {
+                    since: self.reads.asked + 1,
+                    tokens: std::mem::take(&mut self.reads.waiting),
+                    retry_at: now + READ_RETRY,
+                });
+            }
+            _ => return,
+        }
+        self.reads.asked += 1;
+        let ask = AskRead { incarnation: self.incarnation, number: self.reads.asked };
+        self.send(leader, PeerMessage::AskRead(ask));
+    }
+
+    fn on_read(&mut self, answer: &AnswerRead) {
+        let asked = self.reads.asked;
+        let due = |under_way: &mut UnderWay| (under_way.since..=asked).contains(&answer.number);
+        if let Some(UnderWay { tokens, .. }) = self.reads.under_way.take_if(due) {
+            self.known = self.known.max(answer.index.min(NUMBER_MAX));
+            self.actions.push_back(Action::ReadAt { index: answer.index, tokens });
+        }
+    }
+
+    fn send(&mut self, to: ServerId, message: PeerMessage) {
+        self.actions.push_back(Action::Send { to, message });
+    }
+}
+
+/// Why a message of a feeder cannot be.
+/// What the tree applies of an entry: where it changes raft's configuration, that is inside.
+fn for_tree(record: &LogRecord) -> Bytes {
+    match record.kind {
+        RecordKind::Normal => record.data.clone(),
+        RecordKind::ConfChange | RecordKind::ConfChangeV2 => consensus::inside(&record.data),
+    }
+}
+
+fn contradiction(feed: &Feed) -> Option<&'static str> {
+    if [feed.index, feed.log_term, feed.commit, feed.term].iter().any(|n| *n > NUMBER_MAX) {
+        return Some("a number in it is out of any range");
+    }
+    let (mut index, mut term) = (feed.index, feed.log_term);
+    for entry in &feed.entries {
+        if entry.index != index + 1 || entry.term < term || entry.term == 0 || entry.term > feed.term {
+            return Some("its entries do not follow each other");
+        }
+        if entry.conf_change && !consensus::is_conf_change(&entry.data) {
+            return Some(
+                "an entry of it changes the membership, and not in a way that a leader of ours would",
+            );
+        }
+        (index, term) = (entry.index, entry.term);
+    }
+    if index > feed.commit && !feed.entries.is_empty() {
+        return Some("it has entries that are not committed");
+    }
+    None
+}
