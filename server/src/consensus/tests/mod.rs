@@ -7,4 +7,5 @@ mod ensemble;
 mod forward;
 mod hostile;
 mod lone;
+mod membership;
 mod rules;
