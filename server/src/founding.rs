@@ -7,12 +7,14 @@
 //!
 //! - Voters that are empty, too, found a new ensemble together, as soon as they are a majority and nobody who
 //!   answered has history.
-//! - Where others have history, as many of them must answer that every majority which could have recorded this server has
-//!   one among them. If none of them knows another store under its id, it is new here, and joins.
-//! - If one knows another store, this server was wiped. It takes no part until an operator replaces it.
+//! - Where others have history, the newest of their tables says who votes and which disk of this server is to come. As many
+//!   of its voters must answer that every majority which could have recorded this server has one among them. If none of
+//!   them knows another store under that disk, it is new here, and joins.
+//! - If one knows another store, this server was wiped. It takes no part until an operator replaces it, which gives it
+//!   the next disk; and who has no place in the table waits until it gets one.
 
 use std::collections::BTreeMap;
-use warren_transport::peer::{Answer, ServerId};
+use warren_transport::peer::{Answer, Known, ServerId};
 
 /// What is decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +24,13 @@ pub enum Verdict {
     /// Begin a new ensemble with the others that are empty.
     Found,
     /// Take part in the one that is there.
-    Join,
-    /// This server took part before, with another store.
+    Join {
+        /// As this disk of the server.
+        disk: u32,
+    },
+    /// The ensemble that is there has no such server: ask again.
+    NoPlace,
+    /// This server took part before, with another store: ask again, an operator may replace it.
     Wiped {
         /// Who knows.
         by: ServerId,
@@ -53,30 +60,43 @@ impl Founding {
 
     /// What follows from the answers so far.
     pub fn verdict(&self) -> Verdict {
-        let quorum = self.voters / 2 + 1;
-        let (mut empty, mut clear, mut history) = (0, 0, false);
+        let known = |answer: &Answer| match answer {
+            Answer::Recorded(known) => Some(known.clone()),
+            Answer::Empty | Answer::Undecided => None,
+        };
+        let answers = self.answers.values();
+        let history = answers.clone().any(|answer| *answer != Answer::Empty);
+        if !history {
+            let empty = self.answers.len();
+            return if empty + 1 > self.voters / 2 { Verdict::Found } else { Verdict::Wait };
+        }
+        let tables = answers.filter_map(known).filter(|known| !known.voters.is_empty());
+        // Between its first entry and its table there is but a moment.
+        let Some(newest) = tables.max_by_key(|known| known.version) else { return Verdict::Wait };
+        let Some(disk) = newest.disk else { return Verdict::NoPlace };
+        let mut heard = 0;
         for (from, answer) in &self.answers {
             match answer {
-                Answer::Empty => empty += 1,
-                Answer::Undecided => history = true,
-                Answer::Recorded(Some(recorded)) if *recorded != self.store_id => {
+                Answer::Recorded(Known { store: Some(recorded), disk: of, .. })
+                    if *recorded != self.store_id && *of == Some(disk) =>
+                {
                     return Verdict::Wiped { by: *from, recorded: *recorded };
                 }
-                Answer::Recorded(_) => (history, clear) = (true, clear + 1),
+                // An empty store cannot be one of those that recorded: it would have had to be wiped as well.
+                Answer::Recorded(_) | Answer::Empty => heard += usize::from(newest.voters.contains(from)),
+                Answer::Undecided => {}
             }
         }
-        if !history {
-            return if empty + 1 >= quorum { Verdict::Found } else { Verdict::Wait };
-        }
-        // A majority with this server in it has quorum - 1 of the others. An empty store cannot be one of them: it would
-        // have had to be wiped as well.
-        if empty + clear > self.voters - quorum { Verdict::Join } else { Verdict::Wait }
+        let voters = newest.voters.len();
+        let quorum = voters / 2 + 1;
+        if heard > voters - quorum { Verdict::Join { disk } } else { Verdict::Wait }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
     fn verdict(voters: usize, answers: &[(ServerId, Answer)]) -> Verdict {
         let mut founding = Founding::new(7, voters);
@@ -84,6 +104,15 @@ mod tests {
             founding.hear(*from, answer.clone());
         }
         founding.verdict()
+    }
+
+    /// Of the table of that version: server 1 has this disk, recorded with this store.
+    fn knows(version: i64, voters: &'static [u8], disk: Option<u32>, store: Option<u64>) -> Answer {
+        Answer::Recorded(Known { store, disk, version, voters: Bytes::from_static(voters) })
+    }
+
+    fn nothing() -> Answer {
+        knows(0, &[1, 2, 3], Some(1), None)
     }
 
     #[test]
@@ -102,34 +131,61 @@ mod tests {
     #[test]
     fn nobody_founds_beside_history() {
         assert_eq!(verdict(3, &[(2, Answer::Empty), (3, Answer::Undecided)]), Verdict::Wait);
-        assert_eq!(
-            verdict(5, &[(2, Answer::Empty), (3, Answer::Empty), (4, Answer::Undecided)]),
-            Verdict::Wait
-        );
+        let five = [(2, Answer::Empty), (3, Answer::Empty), (4, Answer::Undecided)];
+        assert_eq!(verdict(5, &five), Verdict::Wait);
+        // It has history, and is about to write down who it is.
+        assert_eq!(verdict(3, &[(2, Answer::Empty), (3, knows(0, &[], None, None))]), Verdict::Wait);
     }
 
     /// A majority of three that recorded server 1 has 2 or 3 in it: one answer alone may be from the other.
     #[test]
     fn a_new_server_joins_once_every_majority_has_answered() {
-        assert_eq!(verdict(3, &[(2, Answer::Recorded(None))]), Verdict::Wait);
-        assert_eq!(verdict(3, &[(2, Answer::Recorded(None)), (3, Answer::Recorded(None))]), Verdict::Join);
-        let two = [(2, Answer::Recorded(None)), (3, Answer::Recorded(None))];
-        assert_eq!(verdict(5, &two), Verdict::Wait);
-        let three = [two[0].clone(), two[1].clone(), (4, Answer::Recorded(None))];
-        assert_eq!(verdict(5, &three), Verdict::Join);
+        assert_eq!(verdict(3, &[(2, nothing())]), Verdict::Wait);
+        assert_eq!(verdict(3, &[(2, nothing()), (3, nothing())]), Verdict::Join { disk: 1 });
+        let five = || knows(0, &[1, 2, 3, 4, 5], Some(1), None);
+        assert_eq!(verdict(5, &[(2, five()), (3, five())]), Verdict::Wait);
+        assert_eq!(verdict(5, &[(2, five()), (3, five()), (4, five())]), Verdict::Join { disk: 1 });
+        // Who does not vote was asked by nobody to record it.
+        assert_eq!(verdict(3, &[(2, nothing()), (9, nothing())]), Verdict::Wait);
+    }
+
+    /// The file of the asker names three; meanwhile four others vote.
+    #[test]
+    fn the_table_says_how_many_must_answer() {
+        let voters = &[2, 3, 4, 5];
+        let joins = |version| knows(version, voters, Some(2), None);
+        assert_eq!(verdict(3, &[(2, joins(8))]), Verdict::Wait);
+        assert_eq!(verdict(3, &[(2, joins(8)), (4, joins(8))]), Verdict::Join { disk: 2 });
     }
 
     #[test]
     fn a_wiped_server_is_told_by_any_that_remembers() {
         let wiped = Verdict::Wiped { by: 3, recorded: 8 };
-        assert_eq!(verdict(3, &[(2, Answer::Empty), (3, Answer::Recorded(Some(8)))]), wiped);
-        assert_eq!(verdict(3, &[(2, Answer::Recorded(None)), (3, Answer::Recorded(Some(8)))]), wiped);
+        let remembers = || knows(0, &[1, 2, 3], Some(1), Some(8));
+        assert_eq!(verdict(3, &[(2, nothing()), (3, remembers())]), wiped);
+        assert_eq!(verdict(3, &[(2, Answer::Empty), (3, remembers())]), wiped);
+    }
+
+    /// One that lags still knows the store of the disk before.
+    #[test]
+    fn a_replaced_server_joins_as_its_next_disk() {
+        let behind = knows(0, &[1, 2, 3], Some(1), Some(8));
+        let newest = knows(5, &[2, 3], Some(2), None);
+        assert_eq!(verdict(3, &[(2, newest.clone()), (3, behind)]), Verdict::Join { disk: 2 });
+        let again = knows(5, &[2, 3], Some(2), Some(9));
+        assert_eq!(verdict(3, &[(2, newest), (3, again)]), Verdict::Wiped { by: 3, recorded: 9 });
+    }
+
+    #[test]
+    fn who_is_not_in_the_newest_table_waits() {
+        let removed = knows(6, &[2, 3], None, None);
+        assert_eq!(verdict(3, &[(2, removed), (3, nothing())]), Verdict::NoPlace);
     }
 
     /// It crashed between its introduction and the first thing that it kept.
     #[test]
     fn the_recorded_store_itself_joins() {
-        let known = [(2, Answer::Recorded(Some(7))), (3, Answer::Recorded(None))];
-        assert_eq!(verdict(3, &known), Verdict::Join);
+        let known = [(2, knows(0, &[1, 2, 3], Some(1), Some(7))), (3, nothing())];
+        assert_eq!(verdict(3, &known), Verdict::Join { disk: 1 });
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use warren_storage::command::{Command, CreateMode, Logged, Op, Rules};
 use warren_storage::io::FolderDisk;
-use warren_storage::tree::{Import, Outcome, Pressure};
+use warren_storage::tree::{Identity, Import, Outcome, Pressure};
 use warren_storage::{AclRef, IdRef, SharedDisk, Tree, TreeOptions};
 
 /// As a server may cut them.
@@ -45,7 +45,7 @@ fn main() {
     let (mut exporting, mut importing) = (Duration::ZERO, Duration::ZERO);
     let began = Instant::now();
     let mut export = source.export().unwrap();
-    let mut import = Import::begin(to.clone(), 2, 1 << 30).unwrap();
+    let mut import = Import::begin(to.clone(), Identity { store_id: 2, disk: 1 }, 1 << 30).unwrap();
     let mut bytes = 0;
     let mut longest = Duration::ZERO;
     loop {

@@ -5,7 +5,8 @@
 //! setting that bears on a result travels in [`Rules`], and every identity that bears on a right travels in
 //! [`Logged::ids`].
 
-use crate::{AclRef, IdRef, SessionId};
+use crate::members::{Change, Members};
+use crate::{AclRef, Code, IdRef, SessionId};
 use serde::{Deserialize, Serialize};
 
 /// Names one write of one session, so that it is applied at most once.
@@ -189,6 +190,45 @@ pub enum Command<'a> {
         /// Why it goes.
         kind: SweepKind,
     },
+    /// The membership is to change. A client's has a tag, an operator's says who is to be answered, the leader's own has
+    /// neither.
+    Reconfigure {
+        /// Who asked for it, if it is an operator at one of the servers.
+        asker: Option<Asker>,
+        /// As it was asked for.
+        change: Change,
+        /// What the leader decided when it proposed it; `None` only on the way to the leader.
+        decided: Option<Decided>,
+    },
+}
+
+/// A request that a server makes for its operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Asker {
+    /// The server that asks.
+    pub server: u8,
+    /// Its run.
+    pub incarnation: u64,
+    /// Counts the requests of that run.
+    pub request: u64,
+}
+
+/// What became of a [`Change`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Decided {
+    /// It is made so. Consensus goes by it, so it holds whoever asked and whether anybody can still be answered.
+    Made(Table),
+    /// Refused.
+    Refused(Code),
+}
+
+/// Who belongs to the ensemble, as it is written down.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Table {
+    /// Who; their version is the zxid at which this is applied.
+    pub members: Members,
+    /// What `/zookeeper/config` says of them, but for the version: lines, each with its end.
+    pub lines: String,
 }
 
 /// A command with its tag and the identities of who sent it.
@@ -278,12 +318,32 @@ pub enum Entry<'a> {
         #[serde(borrow, serialize_with = "whole::commands")]
         commands: Vec<&'a [u8]>,
     },
-    /// A server took part for the first time, with this store. Takes no zxid; the first one recorded for an id stays.
+    /// A server took part for the first time, with this store. Takes no zxid; the first one recorded for a disk stays, and
+    /// that of a disk which the server no longer has is not recorded.
     Introduce {
         /// Its id.
         server: u8,
+        /// Which of its disks.
+        disk: u32,
         /// See [`crate::Tree::store_id`].
         store_id: u64,
+    },
+    /// Who founded the ensemble. Takes no zxid; the first one stays.
+    Found {
+        /// The leader's wall clock, ms since 1970.
+        time_ms: i64,
+        /// Version 0.
+        table: Table,
+    },
+    /// An operator gave up all other servers ([`Members`] has this one alone): the epoch rises by so many, so that no other
+    /// server's history is taken for this one, and the zxid becomes `(epoch, 0)`.
+    ForceQuorum {
+        /// The leader's wall clock, ms since 1970.
+        time_ms: i64,
+        /// 1 at least.
+        epochs: u32,
+        /// Who is left.
+        table: Table,
     },
 }
 
@@ -345,7 +405,10 @@ impl<'a> Entry<'a> {
             Entry::Batch { commands, .. } => {
                 commands.iter().map(|command| command.len() + LENGTH_BYTES).sum()
             }
-            Entry::NewEpoch { .. } | Entry::Introduce { .. } => 0,
+            Entry::NewEpoch { .. }
+            | Entry::Introduce { .. }
+            | Entry::Found { .. }
+            | Entry::ForceQuorum { .. } => 0,
         };
         let encoded = Vec::with_capacity(space + SPACE_BYTES);
         postcard::to_extend(self, encoded).expect("an entry encodes into a growing buffer")
@@ -356,10 +419,18 @@ impl<'a> Entry<'a> {
         postcard::from_bytes(bytes).map_err(EntryError)
     }
 
+    /// May it be one that has a [`Table`] of its own ([`Entry::Found`], [`Entry::ForceQuorum`])? Costs a look at a byte.
+    pub fn has_table(bytes: &[u8]) -> bool {
+        // The number of the variant, which is small.
+        matches!(bytes.first(), Some(3 | 4))
+    }
+
     /// The origin of an encoded batch, without a look at its commands; `None` when it is no batch.
     pub fn origin(bytes: &[u8]) -> Result<Option<Origin>, EntryError> {
         match postcard::take_from_bytes(bytes).map_err(EntryError)?.0 {
-            EntryHead::NewEpoch { .. } | EntryHead::Introduce => Ok(None),
+            EntryHead::NewEpoch { .. } | EntryHead::Introduce | EntryHead::Found | EntryHead::ForceQuorum => {
+                Ok(None)
+            }
             EntryHead::Batch { origin } => Ok(Some(origin)),
         }
     }
@@ -376,6 +447,8 @@ enum EntryHead {
         origin: Origin,
     },
     Introduce,
+    Found,
+    ForceQuorum,
 }
 
 #[cfg(test)]
@@ -404,10 +477,23 @@ mod tests {
         assert_eq!(bytes, by_one);
         assert_eq!(Entry::decode(&bytes).unwrap(), entry);
         assert_eq!(Entry::origin(&bytes).unwrap(), Some(origin));
-        for other in [Entry::NewEpoch { time_ms: -1 }, Entry::Introduce { server: 3, store_id: u64::MAX }] {
+        for other in
+            [Entry::NewEpoch { time_ms: -1 }, Entry::Introduce { server: 3, disk: 1, store_id: u64::MAX }]
+        {
             assert_eq!(Entry::decode(&other.encode()).unwrap(), other);
             assert_eq!(Entry::origin(&other.encode()).unwrap(), None);
+            assert!(!Entry::has_table(&other.encode()));
         }
+        let table = || Table { members: Members::default(), lines: "x".into() };
+        for other in [
+            Entry::Found { time_ms: 5, table: table() },
+            Entry::ForceQuorum { time_ms: 5, epochs: 9, table: table() },
+        ] {
+            assert_eq!(Entry::decode(&other.encode()).unwrap(), other);
+            assert_eq!(Entry::origin(&other.encode()).unwrap(), None);
+            assert!(Entry::has_table(&other.encode()));
+        }
+        assert!(!Entry::has_table(&bytes));
         assert!(Entry::origin(&bytes[..5]).is_err());
         assert_eq!(Logged::decode(&one).unwrap(), logged);
         assert!(Logged::decode(&one[..one.len() - 1]).is_err());

@@ -22,7 +22,7 @@ pub mod zxid;
 
 pub use acl::{Acl, AclRef, Id, IdRef, perms};
 pub use code::Code;
-pub use command::{Command, CreateMode, Entry, Logged, Op, Origin, Rules, Tag};
+pub use command::{Asker, Command, CreateMode, Decided, Entry, Logged, Op, Origin, Rules, Table, Tag};
 pub use disk::{Disk, DiskError, SharedDisk};
 pub use members::{Change, Member, MemberRole, Members};
 pub use path::{PathError, ZPath};

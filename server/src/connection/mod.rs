@@ -67,6 +67,8 @@ pub struct Limits {
     pub session_timeout_max_ms: i32,
     /// No ACL is checked.
     pub skip_acl: bool,
+    /// Clients may change the membership (`reconfigEnabled`).
+    pub reconfig_enabled: bool,
     /// How clients may authenticate.
     pub authentication: Authentication,
 }
@@ -614,6 +616,9 @@ impl Connection {
                 } else {
                     encode::path_and_stat(out, header, path, stat);
                 }
+            }
+            (Outcome::Done(Reply::Reconfigured { text, stat }), _) => {
+                encode::data(out, header, Some(text.as_ref()), stat);
             }
             (Outcome::Done(Reply::Stat(stat)), _) => encode::stat(out, header, stat),
             (Outcome::Done(Reply::Multi(replies)), Shape::Multi(opcodes)) => {

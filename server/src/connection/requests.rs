@@ -9,7 +9,7 @@ use crate::service;
 use crate::watches::{Armed, Table};
 use bytes::BytesMut;
 use warren_storage::tree::{Snapshot, TreeError};
-use warren_storage::{Code, Command, Logged, Op, Tag, ZPath, Zxid};
+use warren_storage::{Change, Code, Command, Decided, Logged, Op, Tag, ZPath, Zxid, perms};
 use warren_transport::reply::encode;
 use warren_transport::request::{AddWatchMode, SetWatches, WatcherType};
 use warren_transport::{EventType, Opcode, Refusal, ReplyHeader, Request, RequestHeader};
@@ -149,10 +149,22 @@ impl Connection {
                 let path = path.to_owned();
                 self.push(now, room, xid, packet.len(), What::Sync { path, done: false });
             }
-            Request::Reconfig { .. } => {
+            Request::Reconfig { .. } if !self.limits.reconfig_enabled => {
                 // Membership cannot change with one server; ZooKeeper answers so unless it is enabled.
                 self.push(now, room, xid, packet.len(), What::Refused(Code::ReconfigDisabled));
                 self.answer_pending(now, room, tree, out)?;
+            }
+            Request::Reconfig { joining, leaving, members, config_id } => {
+                let change = Change::Reconfig {
+                    joining: joining.map(str::to_owned),
+                    leaving: leaving.map(str::to_owned),
+                    new_members: members.map(str::to_owned),
+                    version: config_id,
+                };
+                // Consensus goes by a change before it is applied, so whether it may be asked for is said here.
+                let decided = (!self.may_reconfigure(tree)?).then_some(Decided::Refused(Code::NoAuth));
+                let command = Command::Reconfigure { asker: None, change, decided };
+                self.submit(now, room, xid, packet.len(), Shape::One(Opcode::Reconfig), command, effects);
             }
             request if self.pending.is_empty() => {
                 if let Held::NotYet = self.on_watching(now, room, tree, xid, &request, out, effects)? {
@@ -213,8 +225,19 @@ impl Connection {
         }
         let tag = Tag { session: attached.session, generation: attached.generation, sequence };
         let logged = Logged { tag: Some(tag), ids: self.identity.refs(), command };
-        effects.submissions.push(Submission::Command(logged.encode()));
+        let encoded = logged.encode();
+        effects.submissions.push(match logged.command {
+            Command::Reconfigure { .. } => Submission::Reconfigure(encoded),
+            _ => Submission::Command(encoded),
+        });
         self.push(now, room, xid, bytes, What::Write { sequence, shape, done: None });
+    }
+
+    /// May it write `/zookeeper/config`?
+    fn may_reconfigure(&self, tree: &Snapshot) -> Result<bool, TreeError> {
+        let node = tree.node("/zookeeper/config")?;
+        Ok(self.limits.skip_acl
+            || node.is_some_and(|node| self.identity.allowed(&tree.acl(node.acl), perms::WRITE)))
     }
 
     fn on_auth(&mut self, room: &Room, xid: i32, scheme: &str, auth: &[u8], out: &mut Vec<u8>) {

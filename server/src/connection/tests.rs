@@ -61,6 +61,9 @@ impl Server {
             hard_state: recovered.hard_state,
             checkpoint: tree.position(),
             conf_state: tree.conf_state().to_vec(),
+            members: Default::default(),
+            retired: Default::default(),
+            found: None,
             rules: Rules::default(),
             timers: Timers::default(),
             entropy: Box::new(Counting(0)),
@@ -91,6 +94,7 @@ impl Server {
             session_timeout_min_ms: 4_000,
             session_timeout_max_ms: 40_000,
             skip_acl: false,
+            reconfig_enabled: false,
             authentication: Authentication { super_digest: Some(digest_of("super:x")), digest_off: false },
         });
         let mut server = Server { now, consensus, service, log, room, limits, connections: 0 };
@@ -133,7 +137,11 @@ impl Server {
         self.service.publish();
         while let Some(action) = self.service.poll_action() {
             match action {
+                service::Action::Members { members, retired } => {
+                    work.push_back(consensus::Event::Members { members, retired });
+                }
                 service::Action::Submit(submissions) => work.push_back(consensus::Event::Submit(submissions)),
+                service::Action::Reconfigured { .. } => panic!("no operator asked"),
                 service::Action::Send { .. } => panic!("an ensemble of one has nobody to write to"),
                 service::Action::Applied(index) => work.push_back(consensus::Event::Applied(index)),
                 service::Action::Checkpoint(checkpoint) => {

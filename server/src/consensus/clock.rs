@@ -160,11 +160,12 @@ impl Consensus {
             return;
         }
         let raft = &self.node.raft;
-        let voters = raft.prs().conf().voters().ids();
+        // While the configuration changes, those that stay.
+        let voters = raft.prs().conf().to_conf_state().voters;
         let best = raft
             .prs()
             .iter()
-            .filter(|(id, _)| **id != raft.id && voters.contains(**id))
+            .filter(|(id, _)| **id != raft.id && voters.contains(id))
             .filter(|(id, _)| to.is_none_or(|to| server_of(**id) == to))
             .max_by_key(|(id, p)| (p.recent_active, p.matched, std::cmp::Reverse(**id)))
             .map(|(id, _)| *id);
@@ -194,6 +195,7 @@ impl Consensus {
         let raft = &self.node.raft;
         let leader = Some(server_of(raft.leader_id)).filter(|id| *id != 0);
         let leads = raft.state == StateRole::Leader;
+        let raft_last = raft.pending_conf_index;
         let told = (raft.term, leader);
         if told != self.told {
             if told.0 != self.told.0 {
@@ -213,6 +215,7 @@ impl Consensus {
             self.inbox.clear();
             self.asked_by_timers.clear();
             self.introductions.clear();
+            self.roster.on_lead(leads, raft_last);
             if leads {
                 self.introductions.extend(self.stores.iter().map(|(server, store_id)| (*server, *store_id)));
             }

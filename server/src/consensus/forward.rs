@@ -17,7 +17,7 @@ use crate::moment::Moment;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::time::Duration;
-use warren_storage::{Command, Logged};
+use warren_storage::{Command, Decided, Logged};
 use warren_transport::peer::{Forward, ForwardAck, Forwarded, ServerId};
 
 /// Bytes of requests that an origin has on their way and not acknowledged, at most, and that the leader keeps for a run of
@@ -43,13 +43,18 @@ const REQUEST_BYTES: usize = 64;
 #[derive(Clone, Copy)]
 pub(super) enum Item<'a> {
     Command(&'a [u8]),
-    OpenSession { timeout_ms: i32, request: u64 },
+    /// Each is an entry of its own.
+    Reconfigure(&'a [u8]),
+    OpenSession {
+        timeout_ms: i32,
+        request: u64,
+    },
 }
 
 impl Item<'_> {
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Item::Command(encoded) => REQUEST_BYTES + encoded.len(),
+            Item::Command(encoded) | Item::Reconfigure(encoded) => REQUEST_BYTES + encoded.len(),
             Item::OpenSession { .. } => REQUEST_BYTES,
         }
     }
@@ -58,6 +63,7 @@ impl Item<'_> {
 /// A request of this server, with the time it came, in µs.
 enum Own {
     Command(Vec<u8>, u64),
+    Reconfigure(Vec<u8>, u64),
     OpenSession { timeout_ms: i32, request: u64, taken_us: u64 },
 }
 
@@ -65,6 +71,7 @@ impl Own {
     fn item(&self) -> Item<'_> {
         match self {
             Own::Command(encoded, _) => Item::Command(encoded),
+            Own::Reconfigure(encoded, _) => Item::Reconfigure(encoded),
             Own::OpenSession { timeout_ms, request, .. } => {
                 Item::OpenSession { timeout_ms: *timeout_ms, request: *request }
             }
@@ -73,7 +80,7 @@ impl Own {
 
     fn taken_us(&self) -> u64 {
         match self {
-            Own::Command(_, us) | Own::OpenSession { taken_us: us, .. } => *us,
+            Own::Command(_, us) | Own::Reconfigure(_, us) | Own::OpenSession { taken_us: us, .. } => *us,
         }
     }
 }
@@ -123,6 +130,7 @@ impl Outbox {
     pub(crate) fn push(&mut self, now: Moment, submission: Submission) {
         self.queue.push_back(match submission {
             Submission::Command(encoded) => Own::Command(encoded, now.us),
+            Submission::Reconfigure(encoded) => Own::Reconfigure(encoded, now.us),
             Submission::OpenSession { timeout_ms, incarnation, request, .. } => {
                 assert_eq!(
                     incarnation, self.incarnation,
@@ -209,6 +217,7 @@ impl Outbox {
             bytes += size;
             requests.push(match item {
                 Item::Command(encoded) => Forwarded::Command(Bytes::copy_from_slice(encoded)),
+                Item::Reconfigure(encoded) => Forwarded::Reconfigure(Bytes::copy_from_slice(encoded)),
                 Item::OpenSession { timeout_ms, request } => Forwarded::OpenSession { timeout_ms, request },
             });
         }
@@ -389,6 +398,7 @@ impl Inbox {
 fn item_of(request: &Forwarded) -> Item<'_> {
     match request {
         Forwarded::Command(encoded) => Item::Command(encoded),
+        Forwarded::Reconfigure(encoded) => Item::Reconfigure(encoded),
         Forwarded::OpenSession { timeout_ms, request } => {
             Item::OpenSession { timeout_ms: *timeout_ms, request: *request }
         }
@@ -398,12 +408,26 @@ fn item_of(request: &Forwarded) -> Item<'_> {
 /// Is it what a server may ask for its clients? The leader stamps sessions itself, and its own timers alone expire and
 /// sweep.
 fn may_forward(from: ServerId, run: u64, request: &Forwarded) -> bool {
-    let Forwarded::Command(encoded) = request else { return true };
+    let (encoded, reconfigures) = match request {
+        Forwarded::OpenSession { .. } => return true,
+        Forwarded::Command(encoded) => (encoded, false),
+        Forwarded::Reconfigure(encoded) => (encoded, true),
+    };
     let Ok(logged) = Logged::decode(encoded) else { return false };
     match logged.command {
-        Command::Single(_) | Command::Multi(_) | Command::CloseSession => logged.tag.is_some(),
+        Command::Single(_) | Command::Multi(_) | Command::CloseSession => {
+            !reconfigures && logged.tag.is_some()
+        }
         Command::MoveSession { owner, incarnation, .. } => {
-            logged.tag.is_none() && (owner, incarnation) == (from, run)
+            !reconfigures && logged.tag.is_none() && (owner, incarnation) == (from, run)
+        }
+        // What the leader is to decide, or what the server that took it had to refuse.
+        Command::Reconfigure { asker, decided, .. } => {
+            let one = match asker {
+                Some(asker) => logged.tag.is_none() && (asker.server, asker.incarnation) == (from, run),
+                None => logged.tag.is_some(),
+            };
+            reconfigures && one && !matches!(decided, Some(Decided::Made(_)))
         }
         Command::CreateSession { .. } | Command::Expire { .. } | Command::Sweep { .. } => false,
     }

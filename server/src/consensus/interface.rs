@@ -2,10 +2,11 @@
 
 use crate::entropy::Entropy;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::time::Duration;
-use warren_storage::Rules;
 use warren_storage::log::{HardState, LogReader, LogRecord};
 use warren_storage::tree::Position;
+use warren_storage::{Members, Rules, Table};
 use warren_transport::peer::{PeerMessage, RaftMessage, ServerId, SnapshotHead};
 
 /// Something that wants to be in the log, or behind it.
@@ -14,6 +15,9 @@ pub enum Submission {
     /// A write of a session or a `MoveSession`, encoded by [`warren_storage::Logged::encode`] where it was received.
     /// It goes to whoever leads, and into the log once.
     Command(Vec<u8>),
+    /// A change of the membership ([`warren_storage::Command::Reconfigure`]), encoded like a command. Whoever leads decides
+    /// it.
+    Reconfigure(Vec<u8>),
     /// A new session; id and password are stamped by whoever leads.
     OpenSession {
         /// Negotiated, ms.
@@ -53,9 +57,21 @@ pub enum Event {
     Met {
         /// Its id.
         server: ServerId,
-        /// See [`warren_storage::Tree::store_id`]. The first one heard of in a run stays.
+        /// Which of its disks; 0 when it does not know yet.
+        disk: u32,
+        /// See [`warren_storage::Tree::store_id`]. The first one heard of in a run stays, for a disk.
         store_id: u64,
     },
+    /// The tree says anew who belongs to the ensemble. Comes before the [`Event::Applied`] of the entry that made it so.
+    Members {
+        /// Who.
+        members: Members,
+        /// See [`warren_storage::Tree::retired`].
+        retired: BTreeMap<ServerId, u32>,
+    },
+    /// An operator gives up all other servers: this one is to be the only voter, whatever the others have. What they
+    /// acknowledged and this one does not have is lost.
+    ForceQuorum(Table),
     /// Entries up to this index are applied.
     Applied(u64),
     /// The disk is below its reserve, or above it again.
@@ -223,6 +239,12 @@ pub struct Start {
     pub checkpoint: Position,
     /// raft's configuration from the checkpoint, or [`super::found`]'s.
     pub conf_state: Vec<u8>,
+    /// Who belongs to the ensemble, as of the checkpoint.
+    pub members: Members,
+    /// See [`warren_storage::Tree::retired`].
+    pub retired: BTreeMap<ServerId, u32>,
+    /// What the first leader of a new ensemble writes down; `None` where a server stands alone.
+    pub found: Option<Members>,
     /// Settings that bear on results.
     pub rules: Rules,
     /// raft's clock.
@@ -253,8 +275,12 @@ pub struct Facts {
     pub leader: Option<ServerId>,
     /// What this server is.
     pub role: Role,
-    /// All configured voters.
+    /// All that vote, in raft's configuration; while it changes, those of both.
     pub voters: Vec<ServerId>,
+    /// Who belongs to the ensemble, as of what is applied here.
+    pub members: Members,
+    /// raft is between two configurations.
+    pub changing: bool,
     /// The last index in the log, durable or not.
     pub last_index: u64,
     /// The last index that is committed.

@@ -8,7 +8,7 @@
 //! Its rooms: `interface` says what goes in and out; `forward` brings requests to the leader, once; `propose` makes
 //! entries of them; `ready` hands out what raft has ready, in the order that is safe; `clock` is about time, elections
 //! and who leads; `read` asks for read indexes; `view` is raft's view of the log; `wire` translates messages and
-//! refuses what contradicts itself; `stamp` is the leader's stamp.
+//! refuses what contradicts itself; `stamp` is the leader's stamp; `roster` is who belongs to the ensemble, and changes it.
 
 mod clock;
 pub(crate) mod forward;
@@ -16,6 +16,7 @@ mod interface;
 mod propose;
 mod read;
 mod ready;
+mod roster;
 mod stamp;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,8 @@ use raft::eraftpb::ConfState;
 use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use read::Reads;
 use ready::Unsynced;
+use roster::Roster;
+pub use roster::{inside, table_of};
 use stamp::Stamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -40,6 +43,7 @@ use view::LogView;
 use warren_storage::log::LogError;
 use warren_storage::tree::Position;
 use warren_transport::peer::{PeerMessage, RaftKind, RaftMessage, ServerId};
+pub use wire::is_conf_change;
 
 /// Bytes of entries in one message to a follower, at most, unless a single entry is larger.
 const APPEND_BYTES_MAX: u64 = 256 << 10;
@@ -64,11 +68,41 @@ fn server_of(id: u64) -> ServerId {
     ServerId::try_from(id >> 32).unwrap_or(0)
 }
 
+/// The disk of a [`raft_id`].
+fn disk_of(id: u64) -> u32 {
+    id as u32
+}
+
+/// As a checkpoint keeps it: the same bytes for the same configuration.
+fn encode_conf(conf: &ConfState) -> Vec<u8> {
+    let mut conf = conf.clone();
+    conf.voters.sort_unstable();
+    conf.learners.sort_unstable();
+    conf.voters_outgoing.sort_unstable();
+    conf.learners_next.sort_unstable();
+    conf.write_to_bytes().expect("a configuration encodes")
+}
+
+/// The configuration of a server that comes to an ensemble which is there, before it has learned what that one's is: it
+/// votes with nobody.
+pub fn joining(id: u64) -> Vec<u8> {
+    let mut conf = ConfState::default();
+    conf.learners.push(id);
+    encode_conf(&conf)
+}
+
 /// The configuration of a new ensemble of these voters, each by its [`raft_id`].
 pub fn found(voters: &[u64]) -> Vec<u8> {
     let mut conf = ConfState::default();
     conf.voters.extend_from_slice(voters);
-    conf.write_to_bytes().expect("a configuration encodes")
+    encode_conf(&conf)
+}
+
+/// Is this server alone in the configuration, or is there none yet? Then nobody has to be asked.
+pub fn is_alone(conf_state: &[u8], server: ServerId) -> bool {
+    let conf = ConfState::parse_from_bytes(conf_state).expect("consensus encoded the configuration");
+    let all = || conf.voters.iter().chain(&conf.voters_outgoing).chain(&conf.learners);
+    all().all(|id| server_of(*id) == server) && (conf.learners.is_empty() || !conf.voters.is_empty())
 }
 
 /// How many voters a configuration has, as [`found`] and [`Committed::conf_state`] encode it; 0 for none at all. While it
@@ -121,6 +155,11 @@ pub struct Consensus {
     introductions: Vec<(ServerId, u64)>,
     /// As the leader: a new epoch comes before anything else.
     epoch_due: bool,
+    roster: Roster,
+    /// Committed, and not handed out before the commit of a change of configuration among them is durable.
+    held_back: VecDeque<raft::eraftpb::Entry>,
+    /// The append that makes it durable.
+    commit_in: Option<u64>,
     unsynced: Unsynced,
     /// The snapshot that is being put in place, by the number of its action.
     installing: Option<(u64, Position)>,
@@ -158,7 +197,9 @@ impl Consensus {
     pub fn new(now: Moment, start: Start) -> Result<Consensus, ConsensusError> {
         assert_ne!(start.incarnation, 0, "0 is no run of a server");
         let conf = ConfState::parse_from_bytes(&start.conf_state).map_err(ConsensusError::ConfState)?;
-        let lone = conf.voters == [start.id];
+        // Who joins learns it from the log.
+        let conf = if conf.voters.is_empty() { ConfState::default() } else { conf };
+        let lone = conf.voters == [start.id] && conf.learners.is_empty() && conf.voters_outgoing.is_empty();
         let hard = raft::eraftpb::HardState {
             term: start.hard_state.term.max(start.checkpoint.term),
             vote: start.hard_state.vote,
@@ -202,6 +243,9 @@ impl Consensus {
             stores: BTreeMap::new(),
             introductions: Vec::new(),
             epoch_due: false,
+            roster: Roster::new(start.members, start.retired, start.found),
+            held_back: VecDeque::new(),
+            commit_in: None,
             unsynced: Unsynced::new(start.hard_state.term, start.hard_state.vote),
             installing: None,
             placing: BTreeMap::new(),
@@ -240,14 +284,16 @@ impl Consensus {
                     self.submit(now, submission);
                 }
             }
-            Event::Persisted(number) => self.on_persisted(number)?,
-            Event::Installed { number } => self.on_installed(number)?,
-            Event::Met { server, store_id } => self.on_met(server, store_id),
+            Event::Persisted(number) => self.on_persisted(now, number)?,
+            Event::Installed { number } => self.on_installed(now, number)?,
+            Event::Met { server, disk, store_id } => self.on_met(server, disk, store_id),
+            Event::Members { members, retired } => self.on_members(members, retired),
+            Event::ForceQuorum(table) => self.on_force(table),
             Event::Applied(index) => self.on_applied(index),
             Event::RefuseGrowth(refuse) => self.stamp.refuse_growth(refuse),
             Event::Peer { from, message } => self.on_peer(now, from, message)?,
             Event::Unreachable { server } => {
-                if let Some(id) = self.member(server) {
+                for id in self.members_of(server) {
                     self.node.report_unreachable(id);
                 }
                 // It may have ended before the snapshot was in place.
@@ -262,7 +308,7 @@ impl Consensus {
             Event::SnapshotReceived { from, message } => {
                 // One at a time; the leader sends another when this one is not enough.
                 if self.installing.is_none() {
-                    self.on_raft(from, message, true)?;
+                    self.on_raft(now, from, message, true)?;
                 }
             }
             Event::Checkpointed { position, conf_state, first_index } => {
@@ -305,6 +351,7 @@ impl Consensus {
         let progress = raft.prs();
         let mut voters: Vec<ServerId> = progress.conf().voters().ids().iter().map(server_of).collect();
         voters.sort_unstable();
+        voters.dedup();
         let mut followers = Vec::new();
         if raft.state == StateRole::Leader {
             followers.extend(progress.iter().filter(|(id, _)| **id != raft.id).map(|(id, p)| Follower {
@@ -324,6 +371,8 @@ impl Consensus {
                 (false, None) => Role::Looking,
             },
             voters,
+            members: self.roster.members().clone(),
+            changing: !progress.conf().to_conf_state().voters_outgoing.is_empty(),
             last_index: raft.raft_log.last_index(),
             committed: raft.raft_log.committed,
             persisted: raft.raft_log.persisted,
@@ -347,7 +396,9 @@ impl Consensus {
             Submission::NewEpoch => self.epoch_due |= self.leading,
             Submission::LeaderOnly(encoded) if self.leading => self.asked_by_timers.push_back(encoded),
             Submission::LeaderOnly(_) => {}
-            own @ (Submission::Command(_) | Submission::OpenSession { .. }) => self.outbox.push(now, own),
+            own @ (Submission::Command(_) | Submission::Reconfigure(_) | Submission::OpenSession { .. }) => {
+                self.outbox.push(now, own)
+            }
         }
     }
 
@@ -359,8 +410,9 @@ impl Consensus {
         }
     }
 
-    fn on_met(&mut self, server: ServerId, store_id: u64) {
-        if self.lone || self.stores.contains_key(&server) {
+    fn on_met(&mut self, server: ServerId, disk: u32, store_id: u64) {
+        let other_disk = disk != 0 && disk != self.roster.disk(server);
+        if self.lone || other_disk || !self.roster.is_recorded(server) || self.stores.contains_key(&server) {
             return;
         }
         self.stores.insert(server, store_id);
@@ -369,9 +421,13 @@ impl Consensus {
         }
     }
 
-    /// The raft id of a server that is a member.
+    /// The raft ids of a server that is a member; two while its disk is replaced.
+    fn members_of(&self, server: ServerId) -> Vec<u64> {
+        self.node.raft.prs().iter().map(|(id, _)| *id).filter(|id| server_of(*id) == server).collect()
+    }
+
     fn report_snapshot(&mut self, to: ServerId, status: SnapshotStatus) {
-        if let Some(id) = self.member(to) {
+        for id in self.members_of(to) {
             self.node.report_snapshot(id, status);
         }
     }
@@ -384,13 +440,9 @@ impl Consensus {
         }
     }
 
-    fn member(&self, server: ServerId) -> Option<u64> {
-        self.node.raft.prs().iter().map(|(id, _)| *id).find(|id| server_of(*id) == server)
-    }
-
     fn on_peer(&mut self, now: Moment, from: ServerId, message: PeerMessage) -> Result<(), ConsensusError> {
         match message {
-            PeerMessage::Raft(message) => self.on_raft(from, message, false)?,
+            PeerMessage::Raft(message) => self.on_raft(now, from, message, false)?,
             PeerMessage::Forward(forward) => {
                 if self.leading && forward.term == self.told.0 {
                     let refused = self.inbox.take(from, forward);
@@ -422,13 +474,21 @@ impl Consensus {
 
     fn on_raft(
         &mut self,
+        now: Moment,
         from: ServerId,
         mut message: RaftMessage,
         snapshot: bool,
     ) -> Result<(), ConsensusError> {
-        if let Err(why) = wire::check(&self.node, from, &message, snapshot) {
-            self.refuse(1, from, &why);
+        if let Err(why) = wire::check(&self.node, &self.roster, from, &message, snapshot) {
+            match why {
+                // For or from a disk that was replaced, or a server that left: they learn of it in time.
+                wire::Contradiction::Former => {}
+                why => self.refuse(1, from, &why),
+            }
             return Ok(());
+        }
+        if message.term == self.node.raft.term && self.node.raft.prs().get(message.from).is_some() {
+            self.roster.hear(now, message.from);
         }
         if message.kind == RaftKind::AppendResponse && message.reject {
             let Some(progress) = self.node.raft.prs().get(message.from) else { return Ok(()) };
@@ -471,8 +531,9 @@ impl Consensus {
         self.due = None;
         loop {
             while self.node.has_ready() {
-                self.take_ready(now);
+                self.take_ready(now)?;
             }
+            self.force_if_due()?;
             self.propose(now)?;
             self.reads.ask(now, &mut self.node);
             let committed = self.node.raft.raft_log.committed;

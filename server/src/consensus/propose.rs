@@ -1,6 +1,7 @@
 //! Requests become entries: step ⑦.
 
 use super::forward::Item;
+use super::roster::Turn;
 use super::stamp::Stamp;
 use super::{Consensus, ConsensusError};
 use crate::entropy::Entropy;
@@ -23,6 +24,8 @@ const ROUND_WAIT_MAX: Duration = Duration::from_millis(5);
 const ENTRY_COMMANDS_MAX: usize = 4_096;
 /// Bytes of commands in one log entry, at most, unless a single command is larger.
 const ENTRY_BYTES_MAX: usize = 1 << 20;
+/// So far a forced quorum raises the epoch: no other server can have begun so many since they lost sight of each other.
+const FORCED_EPOCHS: u32 = 1_000;
 
 /// Makes an entry of requests.
 struct Packer<'a> {
@@ -43,6 +46,9 @@ impl Packer<'_> {
         let (mut count, mut bytes) = (0, 0);
         let mut sessions = Vec::new();
         for item in items.clone() {
+            if matches!(item, Item::Reconfigure(_)) {
+                break;
+            }
             bytes += item.bytes();
             if count > 0 && (bytes > ENTRY_BYTES_MAX || count == ENTRY_COMMANDS_MAX) {
                 break;
@@ -60,7 +66,7 @@ impl Packer<'_> {
         let last = if origin.incarnation == 0 { 0 } else { first + count as u64 - 1 };
         let mut sessions = sessions.iter();
         let commands = items.take(count).map(|item| match item {
-            Item::Command(encoded) => encoded,
+            Item::Command(encoded) | Item::Reconfigure(encoded) => encoded,
             Item::OpenSession { .. } => sessions.next().map(Vec::as_slice).expect("each was stamped above"),
         });
         let entry = Entry::Batch {
@@ -73,7 +79,7 @@ impl Packer<'_> {
     }
 }
 
-fn entry_of(entry: &Entry<'_>) -> RaftEntry {
+pub(super) fn entry_of(entry: &Entry<'_>) -> RaftEntry {
     RaftEntry { data: entry.encode().into(), ..RaftEntry::default() }
 }
 
@@ -86,18 +92,20 @@ impl Consensus {
             && self.node.raft.lead_transferee.is_none()
             && !self.node.has_ready()
         {
-            if self.epoch_due || !self.introductions.is_empty() {
-                let epoch = self.epoch_due.then_some(Entry::NewEpoch { time_ms: now.wall_ms });
-                let met = self.introductions.iter();
-                let met =
-                    met.map(|(server, store_id)| Entry::Introduce { server: *server, store_id: *store_id });
-                let entries = epoch.into_iter().chain(met).map(|entry| entry_of(&entry)).collect();
-                if !self.step_proposal(now, entries)? {
+            let first = self.first_entries(now);
+            if !first.is_empty() {
+                if !self.step_proposal(now, first)? {
                     return Ok(());
                 }
                 self.epoch_due = false;
                 self.introductions.clear();
+                self.roster.on_first_proposed();
                 continue;
+            }
+            match self.propose_membership(now)? {
+                Turn::Nothing => {}
+                Turn::Proposed => continue,
+                Turn::Dropped => return Ok(()),
             }
             if self.is_better_later(now) {
                 return Ok(());
@@ -145,6 +153,28 @@ impl Consensus {
         Ok(())
     }
 
+    /// What comes before any request.
+    fn first_entries(&self, now: Moment) -> Vec<RaftEntry> {
+        if !self.epoch_due && self.introductions.is_empty() && !self.roster.is_due() {
+            return Vec::new();
+        }
+        let time_ms = now.wall_ms;
+        let force = self.roster.forced.iter().map(|table| Entry::ForceQuorum {
+            time_ms,
+            epochs: FORCED_EPOCHS,
+            table: table.clone(),
+        });
+        let epoch = self.epoch_due.then_some(Entry::NewEpoch { time_ms });
+        let met = self.introductions.iter().map(|(server, store_id)| Entry::Introduce {
+            server: *server,
+            disk: self.roster.disk(*server),
+            store_id: *store_id,
+        });
+        let conf = self.node.raft.prs().conf().to_conf_state();
+        let found = self.roster.to_found(&conf).map(|table| Entry::Found { time_ms, table });
+        force.chain(epoch).chain(met).chain(found).map(|entry| entry_of(&entry)).collect()
+    }
+
     /// Are there so few requests that they had better wait for the rounds that are under way?
     fn is_better_later(&mut self, now: Moment) -> bool {
         if self.lone || self.watch.rounds() < ROUNDS_IN_FLIGHT {
@@ -175,7 +205,11 @@ impl Consensus {
 
     /// All of them or none; `false` when raft does not take them now: during a transfer of leadership, or while too much
     /// is not committed.
-    fn step_proposal(&mut self, now: Moment, entries: Vec<RaftEntry>) -> Result<bool, ConsensusError> {
+    pub(super) fn step_proposal(
+        &mut self,
+        now: Moment,
+        entries: Vec<RaftEntry>,
+    ) -> Result<bool, ConsensusError> {
         let mut message = Message { from: self.node.raft.id, ..Message::default() };
         message.set_msg_type(MessageType::MsgPropose);
         message.set_entries(entries.into());

@@ -80,7 +80,7 @@ impl Unsynced {
 }
 
 impl Consensus {
-    pub(super) fn take_ready(&mut self, now: Moment) {
+    pub(super) fn take_ready(&mut self, now: Moment) -> Result<(), ConsensusError> {
         let mut ready = self.node.ready();
         let number = ready.number();
         for state in ready.take_read_states() {
@@ -92,7 +92,14 @@ impl Consensus {
         let committed = ready.take_committed_entries();
         let mut messages = ready.take_messages();
         messages.append(&mut ready.take_persisted_messages());
-        let hard_state = ready.hs().map(|hs| HardState { term: hs.term, vote: hs.vote, commit: hs.commit });
+        // A change of configuration is not gone by before its commit is durable: a server that forgot it in a crash could be
+        // elected by those who voted before.
+        let changes = committed.iter().any(|e| e.get_entry_type() != EntryType::EntryNormal);
+        let hard_state = match ready.hs() {
+            None if changes => Some(self.node.raft.hard_state()),
+            changed => changed.cloned(),
+        };
+        let hard_state = hard_state.map(|hs| HardState { term: hs.term, vote: hs.vote, commit: hs.commit });
         if !ready.snapshot().is_empty() {
             assert!(entries.is_empty() && committed.is_empty(), "a snapshot comes alone");
             let metadata = ready.snapshot().get_metadata();
@@ -101,11 +108,16 @@ impl Consensus {
             self.unsynced.handed_out(now, number, hard_state);
             self.installing = Some((number, position));
             self.committed = position;
+            self.held_back.clear();
+            self.commit_in = None;
             self.outbox.give_up();
             let head = wire::head_of(ready.snapshot());
             self.actions.push_back(Action::Install { number, head, hard_state });
             self.node.advance_append_async(ready);
-        } else if ready.must_sync() {
+        } else if ready.must_sync() || changes {
+            if changes {
+                self.commit_in = Some(number);
+            }
             self.unsynced.handed_out(now, number, hard_state);
             self.node.mut_store().extend(&entries);
             let records = entries.iter().map(view::record_of).collect();
@@ -125,38 +137,51 @@ impl Consensus {
                 None => self.send_raft(message),
             }
         }
-        self.commit(now, committed);
+        self.held_back.extend(committed);
+        self.commit(now)?;
         self.tell_leader(now);
         if self.told.1.is_some() && self.knows_the_past() {
             self.watch.on_available(now);
         }
+        Ok(())
     }
 
     /// Step ⑨.
-    fn commit(&mut self, now: Moment, entries: Vec<raft::eraftpb::Entry>) {
-        let Some(last) = entries.last() else { return };
+    fn commit(&mut self, now: Moment) -> Result<(), ConsensusError> {
+        if self.commit_in.is_some() {
+            return Ok(());
+        }
+        let Some(last) = self.held_back.back() else { return Ok(()) };
         let knew = self.knows_the_past();
         self.committed = Position { index: last.index, term: last.term };
         // raft hands out only what it knows to be durable here.
         self.node.mut_store().shrink(last.index);
-        let commit = entries
-            .into_iter()
-            .map(|e| {
-                assert_eq!(
-                    e.get_entry_type(),
-                    EntryType::EntryNormal,
-                    "nobody asked for a change of membership"
-                );
-                self.settle(now, &e.data);
-                let position = Position { index: e.index, term: e.term };
-                Committed { position, data: e.data, conf_state: None }
-            })
-            .collect();
+        let mut commit = Vec::with_capacity(self.held_back.len());
+        for e in std::mem::take(&mut self.held_back) {
+            let position = Position { index: e.index, term: e.term };
+            let (data, conf_state) = match e.get_entry_type() {
+                EntryType::EntryNormal if Entry::has_table(&e.data) => {
+                    let conf_state = match Entry::decode(&e.data) {
+                        Ok(entry) => self.on_table(&entry)?,
+                        // Whoever applies it finds out.
+                        Err(_) => None,
+                    };
+                    (e.data, conf_state)
+                }
+                EntryType::EntryNormal => (e.data, None),
+                EntryType::EntryConfChange | EntryType::EntryConfChangeV2 => {
+                    self.on_conf_change(e.index, &e.data)?
+                }
+            };
+            self.settle(now, &data);
+            commit.push(Committed { position, data, conf_state });
+        }
         self.actions.push_back(Action::Commit(commit));
         self.watch.on_committed(now, self.committed.index);
         if !knew && self.knows_the_past() {
             self.reads.hurry(now);
         }
+        Ok(())
     }
 
     /// Requests of this server that are in a committed entry are done.
@@ -186,12 +211,16 @@ impl Consensus {
         });
     }
 
-    pub(super) fn on_persisted(&mut self, number: u64) -> Result<(), ConsensusError> {
+    pub(super) fn on_persisted(&mut self, now: Moment, number: u64) -> Result<(), ConsensusError> {
         while self.unsynced.appends.front().is_some_and(|(n, _)| *n <= number) {
             self.unsynced.appends.pop_front();
         }
         if self.unsynced.vote_in.is_some_and(|n| n <= number) {
             self.unsynced.vote_in = None;
+        }
+        if self.commit_in.is_some_and(|n| n <= number) {
+            self.commit_in = None;
+            self.commit(now)?;
         }
         let mut upto = number;
         if self.unsynced.appends.is_empty() {
@@ -219,9 +248,9 @@ impl Consensus {
         Ok(())
     }
 
-    pub(super) fn on_installed(&mut self, number: u64) -> Result<(), ConsensusError> {
+    pub(super) fn on_installed(&mut self, now: Moment, number: u64) -> Result<(), ConsensusError> {
         let expected = self.installing.as_ref().map(|(n, _)| *n);
         assert_eq!(expected, Some(number), "a snapshot is in place that was not asked for");
-        self.on_persisted(number)
+        self.on_persisted(now, number)
     }
 }

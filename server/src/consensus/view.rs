@@ -181,9 +181,12 @@ impl Storage for LogView {
     }
 
     /// Only the head: the rows are streamed beside it, from the checkpoint that is the newest then.
-    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+    fn snapshot(&self, request_index: u64, to: u64) -> raft::Result<Snapshot> {
         let (position, conf) = &self.checkpoint;
-        if position.index == 0 || position.index < request_index {
+        // Who came after the checkpoint would not take it.
+        let all = [&conf.voters, &conf.learners, &conf.voters_outgoing];
+        let has = all.iter().any(|ids| ids.contains(&to));
+        if position.index == 0 || position.index < request_index || !has {
             return Err(StorageError::SnapshotTemporarilyUnavailable.into());
         }
         let mut snapshot = Snapshot::default();

@@ -1,11 +1,15 @@
 //! raft's messages and ours: there and back, and what is believed of what a peer says.
 
-use super::server_of;
+use super::roster::{CHANGES_MAX, Roster};
 use super::view::LogView;
+use super::{disk_of, server_of};
 use bytes::Bytes;
 use protobuf::Message as _;
 use raft::RawNode;
-use raft::eraftpb::{ConfState, Entry, EntryType, Message, MessageType, Snapshot};
+use raft::eraftpb::{
+    ConfChangeSingle, ConfChangeV2, ConfState, Entry as RaftEntry, EntryType, Message, MessageType, Snapshot,
+};
+use warren_storage::{Command, Decided, Entry, Logged};
 use warren_transport::peer::{PeerEntry, RaftKind, RaftMessage, ServerId, SnapshotHead};
 
 /// Bytes of a read index' name, at most.
@@ -28,8 +32,10 @@ pub(super) enum Contradiction {
     Term,
     #[error("its entries do not follow each other")]
     Entries,
-    #[error("it changes the membership, which nobody asked for")]
+    #[error("it changes the membership, and not in a way that a leader of ours would")]
     Membership,
+    #[error("it is from or for a disk that was replaced, or a server that left")]
+    Former,
     #[error("it commits or acknowledges entries that there are not")]
     Beyond,
     #[error("a server does not say this to another")]
@@ -42,6 +48,7 @@ pub(super) enum Contradiction {
 /// the process for must not come from outside.
 pub(super) fn check(
     node: &RawNode<LogView>,
+    roster: &Roster,
     from: ServerId,
     message: &RaftMessage,
     snapshot: bool,
@@ -51,10 +58,19 @@ pub(super) fn check(
         return Err(Contradiction::Sender);
     }
     if message.to != raft.id {
-        return Err(Contradiction::Receiver);
+        let founded = !roster.members().servers.is_empty();
+        let other_disk = founded && server_of(message.to) == server_of(raft.id);
+        return Err(if other_disk { Contradiction::Former } else { Contradiction::Receiver });
     }
     if raft.prs().get(message.from).is_none() {
-        return Err(Contradiction::Stranger);
+        if roster.is_former(message.from) {
+            return Err(Contradiction::Former);
+        }
+        // Who is behind may not know yet of one that came; before there is a table, nobody comes.
+        let known = raft.prs().conf().voters().ids().is_empty() || !roster.members().servers.is_empty();
+        if !known || disk_of(message.from) == 0 {
+            return Err(Contradiction::Stranger);
+        }
     }
     let numbers = [
         message.term,
@@ -71,7 +87,7 @@ pub(super) fn check(
     if (message.term == 0) != (message.kind == RaftKind::ReadIndex) {
         return Err(Contradiction::Term);
     }
-    if message.entries.iter().any(|e| e.conf_change) {
+    if message.entries.iter().any(|e| e.conf_change && !is_conf_change(&e.data)) {
         return Err(Contradiction::Membership);
     }
     if (message.kind == RaftKind::Snapshot) != snapshot {
@@ -110,18 +126,48 @@ pub(super) fn check(
     }
 }
 
+/// Is it a change of raft's configuration as our leaders make it: bounded, of servers that can be, and with one decided
+/// change of the table inside unless it only leaves a joint configuration?
+pub fn is_conf_change(data: &[u8]) -> bool {
+    let Ok(conf_change) = ConfChangeV2::parse_from_bytes(data) else { return false };
+    if conf_change.changes.is_empty() {
+        return data.is_empty();
+    }
+    let context = conf_change.get_context();
+    let Ok(Entry::Batch { commands, .. }) = Entry::decode(context) else { return false };
+    let [command] = commands.as_slice() else { return false };
+    let decided = Logged::decode(command).is_ok_and(|logged| {
+        matches!(logged.command, Command::Reconfigure { decided: Some(Decided::Made(_)), .. })
+    });
+    let of_servers = |c: &ConfChangeSingle| server_of(c.node_id) != 0 && disk_of(c.node_id) != 0;
+    // One that leaves nobody would stop raft. It cannot be made by a leader, who counts a quorum first.
+    decided && conf_change.changes.len() <= CHANGES_MAX && conf_change.changes.iter().all(of_servers)
+}
+
 fn check_snapshot(id: u64, message: &RaftMessage) -> Result<(), Contradiction> {
     let head = message.snapshot.as_ref().ok_or(Contradiction::Entries)?;
     if head.index == 0 || head.index > NUMBER_MAX || head.term == 0 || head.term > message.term {
         return Err(Contradiction::Number);
     }
     let conf = ConfState::parse_from_bytes(&head.conf_state).map_err(|_| Contradiction::Configuration)?;
-    let mut members: Vec<u64> = conf.voters.iter().chain(&conf.learners).copied().collect();
-    let count = members.len();
-    members.sort_unstable();
-    members.dedup();
-    let plain = conf.voters_outgoing.is_empty() && conf.learners_next.is_empty() && !conf.auto_leave;
-    if members.len() != count || conf.voters.is_empty() || !members.contains(&id) || !plain {
+    let sets = [&conf.voters, &conf.learners, &conf.voters_outgoing, &conf.learners_next];
+    let plain = |ids: &Vec<u64>| {
+        let mut sorted = ids.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        sorted.len() == ids.len() && !sorted.contains(&0)
+    };
+    let joint = !conf.voters_outgoing.is_empty();
+    // Who learns does not vote, and who is to learn votes until the joint configuration is left.
+    let apart =
+        conf.learners.iter().all(|id| !conf.voters.contains(id) && !conf.voters_outgoing.contains(id))
+            && conf.learners_next.iter().all(|id| joint && conf.voters_outgoing.contains(id))
+            && !conf.auto_leave;
+    if conf.voters.is_empty()
+        || !sets.iter().all(|ids| plain(ids))
+        || !apart
+        || !sets[..3].iter().any(|ids| ids.contains(&id))
+    {
         return Err(Contradiction::Configuration);
     }
     Ok(())
@@ -159,11 +205,11 @@ pub(super) fn to_raft(message: RaftMessage) -> Message {
         RaftKind::ReadIndexResponse => MessageType::MsgReadIndexResp,
         RaftKind::TransferLeader => MessageType::MsgTransferLeader,
     });
-    let entries: Vec<Entry> = message
+    let entries: Vec<RaftEntry> = message
         .entries
         .into_iter()
         .map(|e| {
-            let mut entry = Entry { index: e.index, term: e.term, data: e.data, ..Entry::default() };
+            let mut entry = RaftEntry { index: e.index, term: e.term, data: e.data, ..RaftEntry::default() };
             if e.conf_change {
                 entry.set_entry_type(EntryType::EntryConfChangeV2);
             }

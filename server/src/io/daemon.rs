@@ -4,6 +4,7 @@ use super::clients::{self, Clients, Reactors};
 use super::engine::{Engine, Parts};
 use super::ensemble::{Ensemble, Handler};
 use super::facts::Registry;
+use super::reconfigure::Reconfigurations;
 use super::space::Space;
 use super::{Clock, SystemEntropy, admin, certificates, prometheus};
 use crate::config::{self, Address, Config, Listen};
@@ -12,6 +13,7 @@ use crate::consensus::{self, Timers};
 use crate::entropy::Entropy as _;
 use crate::founding::Verdict;
 use crate::identity::Authentication;
+use crate::membership;
 use crate::metrics::Metrics;
 use crate::observer::{Candidate, Part, Seat};
 use crate::room::Room;
@@ -30,15 +32,15 @@ use tokio::sync::watch;
 use warren_storage::io::{FolderDisk, OpenError};
 use warren_storage::log::{self, Log, LogOptions};
 use warren_storage::tree::{Tree, TreeOptions};
-use warren_storage::{Disk as _, DiskError, RecoverError, Recovered, recover};
+use warren_storage::{Disk as _, DiskError, MemberRole, RecoverError, Recovered, recover};
 use warren_transport::io::links::{LinkError, LinkTimers, Links, LinksConfig, PeerAddr, TlsFiles};
 
 /// The only server of an ensemble of one.
 const SERVER_ID: u8 = 1;
 /// Threads that carry the links to the other servers.
 const LINK_THREADS: usize = 1;
-/// Which of its disks: the first.
-const INCARNATION: u32 = 1;
+/// Which of its disks a server founds an ensemble with.
+const FIRST_DISK: u32 = 1;
 /// Share of the memory budget that the log's tail in memory may take.
 const LOG_CACHE_SHARE: u64 = 32;
 /// Bytes of outstanding requests of all connections, at most.
@@ -76,6 +78,17 @@ pub enum StartError {
         server: u8,
         /// The store that the ensemble knows.
         recorded: u64,
+        /// The store's folder.
+        folder: String,
+    },
+    /// This server is to vote, and its store is an observer's.
+    #[error(
+        "server {server} is to vote, and the store in {folder} is that of an observer, which knows nothing of elections: \
+         stop it, empty the folder, and start it again; it gets all data from the others"
+    )]
+    Observed {
+        /// This server's id.
+        server: u8,
         /// The store's folder.
         folder: String,
     },
@@ -156,6 +169,8 @@ async fn serve(config: Config) -> Result<(), StartError> {
     let metrics = Arc::new(Metrics::default());
     let began = clock.now();
     let opened = open(&clock, &config, &store, &metrics)?;
+    let mut opened = opened;
+    let mut begins = Begins::Founds;
     let ensemble = match &config.ensemble {
         None => None,
         Some(settings) => {
@@ -171,13 +186,15 @@ async fn serve(config: Config) -> Result<(), StartError> {
                     _ = terminate.recv() => return Ok(()),
                     _ = interrupt.recv() => return Ok(()),
                 };
-                if let Verdict::Wiped { recorded, .. } = verdict {
-                    return Err(opened.wiped(settings, recorded));
-                }
+                begins = match verdict {
+                    Verdict::Join { disk } => Begins::Joins { disk },
+                    _ => Begins::Founds,
+                };
             }
             Some(ensemble)
         }
     };
+    opened.take_part(&config, begins)?;
     let reader = opened.log.reader();
     let (engine, room, space) = start(&clock, &config, opened, &metrics, ensemble.clone())?;
     if let Some(ensemble) = &ensemble {
@@ -306,6 +323,14 @@ fn store_folder(data_dir: &Path) -> Result<PathBuf, StartError> {
     Ok(store)
 }
 
+/// What a server with an empty store does first.
+enum Begins {
+    /// Found an ensemble, or stand alone.
+    Founds,
+    /// Come to one that is there, as this disk of the server.
+    Joins { disk: u32 },
+}
+
 /// The store, open.
 struct Opened {
     tree: Tree,
@@ -319,7 +344,37 @@ struct Opened {
 impl Opened {
     /// Was nothing ever written or promised with it?
     fn is_empty(&self) -> bool {
-        self.tree.position().index == 0 && self.found.last_index == 0 && self.found.hard_state.term == 0
+        let written = self.tree.position().index > 0 || self.found.last_index > 0;
+        self.tree.disk() == 0 && !written && self.found.hard_state.term == 0
+    }
+
+    /// Say durably as whom it takes part, when it does for the first time: from then on neither the file nor another server
+    /// is asked.
+    fn take_part(&mut self, config: &Config, begins: Begins) -> Result<(), StartError> {
+        if self.tree.disk() != 0 {
+            return Ok(());
+        }
+        let settings = config.ensemble.as_ref();
+        let server_id = settings.map_or(SERVER_ID, |settings| settings.server_id);
+        let (disk, conf_state) = match (begins, settings) {
+            (Begins::Joins { disk }, _) => (disk, consensus::joining(consensus::raft_id(server_id, disk))),
+            (Begins::Founds, None) => {
+                (FIRST_DISK, consensus::found(&[consensus::raft_id(server_id, FIRST_DISK)]))
+            }
+            // Who observes has no part in raft's configuration.
+            (Begins::Founds, Some(settings)) if settings.is_observer() => {
+                (FIRST_DISK, consensus::joining(consensus::raft_id(server_id, FIRST_DISK)))
+            }
+            (Begins::Founds, Some(settings)) => {
+                let voters = settings.servers.iter().filter(|s| s.role == config::Role::Voter);
+                let voters: Vec<u64> = voters.map(|s| consensus::raft_id(s.id, FIRST_DISK)).collect();
+                (FIRST_DISK, consensus::found(&voters))
+            }
+        };
+        self.tree.take_part(disk, conf_state).map_err(|e| StartError::Store {
+            folder: self.folder.clone(),
+            source: Box::new(RecoverError::Tree(e)),
+        })
     }
 
     fn wiped(&self, settings: &config::Ensemble, recorded: u64) -> StartError {
@@ -401,17 +456,13 @@ fn start(
     metrics: &Arc<Metrics>,
     ensemble: Option<Arc<Ensemble>>,
 ) -> Result<(Engine, Arc<Room>, Arc<Space>), StartError> {
-    let Opened { mut tree, log, found, disk, .. } = opened;
+    let Opened { tree, log, found, disk, folder, .. } = opened;
     let mut entropy = SystemEntropy;
     let settings = config.ensemble.as_ref();
     let server_id = settings.map_or(SERVER_ID, |settings| settings.server_id);
-    if tree.conf_state().is_empty() {
-        let mut voters = vec![consensus::raft_id(server_id, INCARNATION)];
-        if let Some(settings) = settings {
-            let voters_of = settings.servers.iter().filter(|server| server.role == config::Role::Voter);
-            voters = voters_of.map(|server| consensus::raft_id(server.id, INCARNATION)).collect();
-        }
-        tree.set_conf_state(consensus::found(&voters));
+    if let Some(ensemble) = &ensemble {
+        ensemble.take_part(tree.disk());
+        ensemble.set_members(tree.members());
     }
     // Never 0, which stands for no run.
     let incarnation = entropy.next_u64().max(1);
@@ -420,7 +471,17 @@ fn start(
         election_ticks: settings.election_ticks as u16,
         ..Timers::default()
     });
-    let part = match settings.filter(|settings| settings.is_observer()) {
+    // The table knows better than the file, once there is one.
+    let own = tree.members().get(server_id).map(|member| member.role);
+    let observes = |settings: &config::Ensemble| match own {
+        Some(role) => role == MemberRole::Observer,
+        None => settings.is_observer(),
+    };
+    let never_voted = consensus::voters(tree.conf_state()) == 0 && !tree.members().servers.is_empty();
+    if never_voted && own.is_some_and(|role| role != MemberRole::Observer) {
+        return Err(StartError::Observed { server: server_id, folder });
+    }
+    let part = match settings.filter(|settings| observes(settings)) {
         None => Part::Voter,
         Some(settings) => {
             let votes = |role| role == config::Role::Voter;
@@ -433,13 +494,16 @@ fn start(
     let consensus = Seat::new(
         clock.now(),
         consensus::Start {
-            id: consensus::raft_id(server_id, INCARNATION),
+            id: consensus::raft_id(server_id, tree.disk()),
             server_id,
             incarnation,
             reader: log.reader(),
             hard_state: found.hard_state,
             checkpoint: tree.position(),
             conf_state: tree.conf_state().to_vec(),
+            members: tree.members().clone(),
+            retired: tree.retired().clone(),
+            found: settings.map(membership::found),
             rules: config.rules(),
             timers,
             entropy: Box::new(SystemEntropy),
@@ -470,6 +534,7 @@ fn start(
         metrics: metrics.clone(),
         space: space.clone(),
         ensemble,
+        reconfigure: Reconfigurations::new(server_id, incarnation),
     };
     let engine = Engine::start(parts).map_err(|source| StartError::System { what: "threads", source })?;
     Ok((engine, room, space))
@@ -487,6 +552,7 @@ fn limits(config: &Config) -> Limits {
         session_timeout_min_ms: i32::try_from(config.sessions.timeout_ms_min).unwrap_or(i32::MAX),
         session_timeout_max_ms: i32::try_from(config.sessions.timeout_ms_max).unwrap_or(i32::MAX),
         skip_acl: config.security.skip_acl,
+        reconfig_enabled: config.ensemble.as_ref().is_some_and(|ensemble| ensemble.reconfig_enabled),
         authentication: Authentication {
             super_digest: config.security.super_digest.as_ref().map(|digest| digest.0.clone()),
             digest_off: !config.security.digest_enabled,

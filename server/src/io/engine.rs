@@ -3,6 +3,7 @@
 use super::Clock;
 use super::ensemble::Ensemble;
 use super::inbox::Inbox;
+use super::reconfigure::Reconfigurations;
 use super::space::Space;
 use crate::consensus::{self, Facts, Measure, Role, Submission};
 use crate::metrics::Metrics;
@@ -48,7 +49,7 @@ enum LogJob {
 /// What takes long and nobody waits for.
 enum Chore {
     /// Has a thread to itself: on a full disk it waits, and what the others free is what it waits for.
-    Write(Checkpoint),
+    Write(Box<Checkpoint>),
     /// An overlay nobody reads any more: taking it apart takes time that no client should wait for.
     Drop(Superseded),
     /// Segments of the log that are in a checkpoint; likewise.
@@ -63,11 +64,13 @@ const LOG_CLOSE_MAX: Duration = Duration::from_secs(20);
 /// Where the rest of the daemon reaches the threads.
 #[derive(Clone)]
 pub(super) struct Engine {
-    consensus: Arc<Inbox<consensus::Event>>,
+    pub(super) consensus: Arc<Inbox<consensus::Event>>,
     service: Arc<Inbox<ToService>>,
     log: Arc<Inbox<LogJob>>,
     keeper: Arc<Keeper>,
-    ensemble: Option<Arc<Ensemble>>,
+    pub(super) ensemble: Option<Arc<Ensemble>>,
+    /// Changes of the membership that were asked for here.
+    pub(super) reconfigure: Arc<Reconfigurations>,
     /// As of the consensus thread's last turn.
     facts: Arc<Mutex<Option<Facts>>>,
     /// Told by the consensus thread when it has ended, as it does once this is there.
@@ -97,12 +100,13 @@ pub(super) struct Parts {
     pub(super) space: Arc<Space>,
     /// The other servers, if there are any.
     pub(super) ensemble: Option<Arc<Ensemble>>,
+    pub(super) reconfigure: Arc<Reconfigurations>,
 }
 
 impl Engine {
     /// Start the threads.
     pub(super) fn start(parts: Parts) -> std::io::Result<Engine> {
-        let Parts { clock, consensus, service, log, room, metrics, space, ensemble } = parts;
+        let Parts { clock, consensus, service, log, room, metrics, space, ensemble, reconfigure } = parts;
         let keeper = Keeper {
             state: Mutex::new(Kept { log: Some(log), logged_bytes: 0, asked: false }),
             metrics: metrics.clone(),
@@ -114,6 +118,7 @@ impl Engine {
             log: Inbox::new(),
             keeper: Arc::new(keeper),
             ensemble,
+            reconfigure,
             facts: Arc::default(),
             retire: Arc::default(),
             wanted_from: Arc::new(AtomicU64::new(u64::MAX)),
@@ -174,8 +179,8 @@ impl Engine {
     }
 
     /// A server has this store.
-    pub(super) fn met(&self, server: ServerId, store_id: u64) {
-        self.consensus.push(consensus::Event::Met { server, store_id });
+    pub(super) fn met(&self, server: ServerId, disk: u32, store_id: u64) {
+        self.consensus.push(consensus::Event::Met { server, disk, store_id });
     }
 
     /// Its link is down, or too much waits for it.
@@ -191,6 +196,11 @@ impl Engine {
     /// A snapshot is all here.
     pub(super) fn snapshot_received(&self, from: ServerId, message: RaftMessage) {
         self.consensus.push(consensus::Event::SnapshotReceived { from, message });
+    }
+
+    /// This server does not belong to the ensemble any more, the others say.
+    pub(super) fn expelled(&self) {
+        self.service.push(ToService::Event(service::Event::Expelled));
     }
 
     /// Hand leadership over, if this server has it.
@@ -371,7 +381,7 @@ fn run_consensus(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Roo
 /// A hand-over that takes longer has failed: nobody is near enough.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
 /// Between two looks at how consensus stands.
-const SHOW_EVERY: Duration = Duration::from_millis(50);
+pub(super) const SHOW_EVERY: Duration = Duration::from_millis(50);
 
 fn measure(consensus: &mut Seat, metrics: &Metrics) {
     for measure in consensus.take_measures() {
@@ -621,7 +631,18 @@ fn run_service(
                 }
                 // Nothing that anybody waits for comes of it.
                 service::Action::Applied(index) => engine.consensus.leave(consensus::Event::Applied(index)),
-                service::Action::Checkpoint(checkpoint) => checkpoints.push(Chore::Write(checkpoint)),
+                service::Action::Members { members, retired } => {
+                    if let Some(ensemble) = &engine.ensemble {
+                        ensemble.set_members(&members);
+                    }
+                    engine.consensus.push(consensus::Event::Members { members, retired });
+                }
+                service::Action::Reconfigured { request, answer } => {
+                    engine.reconfigure.answer(request, answer)
+                }
+                service::Action::Checkpoint(checkpoint) => {
+                    checkpoints.push(Chore::Write(Box::new(checkpoint)))
+                }
                 service::Action::Superseded(old) => leavings.push(Chore::Drop(old)),
                 service::Action::Send { to, message } => engine.others().send(to, message),
                 service::Action::Purge(_) => {

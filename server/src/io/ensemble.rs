@@ -7,14 +7,17 @@ use crate::founding::{Founding, Verdict};
 use crate::metrics::Metrics;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
-use warren_storage::SharedDisk;
 use warren_storage::log::LogReader;
-use warren_storage::tree::{Exporter, Import, ImportError, Staged, Tree, TreeError, TreeOptions};
-use warren_transport::io::links::{DownReason, LinkHandler, Links, Refusal, SnapshotError, SnapshotReceiver};
-use warren_transport::peer::{Answer, Ask, PeerMessage, RaftMessage, ServerId, SnapshotHead};
+use warren_storage::tree::{Exporter, Identity, Import, ImportError, Staged, Tree, TreeError, TreeOptions};
+use warren_storage::{Members, SharedDisk};
+use warren_transport::io::links::{
+    DownReason, LinkHandler, Links, PeerAddr, Refusal, SnapshotError, SnapshotReceiver,
+};
+use warren_transport::peer::{Answer, Ask, Known, PeerMessage, RaftMessage, ServerId, SnapshotHead};
 
 /// Between two questions of a server whose store is empty.
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -23,17 +26,24 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 /// Of a snapshot, at a time, unless a single row is larger; bytes.
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// Of a link that never was up.
+const NOT_YET: &str = "not linked yet";
+
 /// What is known of a link.
 #[derive(Clone, Debug)]
 pub(super) enum LinkState {
     Up,
     Down(String),
+    /// The other end says that this server was removed.
+    Removed,
 }
 
 /// See the module's text.
 pub(super) struct Ensemble {
     pub(super) config: config::Ensemble,
     store_id: u64,
+    /// See [`Tree::disk`]; 0 until it takes part.
+    disk_number: AtomicU32,
     /// The store holds nothing: this server may have to ask before it takes part.
     empty: bool,
     disk: SharedDisk,
@@ -63,11 +73,12 @@ impl Ensemble {
     ) -> Arc<Ensemble> {
         let store_id = tree.store_id();
         let founding = Mutex::new(Founding::new(store_id, config.voters()));
-        let unlinked = |id| (id, LinkState::Down("not linked yet".to_owned()));
+        let unlinked = |id| (id, LinkState::Down(NOT_YET.to_owned()));
         let states = Mutex::new(config.others().map(|s| unlinked(s.id)).collect());
         Arc::new(Ensemble {
             config,
             store_id,
+            disk_number: AtomicU32::new(tree.disk()),
             empty,
             disk,
             reserve_bytes,
@@ -91,12 +102,40 @@ impl Ensemble {
     pub(super) fn attach_engine(&self, engine: Engine, reader: LogReader) {
         assert!(self.engine.set((engine, reader)).is_ok(), "the engine is attached once");
         // Who asked before, and was told that all is empty, asks again; the others are told who this is.
-        self.config.others().for_each(|server| self.ask(server.id));
+        self.peers().into_iter().for_each(|server| self.ask(server));
+    }
+
+    /// The other servers, as far as there are links to them.
+    fn peers(&self) -> Vec<ServerId> {
+        self.states.lock().keys().copied().collect()
+    }
+
+    /// Which of its disks this server takes part with.
+    pub(super) fn take_part(&self, disk: u32) {
+        self.disk_number.store(disk, Ordering::Relaxed);
+    }
+
+    /// These belong to the ensemble from now on.
+    pub(super) fn set_members(&self, members: &Members) {
+        if members.servers.is_empty() {
+            return;
+        }
+        let others = || members.servers.iter().filter(|member| member.id != self.config.server_id);
+        {
+            let mut states = self.states.lock();
+            states.retain(|id, _| members.get(*id).is_some());
+            for member in others() {
+                states.entry(member.id).or_insert_with(|| LinkState::Down(NOT_YET.to_owned()));
+            }
+        }
+        if let Some(links) = self.links.get() {
+            links.set_peers(others().map(|m| PeerAddr { id: m.id, addr: m.peer_addr.clone() }).collect());
+        }
     }
 
     /// Who this server is, for the leader's record.
     pub(super) fn introduce(&self, engine: &Engine) {
-        engine.met(self.config.server_id, self.store_id);
+        engine.met(self.config.server_id, self.disk_number.load(Ordering::Relaxed), self.store_id);
     }
 
     /// The links, once they are there.
@@ -127,7 +166,8 @@ impl Ensemble {
     fn ask(&self, to: ServerId) {
         // Lost is lost: it is asked again, and a new link asks by itself.
         if let Some(links) = self.links.get() {
-            let _ = links.send(to, PeerMessage::Ask(Ask { store_id: self.store_id }));
+            let disk = self.disk_number.load(Ordering::Relaxed);
+            let _ = links.send(to, PeerMessage::Ask(Ask { store_id: self.store_id, disk }));
         }
     }
 
@@ -136,7 +176,7 @@ impl Ensemble {
         let mut said = tokio::time::Instant::now();
         loop {
             let verdict = self.founding.lock().verdict();
-            if verdict != Verdict::Wait {
+            if let Verdict::Found | Verdict::Join { .. } = verdict {
                 return verdict;
             }
             self.config.others().for_each(|server| self.ask(server.id));
@@ -149,8 +189,30 @@ impl Ensemble {
                     .filter_map(|(id, state)| match state {
                         LinkState::Up => None,
                         LinkState::Down(why) => Some(format!("{id} ({why})")),
+                        LinkState::Removed => Some(format!("{id} (it knows no such server)")),
                     })
                     .collect();
+                let id = self.config.server_id;
+                match verdict {
+                    Verdict::Wiped { by, recorded } => {
+                        tracing::error!(
+                            "server {by} says that this one took part with another store ({recorded:016x}): its data were \
+                             lost or exchanged. It must not vote again as if nothing had happened. Bring its own data \
+                             back, or let it come as a new one: `warren member replace {id}` on another server"
+                        );
+                        continue;
+                    }
+                    Verdict::NoPlace => {
+                        tracing::warn!(
+                            "this server does not belong to the ensemble: `warren member add {id} {} {}` on another \
+                             server lets it come",
+                            self.config.own().peer_addr,
+                            self.config.own().client_addr.as_ref().map_or(String::new(), ToString::to_string)
+                        );
+                        continue;
+                    }
+                    Verdict::Wait | Verdict::Found | Verdict::Join { .. } => {}
+                }
                 tracing::warn!(
                     "this server's store is empty, and it takes part only once enough of the others say what they \
                      know of it; not linked: {}",
@@ -224,6 +286,10 @@ impl Ensemble {
         Ok(tree)
     }
 
+    fn identity(&self) -> Identity {
+        Identity { store_id: self.store_id, disk: self.disk_number.load(Ordering::Relaxed) }
+    }
+
     fn receive(&self, from: ServerId, mut stream: SnapshotReceiver) -> Result<RaftMessage, ReceiveError> {
         let message = stream.head().clone();
         // One at a time, and none while one is being put in place.
@@ -231,7 +297,7 @@ impl Ensemble {
         if staged.is_some() {
             return Err(ReceiveError::Busy);
         }
-        let mut import = Import::begin(self.disk.clone(), self.store_id, self.reserve_bytes)?;
+        let mut import = Import::begin(self.disk.clone(), self.identity(), self.reserve_bytes)?;
         let received = loop {
             match stream.next_chunk() {
                 Ok(Some(chunk)) => {
@@ -255,6 +321,17 @@ impl Ensemble {
         tracing::info!(server = from, index = head.index, "received a snapshot");
         *staged = Some(whole);
         Ok(message)
+    }
+}
+
+/// What is recorded here of a server that asks.
+fn known_of(tree: &Tree, server: ServerId) -> Known {
+    let members = tree.members();
+    Known {
+        store: tree.recorded_store(server),
+        disk: members.get(server).map(|member| member.disk),
+        version: members.version,
+        voters: members.voters().map(|member| member.id).collect(),
     }
 }
 
@@ -299,10 +376,8 @@ impl LinkHandler for Handler {
             }
             // Before consensus begins here, nobody counts on this server.
             (_, None) | (PeerMessage::Answer(_), Some(_)) => {}
-            (PeerMessage::Ask(Ask { store_id }), Some((engine, reader))) => {
-                if ensemble.config.votes(from) {
-                    engine.met(from, store_id);
-                }
+            (PeerMessage::Ask(Ask { store_id, disk }), Some((engine, reader))) => {
+                engine.met(from, disk, store_id);
                 let ensemble = ensemble.clone();
                 let last_index = reader.last_index();
                 engine.look(move |service| {
@@ -312,7 +387,7 @@ impl LinkHandler for Handler {
                         // It has begun, and waits for a majority that the asker may be needed for.
                         (0, _) if applied == 0 => Answer::Empty,
                         (_, true) => Answer::Undecided,
-                        (_, false) => Answer::Recorded(tree.recorded_store(from)),
+                        (_, false) => Answer::Recorded(known_of(tree, from)),
                     };
                     ensemble.send(from, PeerMessage::Answer(answer));
                 });
@@ -327,7 +402,22 @@ impl LinkHandler for Handler {
     }
 
     fn link_down(&self, server: ServerId, why: DownReason) {
-        self.0.states.lock().insert(server, LinkState::Down(why.to_string()));
+        {
+            let mut states = self.0.states.lock();
+            if let Some(state) = states.get_mut(&server) {
+                *state = match why {
+                    DownReason::Removed => LinkState::Removed,
+                    why => LinkState::Down(why.to_string()),
+                };
+            }
+            // One alone may be behind itself, and know a table that is no more.
+            let removed = states.values().filter(|state| matches!(state, LinkState::Removed)).count();
+            if 2 * removed > states.len() {
+                if let Some((engine, _)) = self.0.engine.get() {
+                    engine.expelled();
+                }
+            }
+        }
         if let Some((engine, _)) = self.0.engine.get() {
             engine.unreachable(server);
         }

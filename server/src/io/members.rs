@@ -28,6 +28,7 @@ impl Registry {
         let member = |member: &warren_storage::Member| {
             let why = match states.get(&member.id) {
                 Some(LinkState::Down(why)) => why.clone(),
+                Some(LinkState::Removed) => "it says that this server was removed".to_owned(),
                 _ => String::new(),
             };
             Member {

@@ -21,6 +21,8 @@ mod facts;
 mod inbox;
 mod members;
 mod prometheus;
+#[allow(dead_code, reason = "the operator's socket calls it")]
+mod reconfigure;
 mod space;
 
 pub use clock::Clock;

@@ -25,15 +25,16 @@ pub use search::Candidate;
 pub use seat::{Part, Seat};
 
 use crate::consensus::forward::Outbox;
-use crate::consensus::{Action, Committed, ConsensusError, Event, Facts, Role, Start, Submission};
+use crate::consensus::{self, Action, Committed, ConsensusError, Event, Facts, Role, Start, Submission};
 use crate::moment::Moment;
+use bytes::Bytes;
 use feeds::{SIGN_TICKS, Source};
 use search::Search;
 use std::collections::VecDeque;
 use std::time::Duration;
-use warren_storage::Entry;
 use warren_storage::log::{HardState, LogReader, LogRecord, RecordKind};
 use warren_storage::tree::Position;
+use warren_storage::{Entry, Member, MemberRole, Members};
 use warren_transport::peer::{
     AnswerRead, AskRead, Feed, FeedEnd, Observe, PeerMessage, RaftKind, RaftMessage, ServerId, WhyNoFeed,
 };
@@ -95,6 +96,7 @@ pub struct Observer {
     say_at: Moment,
     next_tick: Moment,
     refused: u64,
+    members: Members,
     actions: VecDeque<Action>,
 }
 
@@ -160,6 +162,7 @@ impl Observer {
             say_at: now,
             next_tick: now,
             refused: 0,
+            members: start.members,
             actions: VecDeque::new(),
         })
     }
@@ -187,9 +190,13 @@ impl Observer {
             Event::Unreachable { server } => self.search.on_unreachable(now, server),
             Event::SnapshotReceived { from, message } => self.on_snapshot(from, &message),
             Event::Tick => self.on_tick(now),
+            Event::Members { members, .. } => self.on_members(members),
+            Event::ForceQuorum(_) => {
+                tracing::error!("an observer has no vote, and cannot be made the only voter");
+            }
+            Event::Met { .. }
             // Voters record their stores, stamp rules and hand leadership over; what is sent of checkpoints is the
             // business of the feeds.
-            Event::Met { .. }
             | Event::RefuseGrowth(_)
             | Event::Transfer { .. }
             | Event::SnapshotSent { .. }
@@ -212,9 +219,12 @@ impl Observer {
         self.next_tick
     }
 
-    /// Who may feed it has changed.
-    pub fn set_others(&mut self, others: Vec<Candidate>) {
-        self.search.set_candidates(others);
+    /// Who belongs to the ensemble may feed it.
+    fn on_members(&mut self, members: Members) {
+        let others = members.servers.iter().filter(|member| member.id != self.server_id);
+        let candidate = |m: &Member| Candidate { server: m.id, votes: m.role == MemberRole::Voter };
+        self.search.set_candidates(others.map(candidate).collect());
+        self.members = members;
     }
 
     /// How it stands.
@@ -223,7 +233,9 @@ impl Observer {
             term: self.told.0,
             leader: self.told.1,
             role: Role::Observing,
-            voters: Vec::new(),
+            voters: self.members.voters().map(|member| member.id).collect(),
+            members: self.members.clone(),
+            changing: false,
             last_index: self.known.max(self.last.index),
             committed: self.last.index,
             persisted: self.durable,
@@ -367,11 +379,7 @@ impl Observer {
             .collect();
         for record in &records {
             self.last = Position { index: record.index, term: record.term };
-            self.tail.push_back(Committed {
-                position: self.last,
-                data: record.data.clone(),
-                conf_state: None,
-            });
+            self.tail.push_back(Committed { position: self.last, data: for_tree(record), conf_state: None });
         }
         self.raise();
         self.appended += 1;
@@ -434,8 +442,9 @@ impl Observer {
             } else {
                 // A start replays what its log has and the checkpoint lacks.
                 let upto = self.tail.front().map_or(self.durable, |entry| entry.position.index - 1);
-                for LogRecord { index, term, data, .. } in self.reader.read(next, upto + 1, REPLAY_BYTES)? {
-                    entries.push(Committed { position: Position { index, term }, data, conf_state: None });
+                for record in self.reader.read(next, upto + 1, REPLAY_BYTES)? {
+                    let position = Position { index: record.index, term: record.term };
+                    entries.push(Committed { position, data: for_tree(&record), conf_state: None });
                 }
             }
             let Some(last) = entries.last() else { break };
@@ -565,6 +574,14 @@ impl Observer {
 }
 
 /// Why a message of a feeder cannot be.
+/// What the tree applies of an entry: where it changes raft's configuration, that is inside.
+fn for_tree(record: &LogRecord) -> Bytes {
+    match record.kind {
+        RecordKind::Normal => record.data.clone(),
+        RecordKind::ConfChange | RecordKind::ConfChangeV2 => consensus::inside(&record.data),
+    }
+}
+
 fn contradiction(feed: &Feed) -> Option<&'static str> {
     if [feed.index, feed.log_term, feed.commit, feed.term].iter().any(|n| *n > NUMBER_MAX) {
         return Some("a number in it is out of any range");
@@ -573,6 +590,11 @@ fn contradiction(feed: &Feed) -> Option<&'static str> {
     for entry in &feed.entries {
         if entry.index != index + 1 || entry.term < term || entry.term == 0 || entry.term > feed.term {
             return Some("its entries do not follow each other");
+        }
+        if entry.conf_change && !consensus::is_conf_change(&entry.data) {
+            return Some(
+                "an entry of it changes the membership, and not in a way that a leader of ours would",
+            );
         }
         (index, term) = (entry.index, entry.term);
     }

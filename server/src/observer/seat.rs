@@ -146,7 +146,13 @@ impl Seat {
     pub fn facts(&self) -> Facts {
         let facts = match &self.machine {
             Machine::Voter(consensus) => consensus.facts(),
-            Machine::Observer(observer) => Facts { voters: voters_of(&self.conf_state), ..observer.facts() },
+            Machine::Observer(observer) => {
+                let facts = observer.facts();
+                match facts.members.servers.is_empty() {
+                    true => Facts { voters: voters_of(&self.conf_state), ..facts },
+                    false => facts,
+                }
+            }
         };
         Facts { observers: self.feeds.facts(), ..facts }
     }

@@ -5,7 +5,8 @@ use crate::consensus;
 use crate::moment::Moment;
 use crate::room::Standing;
 use crate::words::Mode;
-use warren_storage::tree::Tree;
+use warren_storage::tree::{Change, Tree};
+use warren_storage::{Asker, Code, Decided, Member, MemberRole};
 use warren_transport::peer::ServerId;
 
 impl Service {
@@ -46,13 +47,71 @@ impl Service {
 
     /// Who votes is known, or is others.
     pub(super) fn on_voters(&mut self, now: Moment) {
-        self.alone = !self.options.observer && consensus::voters(self.tree.conf_state()) <= 1;
+        let conf_state = self.tree.conf_state();
+        self.alone = !self.options.observer && consensus::is_alone(conf_state, self.options.server_id);
         if self.alone {
             self.room.set_contact_ms(u64::MAX);
         } else if self.room.contact_ms() == u64::MAX {
             self.room.set_contact_ms(now.ms());
         }
         self.show_standing();
+    }
+
+    /// The tree has another table: who watches `/zookeeper/config` is told, and so is consensus.
+    pub(super) fn on_members(&mut self, changes: &[Change]) {
+        for change in changes {
+            let (at, woken) = (self.tree.zxid(), &mut self.woken);
+            self.room.watches.fire(at, change, woken);
+        }
+        self.tell_members();
+    }
+
+    /// The others say that this server does not belong to the ensemble any more.
+    pub(super) fn on_expelled(&mut self) {
+        if std::mem::replace(&mut self.expelled, true) {
+            return;
+        }
+        let id = self.options.server_id;
+        tracing::error!(
+            "this server does not belong to the ensemble any more, and serves nobody. Stop it; to let it come back, empty its \
+             folder, start it, and run `warren member add {id} …` (or `replace {id}` while it is listed) on another server"
+        );
+        self.dismiss_everybody("this server was removed from the ensemble");
+        self.room.set_serving(false);
+    }
+
+    /// Does the table have this server, with the disk that it is?
+    fn belongs(&self) -> bool {
+        let members = self.tree.members();
+        let own = members.get(self.options.server_id);
+        // An observer has nothing that another disk of it could contradict.
+        let is_it = |own: &Member| own.role == MemberRole::Observer || own.disk <= self.tree.disk();
+        members.servers.is_empty() || own.is_some_and(is_it)
+    }
+
+    fn tell_members(&mut self) {
+        // A tree that takes part in nothing has no disk.
+        if self.tree.disk() != 0 && !self.belongs() {
+            self.on_expelled();
+        }
+        let (members, retired) = (self.tree.members().clone(), self.tree.retired().clone());
+        self.actions.push_back(Action::Members { members, retired });
+    }
+
+    /// A change that was decided is applied.
+    pub(super) fn on_reconfigured(&mut self, asker: Option<Asker>, decided: Option<&Decided>) {
+        let answer = match decided {
+            Some(Decided::Made(_)) => {
+                self.tell_members();
+                Ok(self.tree.members().clone())
+            }
+            Some(Decided::Refused(code)) => Err(*code),
+            None => Err(Code::SystemError),
+        };
+        let own = (self.options.server_id, self.options.incarnation);
+        if let Some(asker) = asker.filter(|asker| (asker.server, asker.incarnation) == own) {
+            self.actions.push_back(Action::Reconfigured { request: asker.request, answer });
+        }
     }
 
     /// The tree is another one from now on, of a later position: what lies between was never applied here.
@@ -66,7 +125,7 @@ impl Service {
         );
         tracing::info!(index = position.index, "took a snapshot; clients have to connect anew");
         // Before the new tree can be read, so that no reply shows a change whose event was skipped.
-        self.dismiss_everybody();
+        self.dismiss_everybody("this server took a snapshot");
         self.tree = tree;
         self.backlog.retain(|entry| entry.position.index > position.index);
         self.epoch_term = position.term;
@@ -74,6 +133,7 @@ impl Service {
         self.foreign_checkpoints += u32::from(std::mem::take(&mut self.checkpointing));
         self.unpublished = true;
         self.on_voters(now);
+        self.tell_members();
         self.actions.push_back(Action::Applied(position.index));
     }
 }

@@ -24,7 +24,7 @@ use crate::room::Room;
 pub use read_only::READ_ONLY_AFTER_MIN;
 use read_only::ReadOnly;
 use sessions::{Attachment, Connect};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 use sweep::Sweeper;
@@ -32,7 +32,7 @@ use touches::Reports;
 use warren_storage::tree::{
     Applied, Checkpoint, Outcome, Pressure, Refusals, Reply, Superseded, Tree, TreeError, Written,
 };
-use warren_storage::{Command, Entry, Logged, SessionId, ZPath, Zxid};
+use warren_storage::{Code, Command, Entry, Logged, Members, SessionId, ZPath, Zxid};
 use warren_transport::peer::{PeerMessage, ServerId};
 
 /// Requests of connections that wait for a session, at most; beyond, a new one is refused and its client tries
@@ -114,6 +114,8 @@ pub enum Event {
     },
     /// A checkpoint was written.
     Checkpointed(Written),
+    /// A majority of the others says that this server does not belong to the ensemble any more.
+    Expelled,
     /// Make a checkpoint now, whatever the pressure (at an orderly stop).
     CheckpointNow,
     /// Only time has passed.
@@ -130,6 +132,20 @@ pub enum Action {
         to: ServerId,
         /// What.
         message: PeerMessage,
+    },
+    /// The tree says anew who belongs to the ensemble; before the [`Action::Applied`] of the entry that made it so.
+    Members {
+        /// Who.
+        members: Members,
+        /// See [`Tree::retired`].
+        retired: BTreeMap<ServerId, u32>,
+    },
+    /// A change of the membership that this run of the server asked for ([`warren_storage::Asker`]) was applied.
+    Reconfigured {
+        /// Which.
+        request: u64,
+        /// Who belongs to the ensemble now, or why it was refused.
+        answer: Result<Members, Code>,
     },
     /// Entries up to here are applied.
     Applied(u64),
@@ -206,6 +222,8 @@ pub struct Service {
     /// When time was looked at last.
     last_time: Moment,
     epoch_asked: bool,
+    /// It does not belong to the ensemble any more.
+    expelled: bool,
     /// What the metrics were told already.
     refusals: Refusals,
     misses: u64,
@@ -251,6 +269,7 @@ impl Service {
             last_checkpoint: now,
             last_time: now,
             epoch_asked: false,
+            expelled: false,
             refusals: Refusals::default(),
             misses: 0,
             unpublished: false,
@@ -291,6 +310,7 @@ impl Service {
             Event::Peer { from, message } => self.on_peer(now, from, message),
             Event::Install { tree } => self.on_install(now, *tree),
             Event::Checkpointed(written) => self.on_checkpointed(now, written),
+            Event::Expelled => self.on_expelled(),
             Event::CheckpointNow => self.checkpoint_wanted = true,
             Event::Tick => {}
         }
@@ -308,7 +328,7 @@ impl Service {
             self.room.set_sessions(self.tree.session_count() + self.connects.len());
             self.measure();
         }
-        if self.has_epoch() && !self.room.is_serving() {
+        if self.has_epoch() && !self.expelled && !self.room.is_serving() {
             self.room.set_serving(true);
         }
         for mailbox in self.woken.drain(..) {
@@ -399,7 +419,15 @@ impl Service {
                     self.epoch_asked = false;
                     self.epoch_term = committed.position.term;
                 }
-                Entry::Introduce { server, store_id } => self.tree.introduce(server, store_id),
+                Entry::Introduce { server, disk, store_id } => self.tree.introduce(server, disk, store_id),
+                Entry::Found { time_ms, table } => {
+                    let changes = self.tree.found(time_ms, &table)?;
+                    self.on_members(&changes);
+                }
+                Entry::ForceQuorum { time_ms, epochs, table } => {
+                    let changes = self.tree.force_quorum(time_ms, epochs, &table)?;
+                    self.on_members(&changes);
+                }
                 Entry::Batch { time_ms, rules, commands, .. } => {
                     for command in commands {
                         let logged = Logged::decode(command).unwrap_or_else(|e| {
@@ -413,6 +441,8 @@ impl Service {
         self.tree.advance(committed.position.index, committed.position.term);
         if let Some(conf_state) = &committed.conf_state {
             self.tree.set_conf_state(conf_state.clone());
+            // Who comes and is sent a tree takes only one that knows of it.
+            self.checkpoint_wanted = true;
             self.on_voters(now);
         }
         self.unpublished = true;
@@ -451,6 +481,12 @@ impl Service {
             }
             Command::Expire { session, .. } => self.on_expire_applied(now, at, *session, &outcome),
             Command::Sweep { .. } => {}
+            Command::Reconfigure { asker, decided, .. } => {
+                self.on_reconfigured(*asker, decided.as_ref());
+                if let (Some((mailbox, sequence)), false) = (target, matches!(outcome, Outcome::Dropped)) {
+                    self.tell(&mailbox, at, Item::Outcome { sequence, outcome, before });
+                }
+            }
             Command::CloseSession | Command::Single(_) | Command::Multi(_) => {
                 let closed = matches!(outcome, Outcome::Done(Reply::SessionClosed { .. }));
                 if let Some((mailbox, sequence)) = target {

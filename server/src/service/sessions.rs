@@ -336,8 +336,9 @@ impl Service {
 
     // ---- another tree --------------------------------------------------------------------------------------
 
-    /// What clients were owed lies in the past of the tree that comes: they begin anew.
-    pub(super) fn dismiss_everybody(&mut self) {
+    /// All clients of this server have to connect anew: what they were owed lies in the past of the tree that comes, or will
+    /// never come.
+    pub(super) fn dismiss_everybody(&mut self, why: &'static str) {
         let attached = std::mem::take(&mut self.attached).into_values().filter_map(|a| a.mailbox);
         let asking = std::mem::take(&mut self.connects).into_values().map(|connect| connect.mailbox);
         let looking = std::mem::take(&mut self.lookups).into_values().map(|connect| connect.mailbox);
@@ -345,7 +346,7 @@ impl Service {
             attached.chain(asking).chain(looking).chain(self.read_only.dismiss()).collect();
         self.syncs.clear();
         for mailbox in mailboxes {
-            self.tell(&mailbox, Zxid::ZERO, Item::CutOff("this server took a snapshot"));
+            self.tell(&mailbox, Zxid::ZERO, Item::CutOff(why));
         }
     }
 }

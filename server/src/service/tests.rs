@@ -206,7 +206,11 @@ impl Ensemble {
                 }
             }
             Action::Checkpoint(checkpoint) => self.servers[at].checkpoint = Some(checkpoint),
-            Action::Applied(_) | Action::Superseded(_) | Action::Purge(_) => {}
+            Action::Applied(_)
+            | Action::Superseded(_)
+            | Action::Purge(_)
+            | Action::Members { .. }
+            | Action::Reconfigured { .. } => {}
         }
     }
 
@@ -221,7 +225,9 @@ impl Ensemble {
                 self.tell(from, Event::ReadAt { index: self.log.len() as u64, tokens: vec![token] });
             }
             Submission::LeaderOnly(_) if from != self.leader => {}
-            Submission::Command(command) | Submission::LeaderOnly(command) => {
+            Submission::Command(command)
+            | Submission::Reconfigure(command)
+            | Submission::LeaderOnly(command) => {
                 self.append_command(&command);
                 self.commands.push(command);
             }
@@ -611,7 +617,8 @@ fn an_installed_tree_closes_all_connections_and_goes_on_from_there() {
     for entry in &ensemble.log {
         match Entry::decode(&entry.data).unwrap() {
             Entry::NewEpoch { .. } => tree.begin_epoch(),
-            Entry::Introduce { server, store_id } => tree.introduce(server, store_id),
+            Entry::Introduce { server, disk, store_id } => tree.introduce(server, disk, store_id),
+            Entry::Found { .. } | Entry::ForceQuorum { .. } => unreachable!("nobody logs a table here"),
             Entry::Batch { time_ms, rules, commands, .. } => {
                 for command in commands {
                     tree.apply(time_ms, &rules, &Logged::decode(command).unwrap()).unwrap();

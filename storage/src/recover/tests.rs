@@ -4,7 +4,7 @@ use super::*;
 use crate::command::{Command, CreateMode, Logged, Op, Rules};
 use crate::log::{Append, LogRecord, RecordKind};
 use crate::simdisk::SimDisk;
-use crate::tree::{Digest, Import, ImportError};
+use crate::tree::{Digest, Identity, Import, ImportError};
 use crate::{AclRef, Disk, IdRef};
 use std::sync::Arc;
 
@@ -90,7 +90,7 @@ fn install(disk: &SimDisk, chunks: &[Vec<u8>]) -> Stage {
     let mut steps = || -> Result<(), Box<dyn std::error::Error>> {
         let Recovered { tree, mut log, .. } = open(disk)?;
         let shared: SharedDisk = Arc::new(disk.clone());
-        let mut import = Import::begin(shared.clone(), tree.store_id(), 0)?;
+        let mut import = Import::begin(shared.clone(), tree.identity(), 0)?;
         chunks.iter().try_for_each(|chunk| import.push(chunk))?;
         let staged = import.finish()?;
         stage = Stage::Replacing;
@@ -193,7 +193,7 @@ fn a_vote_survives_the_loss_of_the_log() {
 /// Replace the tree, and crash.
 fn stage(disk: &SimDisk, chunks: &[Vec<u8>]) {
     let shared: SharedDisk = Arc::new(disk.clone());
-    let mut import = Import::begin(shared.clone(), 9, 0).unwrap();
+    let mut import = Import::begin(shared.clone(), Identity { store_id: 9, disk: 1 }, 0).unwrap();
     chunks.iter().for_each(|chunk| import.push(chunk).unwrap());
     drop(Tree::replace(shared, import.finish().unwrap(), tree_options(9)).unwrap());
 }
@@ -249,7 +249,8 @@ fn a_full_disk_refuses_the_stream_and_keeps_its_reserve() {
     let Recovered { tree, log, .. } = open(&disk).unwrap();
     disk.set_capacity(Some(64 << 20));
     let free = disk.free_bytes().unwrap();
-    let mut import = Import::begin(Arc::new(disk.clone()), 9, free - (20 << 20)).unwrap();
+    let mut import =
+        Import::begin(Arc::new(disk.clone()), Identity { store_id: 9, disk: 1 }, free - (20 << 20)).unwrap();
     import.push(&chunks[0]).unwrap();
     disk.set_capacity(Some(60 << 20));
     let refused = import.push(&chunks[1]).unwrap_err();

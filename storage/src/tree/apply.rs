@@ -17,7 +17,7 @@ use super::sessions::Admission;
 use super::state::Working;
 use super::{AclId, SharedAcl, Tree, TreeError, Znode, digest};
 use crate::acl::{allows, fixup};
-use crate::command::{Command, CreateMode, Logged, Op, Rules, SweepKind};
+use crate::command::{Command, CreateMode, Decided, Logged, Op, Rules, SweepKind};
 use crate::{Code, IdRef, Kind, SessionId, SessionRow, Stat, ZPath, Zxid, path, perms};
 use std::borrow::Cow;
 use std::ops::Bound;
@@ -94,6 +94,13 @@ pub enum Reply {
     },
     /// Sweep.
     Swept,
+    /// reconfig.
+    Reconfigured {
+        /// What `/zookeeper/config` holds now.
+        text: Arc<[u8]>,
+        /// Of that znode.
+        stat: Stat,
+    },
 }
 
 /// One change that watches may wait for.
@@ -120,7 +127,7 @@ pub enum ChangeKind {
 }
 
 /// Why an operation does not succeed: it is refused, or the store failed.
-enum Refusal {
+pub(super) enum Refusal {
     Code(Code),
     Store(TreeError),
 }
@@ -170,21 +177,33 @@ impl Tree {
     }
 
     fn apply_one(&mut self, time_ms: i64, rules: &Rules, logged: &Logged<'_>) -> Result<Applied, TreeError> {
-        if let Some(tag) = logged.tag {
-            match self.sessions.admit(tag) {
-                Admission::Next => {
-                    self.sessions.change(tag.session, |row| row.last_sequence = tag.sequence);
-                }
-                Admission::NoSession => {
-                    let outcome = Outcome::Failed(Code::SessionExpired);
-                    return Ok(Applied { zxid: None, outcome, changes: Vec::new() });
-                }
-                // A generation above the row's would need a tag made before its move was applied, which our own
-                // servers never make; it is dropped like one below.
-                Admission::OtherGeneration => return Ok(dropped("generation")),
-                Admission::Seen => return Ok(dropped("seen")),
-                Admission::Gap => return Ok(dropped("gap")),
+        let admission = logged.tag.map_or(Admission::Next, |tag| self.sessions.admit(tag));
+        if let (Some(tag), Admission::Next) = (logged.tag, admission) {
+            self.sessions.change(tag.session, |row| row.last_sequence = tag.sequence);
+        }
+        let not_admitted = match admission {
+            Admission::Next => None,
+            Admission::NoSession => {
+                let outcome = Outcome::Failed(Code::SessionExpired);
+                Some(Applied { zxid: None, outcome, changes: Vec::new() })
             }
+            // A generation above the row's would need a tag made before its move was applied, which our own
+            // servers never make; it is dropped like one below.
+            Admission::OtherGeneration => Some(dropped("generation")),
+            Admission::Seen => Some(dropped("seen")),
+            Admission::Gap => Some(dropped("gap")),
+        };
+        if let Command::Reconfigure { decided: Some(Decided::Made(table)), .. } = &logged.command {
+            self.working.counters.zxid = self.working.counters.zxid.next();
+            let applied = self.reconfigure(time_ms, table)?;
+            // Consensus goes by it already: all that may be missing is somebody to be answered.
+            return Ok(match not_admitted {
+                Some(Applied { outcome, .. }) => Applied { outcome, ..applied },
+                None => applied,
+            });
+        }
+        if let Some(applied) = not_admitted {
+            return Ok(applied);
         }
         let called_for = match &logged.command {
             Command::Expire { session, generation, epoch } => {
@@ -233,6 +252,8 @@ impl Tree {
                 None => Err(Code::BadArguments.into()),
             },
             Command::Expire { session, .. } => write.close(*session),
+            Command::Reconfigure { decided: Some(Decided::Refused(code)), .. } => Err((*code).into()),
+            Command::Reconfigure { .. } => Err(Code::SystemError.into()),
         };
         if let Ok(Reply::SessionClosed { session }) = done {
             self.sessions.remove(session);
@@ -312,16 +333,16 @@ fn dropped(why: &'static str) -> Applied {
 }
 
 /// One command that is being carried out under one zxid.
-struct Write<'t, 'l> {
-    working: &'t mut Working,
-    changes: &'t mut Vec<Change>,
-    warned_ms: &'t mut [i64; 2],
-    zxid: i64,
-    time_ms: i64,
-    rules: &'l Rules,
-    ids: &'l [IdRef<'l>],
+pub(super) struct Write<'t, 'l> {
+    pub(super) working: &'t mut Working,
+    pub(super) changes: &'t mut Vec<Change>,
+    pub(super) warned_ms: &'t mut [i64; 2],
+    pub(super) zxid: i64,
+    pub(super) time_ms: i64,
+    pub(super) rules: &'l Rules,
+    pub(super) ids: &'l [IdRef<'l>],
     /// Whose write it is; `None` for the server's own.
-    session: Option<SessionId>,
+    pub(super) session: Option<SessionId>,
 }
 
 impl Write<'_, '_> {
@@ -592,7 +613,7 @@ impl Write<'_, '_> {
     }
 
     /// `new` takes the place of `old`; its Stat.
-    fn replace(&mut self, path: &str, old: &Znode, mut new: Znode) -> Stat {
+    pub(super) fn replace(&mut self, path: &str, old: &Znode, mut new: Znode) -> Stat {
         new.digest = digest::of(path, &new);
         let stat = new.stat();
         let counters = &mut self.working.counters;
@@ -602,13 +623,13 @@ impl Write<'_, '_> {
         stat
     }
 
-    fn changed(&mut self, path: ZPath, kind: ChangeKind, acl: AclId, parent_acl: Option<AclId>) {
+    pub(super) fn changed(&mut self, path: ZPath, kind: ChangeKind, acl: AclId, parent_acl: Option<AclId>) {
         let acls = &self.working.acls;
         let parent_acl = parent_acl.map(|id| acls.list(id));
         self.changes.push(Change { path, kind, acl: acls.list(acl), parent_acl });
     }
 
-    fn existing(&self, path: &str) -> Result<Arc<Znode>, Refusal> {
+    pub(super) fn existing(&self, path: &str) -> Result<Arc<Znode>, Refusal> {
         self.working.view.node(path)?.ok_or(Refusal::Code(Code::NoNode))
     }
 
@@ -703,7 +724,7 @@ impl Write<'_, '_> {
     }
 
     /// So many more bytes and znodes are at `path`: the statistics of its quota follow.
-    fn track_quota(&mut self, path: &str, bytes: i64, count: i64) -> Result<(), Refusal> {
+    pub(super) fn track_quota(&mut self, path: &str, bytes: i64, count: i64) -> Result<(), Refusal> {
         if bytes == 0 && count == 0 {
             return Ok(());
         }

@@ -10,6 +10,7 @@ use super::cache::Cache;
 use super::error::Doing;
 use super::overlay::{IndexMap, Layer, depth_group};
 use super::quota::{self, Quotas, Role};
+use super::roster::Roster;
 use super::sessions::Sessions;
 use super::snapshot::View;
 use super::state::{self, Budget, Counters, Refusals, Working};
@@ -21,7 +22,6 @@ use redb::{
     Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, Table,
     TableDefinition, TableError, WriteTransaction,
 };
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -29,11 +29,12 @@ use std::sync::Arc;
 #[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub(super) struct Head {
     pub(super) store_id: u64,
+    pub(super) disk: u32,
     pub(super) position: Position,
     pub(super) counters: Counters,
     pub(super) acl_next: AclId,
     pub(super) conf_state: Vec<u8>,
-    pub(super) members: BTreeMap<u8, u64>,
+    pub(super) roster: Roster,
 }
 
 /// A checkpoint to be written, on whatever thread. Dropping it unwritten leaves the tree without further
@@ -156,6 +157,14 @@ pub(super) fn write_head(write: &WriteTransaction, head: &Head) -> Result<(), Tr
     Ok(())
 }
 
+/// Write the head anew, durably, beside rows that stay as they are.
+pub(super) fn rewrite_head(db: &Database, head: &Head) -> Result<(), TreeError> {
+    let mut write = db.begin_write().doing("begin to write the head")?;
+    write.set_quick_repair(true);
+    write_head(&write, head)?;
+    write.commit().doing("commit the head")
+}
+
 pub(super) fn encode(row: &impl serde::Serialize) -> Vec<u8> {
     postcard::to_allocvec(row).expect("a row encodes into a growing buffer")
 }
@@ -226,8 +235,9 @@ pub(super) fn open(disk: &SharedDisk, options: TreeOptions) -> Result<Tree, Tree
         },
         sessions,
         conf_state: head.conf_state.clone(),
-        members: head.members,
+        roster: head.roster,
         store_id: head.store_id,
+        disk: head.disk,
         position: head.position,
         checkpointed: head.position,
         checkpointed_conf_state: head.conf_state,
@@ -298,11 +308,12 @@ fn create(db: &Database, store_id: u64) -> Result<(), TreeError> {
     }
     let head = Head {
         store_id,
+        disk: 0,
         position: Position::default(),
         counters,
         acl_next: AclId(read_only.0 + 1),
         conf_state: Vec::new(),
-        members: BTreeMap::new(),
+        roster: Roster::default(),
     };
     write_head(&write, &head)?;
     write.commit().doing("create tree.redb")

@@ -14,6 +14,7 @@ use super::apply::utf16_units;
 use super::error::{Doing, ImportError};
 use super::export::ExportHead;
 use super::overlay::depth_group;
+use super::roster::Identity;
 use super::state::Counters;
 use super::stream::{End, Kind, Place, take_head, take_row};
 use super::{AclId, Position, Tree, TreeError, TreeOptions, Znode, checkpoint, tables};
@@ -41,7 +42,7 @@ const UNCOMMITTED_BYTES_MAX: usize = 4 << 20;
 /// A stream being received.
 pub struct Import {
     disk: SharedDisk,
-    store_id: u64,
+    identity: Identity,
     reserve_bytes: u64,
     db: Database,
     /// Always there, but within [`Import::turn`].
@@ -92,9 +93,9 @@ impl Tree {
 }
 
 impl Import {
-    /// Begin. The new tree gets `store_id`, the receiver's own. While less than `reserve_bytes` are free, chunks are
+    /// Begin. The new tree gets `identity`, the receiver's own. While less than `reserve_bytes` are free, chunks are
     /// refused: the log must not meet a full disk.
-    pub fn begin(disk: SharedDisk, store_id: u64, reserve_bytes: u64) -> Result<Import, ImportError> {
+    pub fn begin(disk: SharedDisk, identity: Identity, reserve_bytes: u64) -> Result<Import, ImportError> {
         disk.remove(tables::UNFINISHED).map_err(TreeError::from)?;
         let file = disk.open(tables::UNFINISHED, 0).map_err(TreeError::from)?;
         let backend = Paced { file, unsynced: AtomicU64::new(0) };
@@ -105,7 +106,7 @@ impl Import {
         let write = Some(begin(&db)?);
         Ok(Import {
             disk,
-            store_id,
+            identity,
             reserve_bytes,
             db,
             write,
@@ -233,7 +234,8 @@ impl Import {
         write.open_table(tables::SESSIONS).doing("create table sessions")?;
         write.open_table(tables::EPHEMERALS).doing("create table ephemerals")?;
         write.open_table(tables::TIMED).doing("create table timed")?;
-        let head = checkpoint::Head { store_id: self.store_id, ..head };
+        let Identity { store_id, disk } = self.identity;
+        let head = checkpoint::Head { store_id, disk, ..head };
         checkpoint::write_head(&write, &head)?;
         write.commit().doing("commit an import")?;
         drop(self.db);

@@ -175,6 +175,8 @@ pub struct Digest {
     pub znodes: u64,
     /// The same for session rows.
     pub sessions: u64,
+    /// The same for who belongs to the ensemble; 0 until that changes for the first time.
+    pub members: u64,
 }
 
 /// The tree as it was at one zxid. Cheap to clone; never changes; keeps what it needs alive, so drop it when

@@ -6,6 +6,7 @@ use super::cache::Cache;
 use super::checkpoint::{self, Checkpoint, Written};
 use super::overlay::Layer;
 use super::quota::Quotas;
+use super::roster::Roster;
 use super::sessions::Sessions;
 use super::snapshot::{Digest, Frame, View};
 use super::{Export, Exporter, Snapshot, TreeError};
@@ -13,7 +14,6 @@ use crate::disk::SharedDisk;
 use crate::{SessionId, SessionRow, Zxid};
 use foldhash::fast::FixedState;
 use redb::Database;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// How a tree is opened.
@@ -127,9 +127,10 @@ pub struct Tree {
     pub(super) working: Working,
     pub(super) sessions: Sessions,
     pub(super) conf_state: Vec<u8>,
-    /// Servers that took part, and with which store.
-    pub(super) members: BTreeMap<u8, u64>,
+    pub(super) roster: Roster,
     pub(super) store_id: u64,
+    /// See [`Tree::disk`].
+    pub(super) disk: u32,
     pub(super) position: Position,
     /// Position of the last installed checkpoint.
     pub(super) checkpointed: Position,
@@ -192,17 +193,6 @@ impl Tree {
         self.conf_state = conf_state;
     }
 
-    /// The store with which a server took part first; a later one is that of a server which lost its data.
-    pub fn recorded_store(&self, server: u8) -> Option<u64> {
-        self.members.get(&server).copied()
-    }
-
-    /// An `Introduce` entry: the first store recorded for a server stays.
-    pub fn introduce(&mut self, server: u8, store_id: u64) {
-        assert!(!self.failed, "a tree is not used after an error");
-        self.members.entry(server).or_insert(store_id);
-    }
-
     /// The last zxid given to a write.
     pub fn zxid(&self) -> Zxid {
         self.working.counters.zxid
@@ -237,7 +227,11 @@ impl Tree {
 
     /// See [`Digest`].
     pub fn digest(&self) -> Digest {
-        Digest { znodes: self.working.counters.digest, sessions: self.sessions.digest() }
+        Digest {
+            znodes: self.working.counters.digest,
+            sessions: self.sessions.digest(),
+            members: self.roster.digest(),
+        }
     }
 
     /// A session, while it is open.
@@ -311,15 +305,21 @@ impl Tree {
             layer,
             sessions: self.sessions.take_dirty(),
             acls: self.working.acls.take_dirty(),
-            head: checkpoint::Head {
-                store_id: self.store_id,
-                position: self.position,
-                counters: self.working.counters,
-                acl_next: self.working.acls.next(),
-                conf_state: self.conf_state.clone(),
-                members: self.members.clone(),
-            },
+            head: self.head(),
         })
+    }
+
+    /// What a checkpoint of now says of itself.
+    pub(super) fn head(&self) -> checkpoint::Head {
+        checkpoint::Head {
+            store_id: self.store_id,
+            disk: self.disk,
+            position: self.position,
+            counters: self.working.counters,
+            acl_next: self.working.acls.next(),
+            conf_state: self.conf_state.clone(),
+            roster: self.roster.clone(),
+        }
     }
 
     /// A checkpoint is durable: snapshots from now on read it instead of what was frozen.

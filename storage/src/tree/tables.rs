@@ -8,7 +8,7 @@ pub const FILE: &str = "tree.redb";
 pub(super) const UNFINISHED: &str = "tree.redb.new";
 
 /// What [`FORMAT_KEY`] must say; a file that says something else is refused.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// Full path → [`super::Znode`] as `znode.rs` encodes it. The root is `/`.
 pub(super) const ZNODES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("znodes-1");

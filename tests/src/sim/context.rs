@@ -74,6 +74,17 @@ pub(super) enum Halt {
     Exit(String),
     /// A property does not hold.
     Violated(Violation),
+    /// It knows as whom it takes part, and begins anew as that.
+    Begins(Begins),
+}
+
+/// What a server with an empty store does first.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Begins {
+    /// Found an ensemble.
+    Founds,
+    /// Come to one that is there, as this disk of the server.
+    Joins(u32),
 }
 
 impl From<Violation> for Halt {

@@ -1,7 +1,7 @@
 //! A machine: a disk, and the server that runs on it now and then. What may break of it breaks here.
 
 use super::check::Violation;
-use super::context::{Context, Event, Halt, Step};
+use super::context::{Begins, Context, Event, Halt, Step};
 use super::net;
 use super::planted::Planted;
 use super::server::{Server, deliver};
@@ -56,7 +56,18 @@ impl Host {
         self.lives += 1;
         ctx.net.on_started(self.number, self.lives);
         let (number, disk, lives) = (self.number, self.disk.clone(), self.lives);
-        self.server = Some(outlive(|| Server::start(ctx, number, disk, lives))?);
+        self.server = Some(outlive(|| Server::start(ctx, number, disk, lives, None))?);
+        Ok(())
+    }
+
+    /// Its server heard as whom it takes part, and begins anew as that: with what it has on its disk, which is nothing.
+    fn begin(&mut self, ctx: &mut Context, begins: Begins) -> Result<(), Halt> {
+        drop(self.server.take());
+        cut(ctx, self.number);
+        self.lives += 1;
+        ctx.net.on_started(self.number, self.lives);
+        let (number, disk, lives) = (self.number, self.disk.clone(), self.lives);
+        self.server = Some(outlive(|| Server::start(ctx, number, disk, lives, Some(begins)))?);
         Ok(())
     }
 
@@ -96,6 +107,10 @@ impl Host {
             Ok(()) => Ok(()),
             Err(Halt::Violated(violation)) => Err(violation),
             Err(Halt::Exit(why)) => self.exit(ctx, &why),
+            Err(Halt::Begins(begins)) => {
+                let begun = self.begin(ctx, begins);
+                self.after_step(ctx, begun)
+            }
         }
     }
 

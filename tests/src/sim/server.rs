@@ -14,7 +14,7 @@ mod streams;
 pub(super) use connections::deliver;
 
 use super::Setup;
-use super::context::{Context, Event, Halt, Step};
+use super::context::{Begins, Context, Event, Halt, Step};
 use super::host::name_of;
 use super::net::id_of;
 use super::planted::Planted;
@@ -86,7 +86,7 @@ enum ToService {
 
 /// What the checkpoint's thread does.
 enum CheckpointJob {
-    Write(Checkpoint),
+    Write(Box<Checkpoint>),
     Drop(Superseded),
 }
 
@@ -159,7 +159,13 @@ pub(super) struct Server {
 
 impl Server {
     /// Start on what is on the disk, as the daemon does.
-    pub(super) fn start(ctx: &mut Context, host: usize, disk: SimDisk, life: u32) -> Result<Server, Halt> {
+    pub(super) fn start(
+        ctx: &mut Context,
+        host: usize,
+        disk: SimDisk,
+        life: u32,
+        begins: Option<Begins>,
+    ) -> Result<Server, Halt> {
         let (name, server_id) = (name_of(ctx, host), id_of(host));
         let shared: SharedDisk = Arc::new(disk.clone());
         if shared.mend().map_err(|e| Halt::exit("mend what a failed sync left", e))? {
@@ -186,12 +192,24 @@ impl Server {
         };
         let Recovered { mut tree, log, found: recovered, .. } = opened;
         ctx.checks.on_recovered(tree.position().index, recovered.first_index)?;
-        if tree.conf_state().is_empty() {
-            let voters: Vec<u64> =
-                (0..ctx.setup.servers).map(|host| consensus::raft_id(id_of(host), 1)).collect();
-            tree.set_conf_state(consensus::found(&voters));
-        }
         let checkpoint = tree.position();
+        let empty = checkpoint.index == 0 && recovered.last_index == 0 && recovered.hard_state.term == 0;
+        let observes = host >= ctx.setup.servers;
+        let asks = empty
+            && tree.disk() == 0
+            && begins.is_none()
+            && !observes
+            && ctx.setup.servers > 1
+            && ctx.planted != Some(Planted::WipedVoterVotes);
+        if tree.disk() == 0 && !asks {
+            let begins = begins.unwrap_or(Begins::Founds);
+            let (number, conf_state) = match begins {
+                Begins::Founds if observes => (1, consensus::joining(consensus::raft_id(server_id, 1))),
+                Begins::Founds => (1, consensus::found(&ctx.setup.founders())),
+                Begins::Joins(number) => (number, consensus::joining(consensus::raft_id(server_id, number))),
+            };
+            tree.take_part(number, conf_state).map_err(|e| Halt::exit("the store cannot take part", e))?;
+        }
         ctx.note(
             &name,
             format_args!(
@@ -205,18 +223,24 @@ impl Server {
         // Never 0, which stands for no run.
         let incarnation = ctx.dice.roll().max(1);
         let start = consensus::Start {
-            id: consensus::raft_id(server_id, 1),
+            // Who still asks is nobody yet.
+            id: consensus::raft_id(server_id, tree.disk().max(1)),
             server_id,
             incarnation,
             reader: log.reader(),
             hard_state: recovered.hard_state,
             checkpoint,
-            conf_state: tree.conf_state().to_vec(),
+            conf_state: match asks {
+                true => consensus::joining(consensus::raft_id(server_id, 1)),
+                false => tree.conf_state().to_vec(),
+            },
+            members: tree.members().clone(),
+            retired: tree.retired().clone(),
+            found: (ctx.setup.servers > 1).then(|| ctx.setup.members()),
             rules: Rules::default(),
             timers: Timers::default(),
             entropy,
         };
-        let observes = host >= ctx.setup.servers;
         let part = if observes { Part::Observer(feeders(ctx, host)) } else { Part::Voter };
         let consensus = Seat::new(now, start, part).map_err(|e| Halt::exit("consensus cannot begin", e))?;
         let options = ServiceOptions {
@@ -232,9 +256,6 @@ impl Server {
             checkpoint_interval: Duration::from_millis(ctx.setup.checkpoint_interval_ms),
         };
         let exporter = tree.exporter();
-        let empty = checkpoint.index == 0 && recovered.last_index == 0 && recovered.hard_state.term == 0;
-        let asks =
-            empty && !observes && ctx.setup.servers > 1 && ctx.planted != Some(Planted::WipedVoterVotes);
         let founding = asks.then(|| Founding::new(tree.store_id(), ctx.setup.servers));
         let service = Service::new(now, tree, room.clone(), options);
         let limits = Limits {
@@ -248,6 +269,7 @@ impl Server {
             session_timeout_min_ms: 500,
             session_timeout_max_ms: 8_000,
             skip_acl: false,
+            reconfig_enabled: false,
             authentication: Authentication::default(),
         };
         ctx.checks.on_started(host, &service, &log.reader())?;

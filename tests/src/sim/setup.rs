@@ -1,6 +1,9 @@
 //! What differs from seed to seed beside the order of events: how many clients, which faults, how small the limits.
 
 use super::Dice;
+use super::net::id_of;
+use warren_server::consensus::raft_id;
+use warren_storage::{Member, MemberRole, Members};
 
 /// A seed's circumstances. Faults are drawn once for a whole run, so that some runs have many of one kind and some
 /// none at all.
@@ -154,6 +157,22 @@ impl Setup {
             repeats_per_mille: some(dice, 200),
             read_only: servers > 1 && ensemble.chance(500),
         }
+    }
+
+    /// raft's ids of the servers that found the ensemble.
+    pub(super) fn founders(&self) -> Vec<u64> {
+        (0..self.servers).map(|host| raft_id(id_of(host), 1)).collect()
+    }
+
+    /// All servers, as they are written down.
+    pub(super) fn members(&self) -> Members {
+        let member = |host| {
+            let id = id_of(host);
+            let (peer_addr, client_addr) = (format!("s{id}:2182"), format!("s{id}:2181"));
+            let role = if host < self.servers { MemberRole::Voter } else { MemberRole::Observer };
+            Member { id, disk: 1, role, peer_addr, client_addr }
+        };
+        Members { version: 0, servers: (0..self.hosts()).map(member).collect() }
     }
 
     /// Voters and observers.

@@ -4,7 +4,7 @@
 //! limit, and what a frame can unfold to in memory is bounded by counts beside it. What comes from a peer is refused with
 //! a reason; the link then closes.
 
-use super::{Forwarded, Lane, PeerEntry, PeerMessage, RaftMessage, ServerId, Touches};
+use super::{Answer, Forwarded, Lane, PeerEntry, PeerMessage, RaftMessage, ServerId, Touches};
 use bytes::{Buf, BytesMut};
 use postcard::ser_flavors::Flavor;
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
@@ -98,7 +98,7 @@ pub fn size_bound(message: &PeerMessage) -> Result<usize, CodecError> {
             PeerMessage::Forward(forward) => {
                 counted(forward.requests.len(), REQUESTS_MAX)?;
                 let one = |request: &Forwarded| match request {
-                    Forwarded::Command(bytes) => bytes.len(),
+                    Forwarded::Command(bytes) | Forwarded::Reconfigure(bytes) => bytes.len(),
                     Forwarded::OpenSession { .. } => 0,
                 };
                 forward.requests.iter().map(|request| ITEM_BYTES_MAX + one(request)).sum()
@@ -112,6 +112,7 @@ pub fn size_bound(message: &PeerMessage) -> Result<usize, CodecError> {
                 counted(feed.entries.len(), ENTRIES_MAX)?;
                 feed.path.len() + entries_bytes(&feed.entries)
             }
+            PeerMessage::Answer(Answer::Recorded(known)) => ITEM_BYTES_MAX + known.voters.len(),
             PeerMessage::ForwardAck(_)
             | PeerMessage::Observe(_)
             | PeerMessage::FeedEnd(_)
@@ -119,7 +120,7 @@ pub fn size_bound(message: &PeerMessage) -> Result<usize, CodecError> {
             | PeerMessage::AnswerRead(_)
             | PeerMessage::TouchesAck(_)
             | PeerMessage::Ask(_)
-            | PeerMessage::Answer(_) => 0,
+            | PeerMessage::Answer(Answer::Empty | Answer::Undecided) => 0,
         };
     let max = message.lane().frame_bytes_max();
     if bytes > max { Err(CodecError::TooLong { bytes, max }) } else { Ok(bytes) }
@@ -245,8 +246,8 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Counted<T, MAX
 #[cfg(test)]
 mod tests {
     use super::super::{
-        AnswerRead, AskRead, Feed, FeedEnd, Forward, ForwardAck, Observe, RaftKind, SnapshotHead, TouchesAck,
-        WhyNoFeed,
+        AnswerRead, AskRead, Feed, FeedEnd, Forward, ForwardAck, Known, Observe, RaftKind, SnapshotHead,
+        TouchesAck, WhyNoFeed,
     };
     use super::*;
     use bytes::Bytes;
@@ -355,6 +356,7 @@ mod tests {
     fn message() -> impl Strategy<Value = PeerMessage> {
         let request = prop_oneof![
             data().prop_map(Forwarded::Command),
+            data().prop_map(Forwarded::Reconfigure),
             any::<(i32, u64)>()
                 .prop_map(|(timeout_ms, request)| Forwarded::OpenSession { timeout_ms, request }),
         ];
@@ -374,6 +376,11 @@ mod tests {
             (any::<u64>(), vec(any::<i64>(), 0..50))
                 .prop_map(|(number, sessions)| PeerMessage::Touches(Touches { number, sessions })),
             any::<u64>().prop_map(|number| PeerMessage::TouchesAck(TouchesAck { number })),
+            (any::<Option<u64>>(), any::<Option<u32>>(), any::<i64>(), data()).prop_map(
+                |(store, disk, version, voters)| {
+                    PeerMessage::Answer(Answer::Recorded(Known { store, disk, version, voters }))
+                }
+            ),
             feed(),
         ]
     }

@@ -153,6 +153,8 @@ pub struct Forward {
 pub enum Forwarded {
     /// An encoded [`warren_storage::Logged`].
     Command(Bytes),
+    /// The same, of a change of the membership.
+    Reconfigure(Bytes),
     /// A new session, whose id and password the leader makes.
     OpenSession {
         /// Negotiated, ms.
@@ -195,6 +197,8 @@ pub struct TouchesAck {
 pub struct Ask {
     /// Names the asker's store, since it was created.
     pub store_id: u64,
+    /// Which of its disks that is; 0 when it has not taken part.
+    pub disk: u32,
 }
 
 /// What a server knows of one that asks.
@@ -204,8 +208,21 @@ pub enum Answer {
     Empty,
     /// It has history, and not all of its log is applied: it may learn more.
     Undecided,
-    /// It has history, all of it applied; this is the store that was recorded for the asker's id, if any was.
-    Recorded(Option<u64>),
+    /// It has history, all of it applied.
+    Recorded(Known),
+}
+
+/// What a server has recorded of another one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The store with which it took part, with its disk of now.
+    pub store: Option<u64>,
+    /// Which of its disks that is ([`warren_storage::Member::disk`]); `None` when it is not in the table.
+    pub disk: Option<u32>,
+    /// Version of the table; the greatest of several answers is the newest.
+    pub version: i64,
+    /// Ids of all that vote, a byte each; nobody when there is no table yet.
+    pub voters: Bytes,
 }
 
 /// An observer asks a server to feed it, goes on to want it, and acknowledges. Said again and again: a feeder that does

@@ -1,7 +1,7 @@
 //! An ensemble in memory: messages are late, lost and doubled as the dice say; appends become durable late; a crash
 //! loses what did not. Everything committed anywhere is one history, and every look at it is checked.
 
-use super::super::{Action, Consensus, Event, Start, Submission, Timers, found, raft_id};
+use super::super::{Action, Committed, Consensus, Event, Start, Submission, Timers, found, joining, raft_id};
 use crate::entropy::Entropy;
 use crate::moment::Moment;
 use bytes::Bytes;
@@ -11,7 +11,9 @@ use std::time::Duration;
 use warren_storage::log::{Append, HardState, Log, LogOptions, LogRecord};
 use warren_storage::simdisk::SimDisk;
 use warren_storage::tree::Position;
-use warren_storage::{Command, Entry, Logged, Rules, SharedDisk, Tag};
+use warren_storage::{
+    Asker, Change, Code, Command, Decided, Entry, Logged, Member, MemberRole, Members, Rules, SharedDisk, Tag,
+};
 use warren_transport::peer::{PeerMessage, RaftMessage, ServerId, SnapshotHead};
 
 /// Steps of the clock.
@@ -69,8 +71,48 @@ enum Job {
 
 enum Flight {
     Message(ServerId, ServerId, PeerMessage),
-    Snapshot(ServerId, ServerId, RaftMessage),
+    Snapshot(ServerId, ServerId, RaftMessage, Tree),
     SnapshotSent(ServerId, ServerId, bool),
+}
+
+/// What a tree has that consensus looks at.
+#[derive(Clone, Default)]
+pub(super) struct Tree {
+    position: Position,
+    pub(super) conf: Vec<u8>,
+    pub(super) members: Members,
+    retired: BTreeMap<ServerId, u32>,
+}
+
+impl Tree {
+    /// Whether the entry has a table.
+    fn apply(&mut self, entry: &Committed) -> bool {
+        self.position = entry.position;
+        if let Some(conf) = &entry.conf_state {
+            self.conf = conf.clone();
+        }
+        let table = match Entry::decode(&entry.data) {
+            Ok(Entry::Found { table, .. }) if self.members.servers.is_empty() => Some((0, table)),
+            Ok(Entry::ForceQuorum { table, .. }) => Some((entry.position.index as i64, table)),
+            Ok(Entry::Batch { commands, .. }) => {
+                commands.iter().find_map(|command| match Logged::decode(command).unwrap().command {
+                    Command::Reconfigure { decided: Some(Decided::Made(table)), .. } => {
+                        Some((entry.position.index as i64, table))
+                    }
+                    _ => None,
+                })
+            }
+            _ => None,
+        };
+        let Some((version, table)) = table else { return false };
+        for old in &self.members.servers {
+            if table.members.get(old.id).is_none() {
+                self.retired.insert(old.id, old.disk);
+            }
+        }
+        self.members = Members { version, ..table.members };
+        true
+    }
 }
 
 /// One run of a server.
@@ -80,6 +122,11 @@ pub(super) struct Life {
     jobs: VecDeque<Job>,
     /// The first of the jobs is durable then.
     job_done: Option<Moment>,
+    /// Rows of a snapshot that is to be installed.
+    staged: Option<Tree>,
+    pub(super) tree: Tree,
+    /// Changes of the membership that were refused.
+    pub(super) refused: Vec<Code>,
     pub(super) incarnation: u64,
     pub(super) applied: u64,
     /// Writes submitted in this run.
@@ -95,8 +142,10 @@ pub(super) struct Life {
 pub(super) struct Server {
     pub(super) id: ServerId,
     disk: SimDisk,
+    /// Which of its disks it is.
+    pub(super) number: u32,
     /// What the fake tree has on disk.
-    checkpoint: Position,
+    kept: Tree,
     pub(super) life: Option<Life>,
     pub(super) snapshots_taken: u64,
 }
@@ -117,10 +166,19 @@ pub(super) struct Cluster {
     /// What happened, for comparing two runs of one seed.
     pub(super) trace: Vec<String>,
     pub(super) tracing: bool,
+    founders: u8,
+    /// raft's configuration, by the index that made it.
+    configurations: BTreeMap<u64, Vec<u8>>,
 }
 
 impl Cluster {
     pub(super) fn new(servers: u8, seed: u64) -> Cluster {
+        Cluster::with_spares(servers, 0, seed)
+    }
+
+    /// Some that found it, and some that may come later.
+    pub(super) fn with_spares(founders: u8, spares: u8, seed: u64) -> Cluster {
+        let servers = founders + spares;
         let mut cluster = Cluster {
             now: Moment { us: 1_000_000, wall_ms: 1_700_000_000_000 },
             dice: Dice::new(seed),
@@ -134,13 +192,16 @@ impl Cluster {
             runs: BTreeMap::new(),
             trace: Vec::new(),
             tracing: false,
+            founders,
+            configurations: BTreeMap::new(),
         };
         for id in 1..=servers {
             let disk = SimDisk::new();
-            let server = Server { id, disk, checkpoint: Position::default(), life: None, snapshots_taken: 0 };
+            let server =
+                Server { id, disk, number: 1, kept: Tree::default(), life: None, snapshots_taken: 0 };
             cluster.servers.push(server);
         }
-        for id in 1..=servers {
+        for id in 1..=founders {
             cluster.start(id);
         }
         cluster
@@ -164,7 +225,9 @@ impl Cluster {
 
     /// Start a server on its disk.
     pub(super) fn start(&mut self, id: ServerId) {
-        let voters: Vec<u64> = self.ids().into_iter().map(|id| raft_id(id, 1)).collect();
+        let voters: Vec<u64> = (1..=self.founders).map(|id| raft_id(id, 1)).collect();
+        let found_members = self.founding_members();
+        let founder = id <= self.founders;
         let incarnation = self.dice.roll() | 1;
         let entropy = Dice::new(self.dice.roll());
         let now = self.now;
@@ -177,18 +240,27 @@ impl Cluster {
             cache_bytes: 1_024,
         };
         let (mut log, mut recovered) = Log::open(disk, options).unwrap();
-        if recovered.last_index < server.checkpoint.index {
-            log.reset(server.checkpoint.index, server.checkpoint.term, None).unwrap();
+        if server.kept.conf.is_empty() {
+            // As whom it takes part is durable before anything else.
+            let id = raft_id(id, server.number);
+            server.kept.conf = if founder && server.number == 1 { found(&voters) } else { joining(id) };
+        }
+        let Position { index, term } = server.kept.position;
+        if recovered.last_index < index {
+            log.reset(index, term, None).unwrap();
             recovered.hard_state = log.hard_state();
         }
         let start = Start {
-            id: raft_id(id, 1),
+            id: raft_id(id, server.number),
             server_id: id,
             incarnation,
             reader: log.reader(),
             hard_state: recovered.hard_state,
-            checkpoint: server.checkpoint,
-            conf_state: found(&voters),
+            checkpoint: server.kept.position,
+            conf_state: server.kept.conf.clone(),
+            members: server.kept.members.clone(),
+            retired: server.kept.retired.clone(),
+            found: Some(found_members),
             rules: Rules::default(),
             timers: Timers::default(),
             entropy: Box::new(entropy),
@@ -198,8 +270,11 @@ impl Cluster {
             log,
             jobs: VecDeque::new(),
             job_done: None,
+            staged: None,
+            tree: server.kept.clone(),
+            refused: Vec::new(),
             incarnation,
-            applied: server.checkpoint.index,
+            applied: index,
             written: 0,
             syncs: BTreeMap::new(),
             synced: 0,
@@ -262,23 +337,36 @@ impl Cluster {
 
     /// A server's tree makes a checkpoint of what it has applied, and its log is purged.
     pub(super) fn checkpoint(&mut self, id: ServerId) {
-        let voters: Vec<u64> = self.ids().into_iter().map(|id| raft_id(id, 1)).collect();
         let applied = self.life(id).applied;
         // Not while a snapshot replaces the tree.
         if applied == 0 || self.life(id).jobs.iter().any(|job| matches!(job, Job::Install { .. })) {
             return;
         }
-        let Some((term, _)) = self.history.get(&applied) else { return };
-        let position = Position { index: applied, term: *term };
         let server = self.at(id);
-        if position.index <= server.checkpoint.index {
+        let life = server.life.as_mut().unwrap();
+        let Tree { position, conf: conf_state, .. } = life.tree.clone();
+        if position.index <= server.kept.position.index {
             return;
         }
-        server.checkpoint = position;
-        let life = server.life.as_mut().unwrap();
+        server.kept = life.tree.clone();
         life.log.purge(position.index).unwrap();
         let first_index = life.log.reader().first_index();
-        self.tell(id, Event::Checkpointed { position, conf_state: found(&voters), first_index });
+        self.tell(id, Event::Checkpointed { position, conf_state, first_index });
+    }
+
+    /// As the service does when the configuration changes.
+    fn checkpoint_without_purge(&mut self, id: ServerId) {
+        let server = self.at(id);
+        let life = server.life.as_mut().unwrap();
+        if life.jobs.iter().any(|job| matches!(job, Job::Install { .. })) {
+            return;
+        }
+        server.kept = life.tree.clone();
+        let Tree { position, conf: conf_state, .. } = life.tree.clone();
+        let first_index = life.log.reader().first_index();
+        let now = self.now;
+        let event = Event::Checkpointed { position, conf_state, first_index };
+        self.life(id).consensus.handle(now, event).unwrap();
     }
 
     pub(super) fn tell(&mut self, id: ServerId, event: Event) {
@@ -289,6 +377,93 @@ impl Cluster {
         }
         self.life(id).consensus.handle(now, event).unwrap();
         self.drain(id);
+    }
+
+    fn founding_members(&self) -> Members {
+        let member = |id| Member {
+            id,
+            disk: 1,
+            role: MemberRole::Voter,
+            peer_addr: format!("s{id}:2182"),
+            client_addr: String::new(),
+        };
+        Members { version: 0, servers: (1..=self.founders).map(member).collect() }
+    }
+
+    /// A server's operator asks for a change of the membership.
+    pub(super) fn reconfigure(&mut self, id: ServerId, change: Change) {
+        let life = self.life(id);
+        let asker = Some(Asker { server: id, incarnation: life.incarnation, request: 1 });
+        let command = Command::Reconfigure { asker, change, decided: None };
+        let encoded = Logged { tag: None, ids: Vec::new(), command }.encode();
+        self.tell(id, Event::Submit(vec![Submission::Reconfigure(encoded)]));
+    }
+
+    /// A server that is not in it comes in.
+    pub(super) fn add(&mut self, at: ServerId, id: ServerId) {
+        let change = Change::Add {
+            id,
+            peer_addr: format!("s{id}:2182"),
+            client_addr: format!("s{id}:2181"),
+            observer: false,
+        };
+        self.reconfigure(at, change);
+    }
+
+    /// Its disk is lost, and it will come back with this one.
+    pub(super) fn wipe(&mut self, id: ServerId, number: u32) {
+        let server = self.at(id);
+        server.life = None;
+        (server.disk, server.kept, server.number) = (SimDisk::new(), Tree::default(), number);
+    }
+
+    /// The members, as a server has applied them.
+    pub(super) fn members(&self, id: ServerId) -> Option<&Members> {
+        self.servers[usize::from(id) - 1].life.as_ref().map(|life| &life.tree.members)
+    }
+
+    /// The newest table that somebody has, unless raft is still on its way to it there.
+    pub(super) fn settled_members(&self) -> Option<Members> {
+        let lives = self.servers.iter().filter_map(|s| s.life.as_ref());
+        let newest = lives.max_by_key(|life| life.tree.members.version)?;
+        (!newest.consensus.facts().changing).then(|| newest.tree.members.clone())
+    }
+
+    /// Those that took part and are down come back, by chance.
+    pub(super) fn start_former(&mut self, per_mille: u64) {
+        for id in self.ids() {
+            if !self.is_up(id) && !self.at(id).kept.conf.is_empty() && self.dice.chance(per_mille) {
+                self.start(id);
+            }
+        }
+    }
+
+    /// What the others still want to write has no leader to go to.
+    pub(super) fn excuse_all_but(&mut self, voters: &[ServerId]) {
+        for id in self.ids() {
+            if let Some(life) =
+                self.servers[usize::from(id) - 1].life.as_ref().filter(|_| !voters.contains(&id))
+            {
+                self.runs.get_mut(&(id, life.incarnation)).expect("it runs").1 = false;
+            }
+        }
+    }
+
+    /// Does everybody that runs agree that these vote, and none changes?
+    pub(super) fn agree_on_voters(&self, voters: &[ServerId]) -> bool {
+        voters.iter().all(|id| {
+            let Some(life) = &self.servers[usize::from(*id) - 1].life else { return true };
+            let facts = life.consensus.facts();
+            let table: Vec<ServerId> = life.tree.members.voters().map(|m| m.id).collect();
+            facts.voters == voters && table == voters && !facts.changing
+        })
+    }
+
+    /// The same entry makes the same configuration everywhere, and voters in the table are raft's.
+    fn note_configuration(&mut self, id: ServerId, entry: &Committed) {
+        let Some(conf) = &entry.conf_state else { return };
+        let known = self.configurations.entry(entry.position.index).or_insert_with(|| conf.clone());
+        assert_eq!(known, conf, "server {id} has another configuration at {}", entry.position.index);
     }
 
     fn fly(&mut self, flight: Flight, after_us: u64) {
@@ -310,7 +485,13 @@ impl Cluster {
                     self.life(id).jobs.push_back(Job::Install { number, head, hard_state });
                 }
                 Action::Commit(entries) => {
+                    let (mut tabled, mut configured) = (false, false);
                     for entry in entries {
+                        self.note_configuration(id, &entry);
+                        let life = self.life(id);
+                        tabled |= life.tree.apply(&entry);
+                        configured |= entry.conf_state.is_some();
+                        note_refusals(&entry, &mut life.refused);
                         let Position { index, term } = entry.position;
                         let known = self.history.entry(index).or_insert((term, entry.data.clone()));
                         assert_eq!(*known, (term, entry.data), "server {id} commits another entry {index}");
@@ -320,7 +501,14 @@ impl Cluster {
                     }
                     let applied = self.life(id).applied;
                     let now = self.now;
+                    if tabled {
+                        let Tree { members, retired, .. } = self.life(id).tree.clone();
+                        self.life(id).consensus.handle(now, Event::Members { members, retired }).unwrap();
+                    }
                     self.life(id).consensus.handle(now, Event::Applied(applied)).unwrap();
+                    if configured {
+                        self.checkpoint_without_purge(id);
+                    }
                 }
                 Action::ReadAt { index, tokens } => {
                     for token in tokens {
@@ -348,14 +536,16 @@ impl Cluster {
                     }
                 }
                 Action::SendSnapshot { to, mut message } => {
-                    let newest = self.at(id).checkpoint;
+                    let kept = self.at(id).kept.clone();
+                    let newest = kept.position;
                     let head = message.snapshot.as_mut().expect("a snapshot has a head");
                     assert!(newest.index >= head.index, "a head that is not in any checkpoint");
                     (head.index, head.term) = (newest.index, newest.term);
+                    head.conf_state = kept.conf.clone().into();
                     let ok = !self.dice.chance(self.faults.drop_per_mille);
                     let after = self.dice.below(20 * self.faults.delay_us_max);
                     if ok {
-                        self.fly(Flight::Snapshot(id, to, message), after);
+                        self.fly(Flight::Snapshot(id, to, message, kept), after);
                     }
                     self.fly(Flight::SnapshotSent(id, to, ok), after);
                 }
@@ -378,8 +568,12 @@ impl Cluster {
                         self.tell(from, Event::Unreachable { server: to });
                     }
                 }
-                Flight::Snapshot(from, to, message) => {
+                Flight::Snapshot(from, to, message, tree) => {
                     if self.is_up(to) && !self.cut.contains(&(from, to)) {
+                        let life = self.life(to);
+                        if !life.jobs.iter().any(|job| matches!(job, Job::Install { .. })) {
+                            life.staged = Some(tree);
+                        }
                         self.tell(to, Event::SnapshotReceived { from, message });
                     }
                 }
@@ -417,7 +611,11 @@ impl Cluster {
                         Event::Persisted(number)
                     }
                     Job::Install { number, head, hard_state } => {
-                        server.checkpoint = Position { index: head.index, term: head.term };
+                        let tree = life.staged.take().expect("its rows are here");
+                        assert_eq!(tree.position, Position { index: head.index, term: head.term });
+                        (server.kept, life.tree) = (tree.clone(), tree);
+                        let Tree { members, retired, .. } = life.tree.clone();
+                        life.consensus.handle(now, Event::Members { members, retired }).unwrap();
                         life.log.reset(head.index, head.term, hard_state).unwrap();
                         (life.applied, life.gave_up) = (head.index, true);
                         server.snapshots_taken += 1;
@@ -487,6 +685,9 @@ impl Cluster {
                 continue;
             }
             let Entry::Batch { origin, commands, .. } = Entry::decode(data).unwrap() else { continue };
+            if origin.incarnation == 0 {
+                continue;
+            }
             let run = (origin.server, origin.incarnation);
             let (number, sequence) = next.entry(run).or_insert((1, 1));
             let first = origin.last + 1 - commands.len() as u64;
@@ -498,7 +699,7 @@ impl Cluster {
             }
             *number = origin.last + 1;
             for command in commands {
-                let tag = Logged::decode(command).unwrap().tag.unwrap();
+                let Some(tag) = Logged::decode(command).unwrap().tag else { continue };
                 if whole {
                     assert_eq!(tag.sequence, *sequence, "run {run:?}");
                 } else {
@@ -515,6 +716,16 @@ impl Cluster {
                 let done = next.get(&run).map_or(0, |(_, sequence)| sequence - 1);
                 assert_eq!(done, written, "run {run:?} wrote {written}");
             }
+        }
+    }
+}
+
+fn note_refusals(entry: &Committed, into: &mut Vec<Code>) {
+    let Ok(Entry::Batch { commands, .. }) = Entry::decode(&entry.data) else { return };
+    for command in commands {
+        let command = Logged::decode(command).unwrap().command;
+        if let Command::Reconfigure { decided: Some(Decided::Refused(code)), .. } = command {
+            into.push(code);
         }
     }
 }

@@ -115,7 +115,7 @@ fn the_window_and_the_message_are_bounded() {
             .requests
             .iter()
             .map(|r| match r {
-                Forwarded::Command(encoded) => encoded.len(),
+                Forwarded::Command(encoded) | Forwarded::Reconfigure(encoded) => encoded.len(),
                 Forwarded::OpenSession { .. } => 0,
             })
             .sum();

@@ -5,4 +5,5 @@ mod cluster;
 mod ensemble;
 mod forward;
 mod lone;
+mod membership;
 mod rules;

@@ -321,6 +321,7 @@ impl Model {
                 self.remove(path, &mut seen);
                 Outcome::Done(Reply::Swept)
             }
+            Command::Reconfigure { .. } => unreachable!("the membership is not the model's"),
         };
         (Some(self.zxid), outcome, seen)
     }

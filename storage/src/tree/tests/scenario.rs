@@ -452,9 +452,9 @@ fn another_format_is_refused() {
 fn the_first_store_of_a_server_stays_recorded() {
     let mut told = Told::fresh();
     assert_eq!(told.tree.recorded_store(2), None);
-    told.tree.introduce(2, 77);
-    told.tree.introduce(2, 78);
-    told.tree.introduce(3, 79);
+    told.tree.introduce(2, 1, 77);
+    told.tree.introduce(2, 1, 78);
+    told.tree.introduce(3, 1, 79);
     told.tree.advance(told.tree.position().index + 1, 1);
     told.checkpoint();
     told.reopen();

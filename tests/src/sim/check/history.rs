@@ -145,6 +145,11 @@ impl History {
         })
     }
 
+    fn note_changes(&mut self, changes: Vec<Change>) {
+        let at = self.tree.zxid().wire();
+        self.changes.extend(changes.into_iter().map(|change| (at, change)));
+    }
+
     fn replay(&mut self, index: u64, entry: &Committed) -> Verdict {
         if entry.data.is_empty() {
             return Ok(());
@@ -157,8 +162,19 @@ impl History {
                 self.tree.begin_epoch();
                 return Ok(());
             }
-            Entry::Introduce { server, store_id } => {
-                self.tree.introduce(server, store_id);
+            Entry::Introduce { server, disk, store_id } => {
+                self.tree.introduce(server, disk, store_id);
+                return Ok(());
+            }
+            Entry::Found { time_ms, table } => {
+                let changes = self.tree.found(time_ms, &table).expect("nothing fails on this disk");
+                self.note_changes(changes);
+                return Ok(());
+            }
+            Entry::ForceQuorum { time_ms, epochs, table } => {
+                let changes =
+                    self.tree.force_quorum(time_ms, epochs, &table).expect("nothing fails on this disk");
+                self.note_changes(changes);
                 return Ok(());
             }
         };

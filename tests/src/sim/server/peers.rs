@@ -1,15 +1,16 @@
 //! What a server hears of the others and tells them.
 
 use super::{Server, ToService};
-use crate::sim::context::{Context, Event, Halt, Step};
+use crate::sim::context::{Begins, Context, Event, Halt, Step};
 use crate::sim::net::{self, Parcel, host_of, id_of};
 use crate::sim::planted::Planted;
 use warren_server::consensus::{self, Submission};
 use warren_server::founding::Verdict;
 use warren_server::service;
+use warren_storage::tree::Identity;
 use warren_storage::{Command, Logged};
 use warren_transport::peer::{
-    Answer, Ask, Feed, Forward, Forwarded, PeerEntry, PeerMessage, RaftKind, RaftMessage, ServerId,
+    Answer, Ask, Feed, Forward, Forwarded, Known, PeerEntry, PeerMessage, RaftKind, RaftMessage, ServerId,
 };
 
 /// How often a server with an empty store asks, µs.
@@ -46,7 +47,7 @@ impl Server {
                 self.service_in.push_back(ToService::Event(service::Event::Peer { from, message }));
                 self.wake(ctx, Step::Service);
             }
-            PeerMessage::Ask(Ask { store_id }) => self.on_ask(ctx, from, store_id),
+            PeerMessage::Ask(Ask { store_id, disk }) => self.on_ask(ctx, from, store_id, disk),
             PeerMessage::Answer(answer) => return self.on_answer(ctx, from, answer),
         }
         Ok(())
@@ -55,8 +56,8 @@ impl Server {
     /// Take part.
     pub(super) fn begin(&mut self, ctx: &mut Context) {
         if !self.consensus.is_alone() && !self.consensus.is_observer() {
-            let store_id = self.service.tree().store_id();
-            self.consensus_in.push(consensus::Event::Met { server: id_of(self.host), store_id });
+            let Identity { store_id, disk } = self.service.tree().identity();
+            self.consensus_in.push(consensus::Event::Met { server: id_of(self.host), disk, store_id });
             self.ask_all(ctx);
         }
         self.wake(ctx, Step::Consensus);
@@ -71,18 +72,18 @@ impl Server {
     }
 
     fn ask_all(&mut self, ctx: &mut Context) {
-        let store_id = self.service.tree().store_id();
+        let Identity { store_id, disk } = self.service.tree().identity();
         for other in (0..ctx.setup.hosts()).filter(|other| *other != self.host) {
-            net::send(ctx, self.host, other, PeerMessage::Ask(Ask { store_id }));
+            net::send(ctx, self.host, other, PeerMessage::Ask(Ask { store_id, disk }));
         }
     }
 
-    fn on_ask(&mut self, ctx: &mut Context, from: ServerId, store_id: u64) {
+    fn on_ask(&mut self, ctx: &mut Context, from: ServerId, store_id: u64, disk: u32) {
         let answer = if self.founding.is_some() {
             Answer::Empty
         } else {
             if host_of(from) < ctx.setup.servers {
-                self.consensus_in.push(consensus::Event::Met { server: from, store_id });
+                self.consensus_in.push(consensus::Event::Met { server: from, disk, store_id });
                 self.wake(ctx, Step::Consensus);
             }
             let tree = self.service.tree();
@@ -90,7 +91,12 @@ impl Server {
             match (last_index, applied < last_index) {
                 (0, _) if applied == 0 => Answer::Empty,
                 (_, true) => Answer::Undecided,
-                (_, false) => Answer::Recorded(tree.recorded_store(from)),
+                (_, false) => Answer::Recorded(Known {
+                    store: tree.recorded_store(from),
+                    disk: tree.members().get(from).map(|member| member.disk),
+                    version: tree.members().version,
+                    voters: tree.members().voters().map(|member| member.id).collect(),
+                }),
             }
         };
         net::send(ctx, self.host, host_of(from), PeerMessage::Answer(answer));
@@ -109,12 +115,14 @@ impl Server {
             Verdict::Wiped { .. } => {
                 return Err(Halt::Exit("its store is empty, and it took part with another one".into()));
             }
-            Verdict::Found | Verdict::Join => {}
+            Verdict::NoPlace => return Ok(()),
+            Verdict::Found | Verdict::Join { .. } => {}
         }
         ctx.note(&self.name, format_args!("takes part: {verdict:?}"));
-        self.founding = None;
-        self.begin(ctx);
-        Ok(())
+        Err(Halt::Begins(match verdict {
+            Verdict::Join { disk } => Begins::Joins(disk),
+            _ => Begins::Founds,
+        }))
     }
 
     /// Something that was sent to another server is lost.
@@ -189,7 +197,7 @@ impl Server {
                 let logged = Logged::decode(bytes).ok().filter(|logged| logged.tag.is_some())?;
                 Some(Submission::Command(Logged { tag: None, ..logged }.encode()))
             }
-            Forwarded::OpenSession { .. } => None,
+            Forwarded::Reconfigure(_) | Forwarded::OpenSession { .. } => None,
         });
         self.consensus_in.push(consensus::Event::Submit(untagged.collect()));
     }

@@ -81,6 +81,17 @@ impl Server {
                     self.wake(ctx, Step::Consensus);
                 }
                 service::Action::Send { to, message } => self.on_send(ctx, to, message),
+                service::Action::Members { members, retired } => {
+                    ctx.note(&self.name, format_args!("{members:?}"));
+                    // One that is to be fed by another observer is not told of the voters.
+                    if !(self.consensus.is_observer() && ctx.setup.chained) {
+                        self.consensus_in.push(consensus::Event::Members { members, retired });
+                        self.wake(ctx, Step::Consensus);
+                    }
+                }
+                service::Action::Reconfigured { request, answer } => {
+                    ctx.note(&self.name, format_args!("reconfiguration {request}: {answer:?}"));
+                }
                 service::Action::Applied(index) => {
                     ctx.note(
                         &self.name,
@@ -94,7 +105,7 @@ impl Server {
                 }
                 service::Action::Checkpoint(checkpoint) => {
                     ctx.note(&self.name, format_args!("freezes"));
-                    self.checkpoint_jobs.push_back(CheckpointJob::Write(checkpoint));
+                    self.checkpoint_jobs.push_back(CheckpointJob::Write(Box::new(checkpoint)));
                     self.wake(ctx, Step::Checkpoint);
                 }
                 service::Action::Superseded(old) => {

@@ -121,7 +121,7 @@ impl Server {
             return Ok(());
         }
         let disk: SharedDisk = Arc::new(self.disk.clone());
-        match Import::begin(disk, self.service.tree().store_id(), 0) {
+        match Import::begin(disk, self.service.tree().identity(), 0) {
             Ok(import) => {
                 self.receiving = Some(Receiving { stream, from, message, import });
                 Ok(())

@@ -56,15 +56,17 @@ impl Backoff {
     }
 }
 
-/// Keep a link to a server with a lower id, until all stops.
+/// Keep a link to a server with a lower id, until all stops or it is no peer any more.
 pub(super) async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, seed: u64) {
     let mut backoff = Backoff::new(shared.timers, seed);
     let mut stop = shared.stop.subscribe();
+    let mut gone = peer.gone.subscribe();
     let mut last_failure = String::new();
     loop {
         let attempted = tokio::select! {
             attempted = attempt(&shared, &peer) => attempted,
             () = super::stopped(&mut stop) => return,
+            () = super::stopped(&mut gone) => return,
         };
         match attempted {
             Ok(connection) => {
@@ -90,6 +92,7 @@ pub(super) async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, seed: u64) {
         tokio::select! {
             () = sleep(backoff.pause()) => {}
             () = super::stopped(&mut stop) => return,
+            () = super::stopped(&mut gone) => return,
         }
     }
 }
@@ -177,8 +180,14 @@ async fn let_in(shared: &Shared, incoming: Incoming) -> Option<(Arc<Peer>, quinn
     };
     let fault = match (outcome, verdict.take()) {
         (Ok(Ok(connection)), Some(Ok(server))) => {
-            let peer = shared.peers.get(&server).expect("the judge knows who is configured");
-            return Some((peer.clone(), connection));
+            match shared.peer(server) {
+                Some(peer) => return Some((peer, connection)),
+                // It left between the judgement and now.
+                None => Fault::new(
+                    RefusalReason::UnknownServer,
+                    format!("server {server} is not configured here"),
+                ),
+            }
         }
         (_, Some(Err(fault))) => fault,
         (Ok(Ok(_)), None) => unreachable!("no handshake ends without its judge"),

@@ -35,6 +35,7 @@ const CLOSE_REPLACED: VarInt = VarInt::from_u32(1);
 const CLOSE_REFUSED: VarInt = VarInt::from_u32(2);
 const CLOSE_UNTRUSTED: VarInt = VarInt::from_u32(3);
 const CLOSE_SILENT: VarInt = VarInt::from_u32(4);
+const CLOSE_REMOVED: VarInt = VarInt::from_u32(5);
 
 fn tag(lane: Lane) -> u8 {
     lane as u8
@@ -74,6 +75,7 @@ impl Live {
             DownReason::Untrusted(_) => CLOSE_UNTRUSTED,
             DownReason::Refused(..) => CLOSE_REFUSED,
             DownReason::Silent => CLOSE_SILENT,
+            DownReason::Removed | DownReason::RemovedHere => CLOSE_REMOVED,
             DownReason::Stopping | DownReason::ByPeer(_) | DownReason::Lost(_) => CLOSE_STOPPING,
         };
         self.closing.lock().get_or_insert(why);
@@ -132,6 +134,10 @@ pub(super) async fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: Conn
     // A reload may have come between the handshake and now.
     if let Err(fault) = shared.identity().still_trusts(&live.chain, &shared.names, peer.id) {
         live.close(DownReason::Untrusted(fault.detail));
+    }
+    // And so may have its removal.
+    if *peer.gone.borrow() {
+        live.close(DownReason::RemovedHere);
     }
     shared.handler.link_up(peer.id);
     let why = drive(shared, peer, &live, hello).await;
@@ -282,6 +288,7 @@ fn chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
 
 fn down(e: &ConnectionError) -> DownReason {
     match e {
+        ConnectionError::ApplicationClosed(close) if close.error_code == CLOSE_REMOVED => DownReason::Removed,
         ConnectionError::ApplicationClosed(close) => DownReason::ByPeer(said(&close.reason)),
         ConnectionError::TimedOut => DownReason::Silent,
         ConnectionError::LocallyClosed => DownReason::Stopping,

@@ -148,6 +148,12 @@ pub enum DownReason {
     /// The authority that is trusted since a reload does not vouch for the peer.
     #[error("its certificate is no longer trusted: {0}")]
     Untrusted(String),
+    /// The peer says that this server does not belong to the ensemble any more.
+    #[error("the peer says that this server was removed from the ensemble")]
+    Removed,
+    /// It is no peer any more, or has another address ([`Links::set_peers`]).
+    #[error("it was removed from the ensemble, or has another address")]
+    RemovedHere,
     /// This server stops.
     #[error("the server stops")]
     Stopping,
@@ -236,6 +242,21 @@ struct Running {
     ended: mpsc::Receiver<()>,
 }
 
+impl Running {
+    /// Keep a link to a peer whose id is lower than ours; the others dial us.
+    fn dial(&self, shared: &Arc<Shared>, peer: &Arc<Peer>) {
+        if peer.id > shared.names.own {
+            return;
+        }
+        let (shared, peer, alive) = (shared.clone(), peer.clone(), self.alive.clone());
+        let seed = shared.seed ^ u64::from(peer.id).rotate_right(8);
+        self.runtime.spawn(async move {
+            let _alive = alive;
+            dial::dial(shared, peer, seed).await;
+        });
+    }
+}
+
 /// Held by tasks that stopping waits for.
 type Alive = mpsc::Sender<()>;
 
@@ -243,7 +264,8 @@ type Alive = mpsc::Sender<()>;
 struct Shared {
     names: Arc<Names>,
     timers: LinkTimers,
-    peers: BTreeMap<ServerId, Arc<Peer>>,
+    peers: RwLock<BTreeMap<ServerId, Arc<Peer>>>,
+    seed: u64,
     identity: RwLock<Arc<Identity>>,
     handler: Arc<dyn LinkHandler>,
     refusals: Refusals,
@@ -257,6 +279,10 @@ struct Shared {
 impl Shared {
     fn identity(&self) -> Arc<Identity> {
         self.identity.read().clone()
+    }
+
+    fn peer(&self, server: ServerId) -> Option<Arc<Peer>> {
+        self.peers.read().get(&server).cloned()
     }
 }
 
@@ -273,6 +299,8 @@ struct Peer {
     /// Held while a link is up, so that there is one at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
     overflows: AtomicU64,
+    /// True once it is no peer any more.
+    gone: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -283,6 +311,17 @@ struct Current {
 }
 
 impl Peer {
+    fn new(id: ServerId, addr: String) -> Arc<Peer> {
+        Arc::new(Peer {
+            id,
+            addr,
+            current: Mutex::default(),
+            turn: Arc::default(),
+            overflows: AtomicU64::new(0),
+            gone: watch::Sender::new(false),
+        })
+    }
+
     fn live(&self) -> Option<Arc<Live>> {
         self.current.lock().live.clone()
     }
@@ -331,18 +370,12 @@ impl Links {
         }
         let mut by_id = BTreeMap::new();
         for PeerAddr { id, addr } in peers.into_iter().filter(|peer| peer.id != server_id) {
-            let peer = Peer {
-                id,
-                addr,
-                current: Mutex::default(),
-                turn: Arc::default(),
-                overflows: AtomicU64::new(0),
-            };
-            if id == 0 || by_id.insert(id, Arc::new(peer)).is_some() {
+            if id == 0 || by_id.insert(id, Peer::new(id, addr)).is_some() {
                 return Err(LinkError::ServerId(id));
             }
         }
-        let names = Arc::new(Names { ensemble, own: server_id, peers: by_id.keys().copied().collect() });
+        let names =
+            Arc::new(Names { ensemble, own: server_id, peers: RwLock::new(by_id.keys().copied().collect()) });
         let identity = Arc::new(Identity::new(&tls, &names)?);
         let transport = Arc::new(endpoint::transport(&timers));
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -362,7 +395,8 @@ impl Links {
         let shared = Arc::new(Shared {
             names,
             timers,
-            peers: by_id,
+            peers: RwLock::new(by_id),
+            seed,
             identity: RwLock::new(identity),
             handler,
             refusals: Refusals::new(),
@@ -373,15 +407,50 @@ impl Links {
         });
         let (alive, ended) = mpsc::channel(1);
         runtime.spawn(dial::listen(shared.clone(), alive.clone()));
-        for (id, peer) in shared.peers.range(..server_id) {
-            let (shared, peer, alive) = (shared.clone(), peer.clone(), alive.clone());
-            let seed = seed ^ u64::from(*id).rotate_right(8);
-            runtime.spawn(async move {
-                let _alive = alive;
-                dial::dial(shared, peer, seed).await;
-            });
+        let running = Running { runtime, alive, ended };
+        for peer in shared.peers.read().values() {
+            running.dial(&shared, peer);
         }
-        Ok(Links { shared, local, running: Mutex::new(Some(Running { runtime, alive, ended })) })
+        Ok(Links { shared, local, running: Mutex::new(Some(running)) })
+    }
+
+    /// These are the peers from now on; this server may be among them, and is left out. A new one is dialled or let in, one
+    /// that is gone or has another address loses its link. One that was told twice, or has the id 0, is left out.
+    pub fn set_peers(&self, peers: Vec<PeerAddr>) {
+        let running = self.running.lock();
+        let Some(running) = running.as_ref() else { return };
+        let own = self.shared.names.own;
+        let mut wanted = BTreeMap::new();
+        for PeerAddr { id, addr } in peers.into_iter().filter(|peer| peer.id != own && peer.id != 0) {
+            wanted.entry(id).or_insert(addr);
+        }
+        let mut gone = Vec::new();
+        let mut now = self.shared.peers.write();
+        now.retain(|id, peer| {
+            let stays = wanted.get(id) == Some(&peer.addr);
+            if !stays {
+                gone.push(peer.clone());
+            }
+            stays
+        });
+        for (id, addr) in &wanted {
+            if !now.contains_key(id) {
+                let peer = Peer::new(*id, addr.clone());
+                running.dial(&self.shared, &peer);
+                now.insert(*id, peer);
+            }
+        }
+        *self.shared.names.peers.write() = now.keys().copied().collect();
+        drop(now);
+        for peer in gone {
+            peer.gone.send_replace(true);
+            if let Some(live) = peer.live() {
+                live.close(match wanted.contains_key(&peer.id) {
+                    true => DownReason::Replaced,
+                    false => DownReason::RemovedHere,
+                });
+            }
+        }
     }
 
     /// Where we listen; the port is known by now.
@@ -394,7 +463,7 @@ impl Links {
     /// # Errors
     /// When there is no link, no room, or the message is over a limit of the wire; it is dropped.
     pub fn send(&self, to: ServerId, message: PeerMessage) -> Result<(), SendError> {
-        let peer = self.shared.peers.get(&to).ok_or(SendError::Unknown(to))?;
+        let peer = self.shared.peer(to).ok_or(SendError::Unknown(to))?;
         let bytes = codec::size_bound(&message)?;
         let live = peer.live().ok_or(SendError::Down(to))?;
         let lane = message.lane();
@@ -411,7 +480,7 @@ impl Links {
     /// When there is no link, or no room for one more within [`SNAPSHOT_STALL`].
     pub fn open_snapshot(&self, to: ServerId, head: RaftMessage) -> Result<SnapshotSender, SnapshotError> {
         let down = SnapshotError::Down(to);
-        let Some(live) = self.shared.peers.get(&to).and_then(|peer| peer.live()) else { return Err(down) };
+        let Some(live) = self.shared.peer(to).and_then(|peer| peer.live()) else { return Err(down) };
         let Some(runtime) = self.running.lock().as_ref().map(|running| running.runtime.handle().clone())
         else {
             return Err(down);
@@ -427,7 +496,7 @@ impl Links {
     pub fn reload(&self, files: &TlsFiles) -> Result<(), TlsError> {
         let identity = Arc::new(Identity::new(files, &self.shared.names)?);
         *self.shared.identity.write() = identity.clone();
-        for (id, peer) in &self.shared.peers {
+        for (id, peer) in self.shared.peers.read().iter() {
             let Some(live) = peer.live() else { continue };
             if let Err(fault) = identity.still_trusts(live.chain(), &self.shared.names, *id) {
                 live.close(DownReason::Untrusted(fault.detail));
@@ -459,7 +528,7 @@ impl Links {
             up: peer.live().map(up),
             overflows: peer.overflows.load(Ordering::Relaxed),
         };
-        self.shared.peers.values().map(facts).collect()
+        self.shared.peers.read().values().map(facts).collect()
     }
 
     /// End all links, telling the peers, and wait until they are told and [`LinkHandler::link_down`] was called for each; a second at

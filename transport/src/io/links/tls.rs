@@ -6,7 +6,7 @@
 
 use super::refusal::{Fault, RefusalReason};
 use crate::peer::{PeerName, ServerId};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring as provider, verify_tls13_signature};
@@ -107,7 +107,8 @@ impl TlsFiles {
 pub(super) struct Names {
     pub(super) ensemble: String,
     pub(super) own: ServerId,
-    pub(super) peers: BTreeSet<ServerId>,
+    /// They come and go, see [`super::Links::set_peers`].
+    pub(super) peers: RwLock<BTreeSet<ServerId>>,
 }
 
 /// Whom a handshake may end with.
@@ -245,7 +246,7 @@ impl Identity {
             Expected::Dialled(wanted) => {
                 (RefusalReason::WrongServer, format!("server {server} is where server {wanted} should be"))
             }
-            Expected::Dialler if !names.peers.contains(&server) => {
+            Expected::Dialler if !names.peers.read().contains(&server) => {
                 (RefusalReason::UnknownServer, format!("server {server} is not configured here"))
             }
             Expected::Dialler if server < own => {
