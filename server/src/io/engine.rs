@@ -404,6 +404,7 @@ fn show(consensus: &Seat, engine: &Engine, metrics: &Metrics) {
     metrics.leader_id.set(facts.leader.map_or(0, i64::from));
     metrics.warren_is_leader.set(i64::from(facts.role == Role::Leading));
     metrics.synced_observers.set(facts.observers.iter().filter(|f| f.synced).count() as i64);
+    metrics.warren_feeder_id.set(facts.feeder.map_or(0, i64::from));
     metrics.warren_observers_fed.set(facts.observers.len() as i64);
     let behind = facts.followers.iter().filter(|f| f.active).map(|f| f.matched + 1);
     let behind = behind.chain(consensus.wanted_from()).min();

@@ -89,6 +89,8 @@ pub struct Observer {
     known: u64,
     /// Where the feeder should have got to since it was first found to lag; 0: it does not.
     due: u64,
+    /// It was said that its log is another one.
+    differs: bool,
     /// An acknowledgement is due.
     ack_due: bool,
     /// A gap was seen.
@@ -157,6 +159,7 @@ impl Observer {
             path: Vec::new(),
             known: committed,
             due: 0,
+            differs: false,
             ack_due: false,
             lost: false,
             say_at: now,
@@ -300,7 +303,7 @@ impl Observer {
             PeerMessage::FeedEnd(end)
                 if (end.incarnation, end.feed) == (self.incarnation, self.search.feed()) =>
             {
-                if end.why == WhyNoFeed::Differs {
+                if end.why == WhyNoFeed::Differs && !std::mem::replace(&mut self.differs, true) {
                     tracing::error!(
                         from,
                         index = self.last.index,
