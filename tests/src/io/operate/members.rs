@@ -117,9 +117,17 @@ pub(super) fn forced(fleet: &mut Fleet) -> Outcome<()> {
     fleet.ask(survivor, &["force-quorum"])?.must(64, "--yes-i-lose-data")?;
     let said = fleet.ask(survivor, &["force-quorum", "--yes-i-lose-data"])?;
     said.must(0, "this server is the only one that belongs to the ensemble")?;
-    fleet.until("it leads alone", |fleet| {
-        fleet.server(survivor).word("srvr").is_ok_and(|text| text.contains("Mode: leader"))
-    })?;
+    // The only voter there is says of itself what one says that stands alone.
+    let leads = || {
+        let said = fleet.server(survivor).word("srvr");
+        said.is_ok_and(|text| text.contains("Mode: leader") || text.contains("Mode: standalone"))
+    };
+    if !eventually(leads) {
+        let (word, status) = (fleet.server(survivor).word("srvr"), fleet.status(survivor));
+        return Err(
+            format!("it does not lead: {word:?} {status:?}\n{}", fleet.server(survivor).log_end()).into()
+        );
+    }
     let told = list(fleet, survivor)?;
     match told.members.as_slice() {
         [member] if member.id == survivor && member.role == "voter" => all_well(fleet),
