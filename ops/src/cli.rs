@@ -57,6 +57,9 @@ pub enum Command {
     /// The ensemble's leader
     #[command(subcommand)]
     Leader(Leader),
+    /// Who belongs to the ensemble; any of its servers may be asked
+    #[command(subcommand)]
+    Member(Member),
     /// Certificates, by which the servers of an ensemble know each other
     #[command(subcommand)]
     Certs(Certs),
@@ -101,6 +104,13 @@ pub enum Certs {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+}
+
+/// What to do with the members.
+#[derive(Debug, Subcommand)]
+pub enum Member {
+    /// Who belongs to the ensemble, and how they are
+    List,
 }
 
 /// What to do with the leader.

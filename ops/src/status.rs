@@ -1,7 +1,7 @@
 //! A server's status, as one screen.
 
 use std::fmt::Write as _;
-use warren_server::admin::Status;
+use warren_server::admin::{Member, Membership, Status};
 
 /// For people.
 pub fn text(status: &Status) -> String {
@@ -34,22 +34,44 @@ pub fn text(status: &Status) -> String {
     row("data", format!("{} znodes, {}", status.znodes, bytes(status.data_bytes)));
     row("disk", bytes(status.store_bytes));
     row("memory", bytes(status.memory_bytes));
+    if let Some(left) = status.certificate_s {
+        row("certificate", format!("valid for {}", duration(left)));
+    }
     if !status.members.is_empty() {
-        let _ = writeln!(out, "\n{:<4} {:<24} {:<24} {:<6} lag", "id", "peers", "clients", "link");
-        for member in &status.members {
-            let link = if member.linked { "up" } else { "down" };
-            let lag = member.lag.map_or("-".to_owned(), |lag| lag.to_string());
-            let _ = writeln!(
-                out,
-                "{:<4} {:<24} {:<24} {link:<6} {lag}",
-                member.id, member.peer_addr, member.client_addr
-            );
-        }
+        out.push('\n');
+        table(&mut out, &status.members, status.leader);
     }
     for complaint in status.complaints() {
         let _ = writeln!(out, "\n! {complaint}");
     }
     out
+}
+
+/// Who belongs to the ensemble, for people.
+pub fn membership(membership: &Membership) -> String {
+    let Membership { ensemble, server_id, version, leader, members, notes } = membership;
+    let mut out = format!("{ensemble}, version {version}, as server {server_id} knows it\n\n");
+    table(&mut out, members, *leader);
+    for note in notes {
+        let _ = writeln!(out, "\nnote: {note}");
+    }
+    out
+}
+
+/// A line for each server. Its disk is told once it is not the first.
+fn table(out: &mut String, members: &[Member], leader: Option<u8>) {
+    let _ = writeln!(out, "{:<4} {:<15} {:<24} {:<24} {:<6} lag", "id", "role", "peers", "clients", "link");
+    for Member { id, role, disk, peer_addr, client_addr, linked, lag, .. } in members {
+        let role = match (leader == Some(*id), disk) {
+            (true, _) => "leader".to_owned(),
+            (false, 2..) => format!("{role}, disk {disk}"),
+            (false, _) => role.clone(),
+        };
+        let link = if *linked { "up" } else { "down" };
+        let lag = lag.map_or("-".to_owned(), |lag| lag.to_string());
+        let clients = if client_addr.is_empty() { "-" } else { client_addr };
+        let _ = writeln!(out, "{id:<4} {role:<15} {peer_addr:<24} {clients:<24} {link:<6} {lag}");
+    }
 }
 
 fn bytes(n: u64) -> String {
@@ -75,7 +97,6 @@ fn duration(s: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use warren_server::admin::Member;
 
     #[test]
     fn a_status_is_one_screen() {
@@ -97,6 +118,24 @@ mod tests {
         );
         assert!(text.contains("down   7") && text.contains("! server 2 is not linked: refused"), "{text}");
         assert!(text.lines().count() < 24);
+    }
+
+    #[test]
+    fn members_are_a_line_each() {
+        let member = |id, role: &str, disk| Member { id, role: role.into(), disk, ..Member::default() };
+        let all = Membership {
+            ensemble: "east".into(),
+            server_id: 2,
+            version: "100000007".into(),
+            leader: Some(1),
+            members: vec![member(1, "voter", 1), member(2, "voter", 3), member(3, "joining", 1)],
+            notes: vec!["2 voters".into()],
+        };
+        let text = membership(&all);
+        assert!(text.starts_with("east, version 100000007, as server 2 knows it\n"), "{text}");
+        for line in ["\n1    leader ", "\n2    voter, disk 3 ", "\n3    joining ", "\nnote: 2 voters\n"] {
+            assert!(text.contains(line), "{line}\n{text}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! one in answer. Who may open the socket may ask; its permissions are the guard.
 
 use serde::{Deserialize, Serialize};
+use warren_storage::MemberRole;
 
 /// Name of the socket in the data folder.
 pub const SOCKET: &str = "admin.sock";
@@ -23,6 +24,8 @@ pub enum Request {
         /// To whom; nobody named: to the one that is furthest.
         to: Option<u8>,
     },
+    /// Who belongs to the ensemble?
+    Members,
 }
 
 /// What is answered.
@@ -31,6 +34,8 @@ pub enum Request {
 pub enum Response {
     /// To [`Request::Status`].
     Status(Box<Status>),
+    /// To [`Request::Members`].
+    Members(Box<Membership>),
     /// It is done; in words.
     Done(String),
     /// It is not done; why, and what to do.
@@ -78,8 +83,39 @@ pub struct Status {
     pub growth_refused: bool,
     /// Resident memory, bytes.
     pub memory_bytes: u64,
+    /// How much longer this server's certificate is valid, s; none when it stands alone.
+    pub certificate_s: Option<u64>,
     /// The servers of the ensemble, this one among them; none when it stands alone.
     pub members: Vec<Member>,
+}
+
+/// Below this, a certificate is complained about, s: a week.
+const CERTIFICATE_S_MIN: u64 = 7 * 86_400;
+
+/// A member's role, as it is told.
+pub fn role_name(role: MemberRole) -> &'static str {
+    match role {
+        MemberRole::Voter => "voter",
+        MemberRole::Joining => "joining",
+        MemberRole::Observer => "observer",
+    }
+}
+
+/// Who belongs to the ensemble, as far as one of its servers knows.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Membership {
+    /// Of its ensemble.
+    pub ensemble: String,
+    /// The server that says so.
+    pub server_id: u8,
+    /// ZooKeeper's configuration version, in hex: the zxid of the last change.
+    pub version: String,
+    /// Who leads.
+    pub leader: Option<u8>,
+    /// Ordered by id.
+    pub members: Vec<Member>,
+    /// What is odd about them, in words.
+    pub notes: Vec<String>,
 }
 
 /// A server of the ensemble, as another one sees it.
@@ -87,9 +123,13 @@ pub struct Status {
 pub struct Member {
     /// Its id.
     pub id: u8,
+    /// voter, joining or observer.
+    pub role: String,
+    /// Which of its disks, counted from 1; one more with each `member replace`.
+    pub disk: u32,
     /// Where the others find it.
     pub peer_addr: String,
-    /// Where clients find it.
+    /// Where clients find it; empty where no setting tells.
     pub client_addr: String,
     /// Is the link to it up? True for oneself.
     pub linked: bool,
@@ -111,6 +151,13 @@ impl Status {
                 "the disk is below its reserve, and writes that grow data are refused: make room on it"
                     .to_owned(),
             );
+        }
+        if let Some(left) = self.certificate_s.filter(|left| *left < CERTIFICATE_S_MIN) {
+            complaints.push(format!(
+                "this server's certificate ends in {} hours: put one from `warren certs issue` in its place, which is read \
+                 without a restart",
+                left / 3_600
+            ));
         }
         for member in self.members.iter().filter(|m| !m.linked) {
             complaints.push(format!("server {} is not linked: {}", member.id, member.why));
@@ -137,7 +184,7 @@ mod tests {
 
     #[test]
     fn lines_are_read_back() {
-        for request in [Request::Status, Request::TransferLeader { to: Some(2) }] {
+        for request in [Request::Status, Request::TransferLeader { to: Some(2) }, Request::Members] {
             assert_eq!(parse(line(&request).trim_end()), Ok(request));
         }
         assert!(parse("{}").unwrap_err().contains("no request"));
@@ -151,7 +198,15 @@ mod tests {
         let well = Status { serving: true, ..Status::default() };
         assert!(well.complaints().is_empty());
         let gone = Member { id: 2, why: "refused".into(), ..Member::default() };
-        let bad = Status { growth_refused: true, members: vec![gone], ..Status::default() };
-        assert_eq!(bad.complaints().len(), 3);
+        let bad = Status {
+            growth_refused: true,
+            members: vec![gone],
+            certificate_s: Some(7_200),
+            ..Status::default()
+        };
+        assert_eq!(bad.complaints().len(), 4);
+        assert!(bad.complaints()[2].contains("ends in 2 hours"));
+        let renewed = Status { serving: true, certificate_s: Some(30 * 86_400), ..Status::default() };
+        assert!(renewed.complaints().is_empty());
     }
 }

@@ -5,7 +5,7 @@ mod admin;
 mod local;
 mod signals;
 
-use crate::cli::{Certs, Cli, Command, Exit, Leader, Output};
+use crate::cli::{Certs, Cli, Command, Exit, Leader, Member, Output};
 use crate::status;
 use warren_server::admin::{Request, Response};
 use warren_transport::io::certs::{self, CertsError};
@@ -15,6 +15,7 @@ pub fn run(cli: Cli) -> Exit {
     match &cli.command {
         Command::Status => ask(&cli, &Request::Status),
         Command::Leader(Leader::Transfer { to }) => ask(&cli, &Request::TransferLeader { to: *to }),
+        Command::Member(Member::List) => ask(&cli, &Request::Members),
         Command::Certs(Certs::Init { dir, ensemble }) => {
             let made = certs::init(dir, ensemble);
             done(made, format!("made {}; give it to every server", dir.join("ca.pem").display()))
@@ -59,6 +60,12 @@ fn ask(cli: &Cli, request: &Request) -> Exit {
                 print!("{}", status::text(&status));
             }
             if status.complaints().is_empty() { Exit::Done } else { Exit::Degraded }
+        }
+        Response::Members(membership) => {
+            if cli.output == Output::Text {
+                print!("{}", status::membership(&membership));
+            }
+            Exit::Done
         }
         Response::Done(what) => {
             if cli.output == Output::Text {

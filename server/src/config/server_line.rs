@@ -39,10 +39,15 @@ pub(crate) enum LineError {
 /// The line of a server in `/zookeeper/config`, without `server.N=`. The election port, which Java's parsers want to
 /// differ from the other, is the one that usually goes with it.
 pub(crate) fn write(peer: &Address, observer: bool, client: Option<&Address>) -> String {
-    let election = peer.port.checked_add(ELECTION_PORT_ABOVE).unwrap_or(peer.port - ELECTION_PORT_ABOVE);
+    let election = election_port(peer.port);
     let role = if observer { "observer" } else { "participant" };
     let client = client.map(|client| format!(";{client}")).unwrap_or_default();
     format!("{peer}:{election}:{role}{client}")
+}
+
+/// The election port that usually goes with a quorum port.
+pub(crate) fn election_port(quorum: u16) -> u16 {
+    quorum.checked_add(ELECTION_PORT_ABOVE).unwrap_or(quorum - ELECTION_PORT_ABOVE)
 }
 
 /// Takes a line apart.

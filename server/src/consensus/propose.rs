@@ -180,23 +180,17 @@ impl Consensus {
         if self.lone || self.watch.rounds() < ROUNDS_IN_FLIGHT {
             return false;
         }
+        let own = self.outbox.waiting().1.map(|item| item.bytes());
+        let timers = self.asked_by_timers.iter().map(Vec::len);
         let mut bytes = self.inbox.bytes();
-        if bytes < ROUND_BYTES {
-            let own = self.outbox.waiting().1.map(|item| item.bytes());
-            bytes += own
-                .scan(bytes, |sum, bytes| {
-                    (*sum < ROUND_BYTES).then(|| {
-                        *sum += bytes;
-                        bytes
-                    })
-                })
-                .sum::<usize>();
+        for more in timers.chain(own) {
+            if bytes >= ROUND_BYTES {
+                return false;
+            }
+            bytes += more;
         }
-        if bytes >= ROUND_BYTES {
-            return false;
-        }
-        if bytes == 0 && self.asked_by_timers.is_empty() {
-            return true;
+        if bytes == 0 || bytes >= ROUND_BYTES {
+            return bytes == 0;
         }
         let since = *self.waits_since.get_or_insert(now);
         self.due = Some(since + ROUND_WAIT_MAX).filter(|due| due.us > now.us);

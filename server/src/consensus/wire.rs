@@ -38,6 +38,8 @@ pub(super) enum Contradiction {
     Former,
     #[error("it commits or acknowledges entries that there are not")]
     Beyond,
+    #[error("its entries are others than those that are committed")]
+    Committed,
     #[error("a server does not say this to another")]
     Kind,
     #[error("its snapshot has no configuration with this server")]
@@ -80,7 +82,11 @@ pub(super) fn check(
         message.commit_term,
         message.reject_hint,
     ];
-    if numbers.iter().any(|n| *n > NUMBER_MAX) || message.context.len() > CONTEXT_BYTES_MAX {
+    // No server of ours has a priority, and raft cannot refuse one in term 0.
+    if numbers.iter().any(|n| *n > NUMBER_MAX)
+        || message.priority != 0
+        || message.context.len() > CONTEXT_BYTES_MAX
+    {
         return Err(Contradiction::Number);
     }
     // Without a term raft takes a message for one of its own.
@@ -90,13 +96,18 @@ pub(super) fn check(
     if message.entries.iter().any(|e| e.conf_change && !is_conf_change(&e.data)) {
         return Err(Contradiction::Membership);
     }
-    if (message.kind == RaftKind::Snapshot) != snapshot {
+    // A head that comes with another kind has not been checked either.
+    if (message.kind == RaftKind::Snapshot) != snapshot || message.snapshot.is_some() != snapshot {
         return Err(Contradiction::Kind);
     }
     let last = raft.raft_log.last_index();
     match message.kind {
         RaftKind::Append => {
             let (mut index, mut term) = (message.index, message.log_term);
+            // raft knows entries that it does not have by the term 0, and would find that they agree.
+            if (index == 0) != (term == 0) {
+                return Err(Contradiction::Entries);
+            }
             for entry in &message.entries {
                 if entry.index != index + 1
                     || entry.term < term
@@ -104,6 +115,12 @@ pub(super) fn check(
                     || entry.term == 0
                 {
                     return Err(Contradiction::Entries);
+                }
+                let settled = entry.index <= raft.raft_log.committed;
+                if settled
+                    && raft.raft_log.term(entry.index).is_ok_and(|ours| ours != 0 && ours != entry.term)
+                {
+                    return Err(Contradiction::Committed);
                 }
                 (index, term) = (entry.index, entry.term);
             }

@@ -6,7 +6,7 @@ use super::ensemble::{Ensemble, Handler};
 use super::facts::Registry;
 use super::reconfigure::Reconfigurations;
 use super::space::Space;
-use super::{Clock, SystemEntropy, admin, prometheus};
+use super::{Clock, SystemEntropy, admin, certificates, prometheus};
 use crate::config::{self, Address, Config, Listen};
 use crate::connection::Limits;
 use crate::consensus::{self, Timers};
@@ -146,6 +146,9 @@ async fn serve(config: Config) -> Result<(), StartError> {
         signal(SignalKind::terminate()).map_err(|source| StartError::System { what: "signals", source })?;
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|source| StartError::System { what: "signals", source })?;
+    // Alone, there are no certificates to read again, and the signal keeps its meaning.
+    let hangup = config.ensemble.as_ref().map(|_| signal(SignalKind::hangup()));
+    let hangup = hangup.transpose().map_err(|source| StartError::System { what: "signals", source })?;
     let store = store_folder(&config.data_dir)?;
     // Whoever cannot listen should not open the store either.
     let listener = listen(&config.client.addr, config.client.listen_backlog).await.map_err(|source| {
@@ -160,7 +163,11 @@ async fn serve(config: Config) -> Result<(), StartError> {
     let ensemble = match &config.ensemble {
         None => None,
         Some(settings) => {
+            let read = certificates::Stamps::take(settings);
             let ensemble = join(settings, &config, &opened, &metrics).await?;
+            if let Some(hangup) = hangup {
+                certificates::watch(ensemble.clone(), read, hangup, metrics.clone());
+            }
             // An observer has nothing to vote with, and so nothing to lose: it begins with what it is fed.
             if opened.is_empty() && !settings.is_observer() {
                 let verdict = tokio::select! {

@@ -291,6 +291,7 @@ fn run_consensus(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Roo
     // The last append that the log thread was given and has not reported.
     let mut with_log: Option<u64> = None;
     let mut shown = clock.now();
+    let mut led_since = None;
     loop {
         engine.consensus.take(clock, Some(consensus.poll_timeout()), &mut events);
         if let Some(done) = engine.retire.lock().take() {
@@ -325,6 +326,9 @@ fn run_consensus(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Roo
             match action {
                 consensus::Action::Append { number, records, hard_state } => {
                     room.metrics.proposal_count.add(records.len() as u64);
+                    if led_since.is_some() {
+                        records.iter().for_each(|record| room.metrics.proposed(record.data.len()));
+                    }
                     let bytes: usize = records.iter().map(|record| record.data.len()).sum();
                     let own = consensus.is_alone() && with_log.is_none() && bytes <= OWN_APPEND_BYTES_MAX;
                     if own && engine.keeper.append_at_once(clock, engine, &records, hard_state) {
@@ -341,7 +345,11 @@ fn run_consensus(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Roo
                 consensus::Action::ReadAt { index, tokens } => {
                     engine.service.push(ToService::Event(service::Event::ReadAt { index, tokens }));
                 }
-                consensus::Action::Lead(leads) => tracing::debug!(leads, "leadership"),
+                consensus::Action::Lead(leads) => {
+                    tracing::debug!(leads, "leadership");
+                    led_since = leads.then_some(now);
+                    room.metrics.forget_proposals();
+                }
                 consensus::Action::Leader { term, leader } => {
                     engine.service.push(ToService::Event(service::Event::Leader { term, leader }));
                 }
@@ -361,6 +369,9 @@ fn run_consensus(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Roo
             measure(&mut consensus, &room.metrics);
             if now.since(shown) >= SHOW_EVERY || installs {
                 shown = now;
+                room.metrics
+                    .leader_uptime
+                    .set(led_since.map_or(0, |since| now.since(since).as_millis() as i64));
                 show(&consensus, engine, &room.metrics);
             }
         }
@@ -388,9 +399,12 @@ fn show(consensus: &Seat, engine: &Engine, metrics: &Metrics) {
     let facts = consensus.facts();
     metrics.quorum_size.set(facts.voters.len() as i64);
     metrics.synced_followers.set(facts.followers.iter().filter(|f| f.active && f.synced).count() as i64);
+    let active = facts.followers.iter().filter(|f| f.active).count();
+    metrics.learners.set((active + facts.observers.len()) as i64);
     metrics.leader_id.set(facts.leader.map_or(0, i64::from));
     metrics.warren_is_leader.set(i64::from(facts.role == Role::Leading));
     metrics.synced_observers.set(facts.observers.iter().filter(|f| f.synced).count() as i64);
+    metrics.warren_feeder_id.set(facts.feeder.map_or(0, i64::from));
     metrics.warren_observers_fed.set(facts.observers.len() as i64);
     let behind = facts.followers.iter().filter(|f| f.active).map(|f| f.matched + 1);
     let behind = behind.chain(consensus.wanted_from()).min();

@@ -138,6 +138,11 @@ impl Ensemble {
         engine.met(self.config.server_id, self.disk_number.load(Ordering::Relaxed), self.store_id);
     }
 
+    /// The links, once they are there.
+    pub(super) fn links(&self) -> Option<&Links> {
+        self.links.get()
+    }
+
     /// No more links: the server stops.
     pub(super) fn stop(&self) {
         if let Some(links) = self.links.get() {

@@ -2,15 +2,17 @@
 
 use super::Clock;
 use super::engine::Engine;
-use super::ensemble::{Ensemble, LinkState};
-use crate::admin::{Member, Request, Response, Status};
+use super::ensemble::Ensemble;
+use crate::admin::{Request, Response, Status};
 use crate::config::{Address, Config};
 use crate::connection::{Connection, Facts};
 use crate::consensus::Role;
+use crate::metrics::Gauge;
 use crate::moment::Moment;
 use crate::room::Room;
 use crate::words::{
-    self, Asked, ConfFacts, ConnectionFacts, EnviFacts, ExpirySet, LatencyMs, Mode, ServerFacts, SessionFacts,
+    self, Asked, ConfFacts, ConnectionFacts, EnviFacts, ExpirySet, LatencyMs, Mode, ServerFacts,
+    SessionFacts, Sessions,
 };
 use crate::words::{Whitelist, Word};
 use parking_lot::Mutex;
@@ -24,14 +26,14 @@ use tokio::sync::Notify;
 /// Open connections, and what a word may ask of the server.
 pub(super) struct Registry {
     connections: Mutex<BTreeMap<u64, Arc<Shown>>>,
-    room: Arc<Room>,
-    config: Config,
+    pub(super) room: Arc<Room>,
+    pub(super) config: Config,
     whitelist: Whitelist,
     store: PathBuf,
     clock: Clock,
     started: Moment,
-    engine: Engine,
-    ensemble: Option<Arc<Ensemble>>,
+    pub(super) engine: Engine,
+    pub(super) ensemble: Option<Arc<Ensemble>>,
     /// As bound; 0 before.
     pub(super) port: AtomicU16,
 }
@@ -162,7 +164,11 @@ impl Registry {
             outstanding: metrics.outstanding_requests.value().max(0) as u64,
             zxid: snapshot.zxid().wire(),
             znodes: snapshot.node_count(),
-            proposal_bytes: None,
+            proposal_bytes: (self.room.standing().mode == Mode::Leader).then(|| {
+                let sizes =
+                    [&metrics.last_proposal_size, &metrics.min_proposal_size, &metrics.max_proposal_size];
+                sizes.map(Gauge::value).into()
+            }),
         }
     }
 
@@ -171,6 +177,7 @@ impl Registry {
         match request {
             Request::Status => Response::Status(Box::new(self.status())),
             Request::TransferLeader { to } => self.transfer(to).await,
+            Request::Members => self.membership(),
         }
     }
 
@@ -197,34 +204,6 @@ impl Registry {
                     .to_owned(),
             ),
         }
-    }
-
-    /// The servers of the ensemble, as this one sees them.
-    fn members(&self) -> Vec<Member> {
-        let Some(ensemble) = &self.ensemble else { return Vec::new() };
-        let facts = self.engine.facts();
-        let states = ensemble.states();
-        let lag = |id: u8| {
-            let facts = facts.as_ref()?;
-            let follower = facts.followers.iter().find(|f| f.server == id)?;
-            Some(facts.last_index.saturating_sub(follower.matched))
-        };
-        let member = |server: &crate::config::EnsembleServer| {
-            let why = match states.get(&server.id) {
-                Some(LinkState::Down(why)) => why.clone(),
-                Some(LinkState::Removed) => "it says that this server was removed".to_owned(),
-                _ => String::new(),
-            };
-            Member {
-                id: server.id,
-                peer_addr: server.peer_addr.to_string(),
-                client_addr: server.client_addr.as_ref().map_or(String::new(), ToString::to_string),
-                linked: why.is_empty(),
-                why,
-                lag: lag(server.id),
-            }
-        };
-        ensemble.config.servers.iter().map(member).collect()
     }
 
     fn status(&self) -> Status {
@@ -256,6 +235,7 @@ impl Registry {
             store_bytes: tree + log,
             growth_refused: self.room.is_growth_refused(),
             memory_bytes: resident_bytes().max(0) as u64,
+            certificate_s: self.certificate_s(),
             members: self.members(),
         }
     }
@@ -301,14 +281,16 @@ impl Registry {
             Word::Cons => words::cons(&self.connections()),
             Word::Mntr => {
                 self.measure();
-                words::mntr(self.room.standing().mode, &self.room.metrics.mntr_lines())
+                let standing = self.room.standing();
+                words::mntr(standing.mode, standing.leader, &self.room.metrics.mntr_lines())
             }
             Word::Conf => {
                 let store = self.store.display().to_string();
                 let port = self.port.load(Ordering::Relaxed);
                 let standing = self.room.standing();
                 let server_id = if standing.mode == Mode::Standalone { 0 } else { standing.server_id };
-                words::conf(&ConfFacts::new(&self.config, port, &store, store_bytes(&self.store), server_id))
+                let facts = ConfFacts::new(&self.config, port, &store, store_bytes(&self.store), server_id);
+                words::conf(&ConfFacts { quorum: self.quorum(), ..facts })
             }
             Word::Envi => words::envi(&environment()),
             Word::Dirs => {
@@ -352,33 +334,44 @@ impl Registry {
     }
 
     async fn dump(&self) -> String {
+        let decides = matches!(self.room.standing().mode, Mode::Standalone | Mode::Leader);
         let (tell, told) = tokio::sync::oneshot::channel();
-        self.engine.look(move |service| drop(tell.send(service.expiries())));
+        self.engine.look(move |service| {
+            let sessions =
+                service.tree().sessions().map(|(id, row)| (id, row.timeout_ms)).collect::<Vec<_>>();
+            drop(tell.send((service.expiries(), sessions)));
+        });
         let now = self.clock.now();
-        let sets: Vec<ExpirySet<i64>> = told
-            .await
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(at_ms, members)| ExpirySet {
-                expires_ms: now.wall_ms + at_ms as i64 - now.ms() as i64,
-                members,
-            })
-            .collect();
+        let (expiries, mut known) = told.await.unwrap_or_default();
+        known.sort_unstable();
+        let ids: Vec<i64> = known.iter().map(|(id, _)| *id).collect();
+        let sessions = match decides {
+            false => Sessions::Known(known),
+            true => Sessions::Expiring(
+                expiries
+                    .into_iter()
+                    .map(|(at_ms, members)| ExpirySet {
+                        expires_ms: now.wall_ms + at_ms as i64 - now.ms() as i64,
+                        members,
+                    })
+                    .collect(),
+            ),
+        };
         let snapshot = self.room.snapshot();
         let mut ephemerals = Vec::new();
-        for session in sets.iter().flat_map(|set| &set.members) {
+        for session in ids {
             let mut paths = Vec::new();
-            if let Err(e) = snapshot.ephemerals(*session, "", &mut |path| {
+            if let Err(e) = snapshot.ephemerals(session, "", &mut |path| {
                 paths.push(path.to_owned());
                 true
             }) {
                 return format!("The tree cannot be read: {e}\n");
             }
             if !paths.is_empty() {
-                ephemerals.push((*session, paths));
+                ephemerals.push((session, paths));
             }
         }
-        words::dump(&sets, &ephemerals, &[])
+        words::dump(&sessions, &ephemerals, &[])
     }
 }
 

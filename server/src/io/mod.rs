@@ -10,6 +10,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the world is touched")]
 
 mod admin;
+mod certificates;
 mod clients;
 mod clock;
 pub mod daemon;
@@ -18,6 +19,7 @@ mod ensemble;
 mod entropy;
 mod facts;
 mod inbox;
+mod members;
 mod prometheus;
 #[allow(dead_code, reason = "the operator's socket calls it")]
 mod reconfigure;

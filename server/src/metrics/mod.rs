@@ -45,6 +45,8 @@ pub enum Unit {
     Bytes,
     /// Milliseconds.
     Ms,
+    /// Seconds since 1970.
+    Seconds,
 }
 
 /// A metric as declared.
@@ -133,6 +135,13 @@ metrics! {
         synced_followers Count "On the leader: followers that take entries as they come. Below quorum_size - 1 one of them is down or catching up."
         synced_observers Count "Observers that this server feeds and that have all that is committed here. Summed over all servers it is how many are up to date."
         warren_observers_fed Count "Observers that this server feeds."
+        synced_non_voting_followers Count "On the leader: servers that join, and take entries as they come."
+        learners Count "On the leader: voters and joining servers that were heard of since it last looked for its quorum, and observers that it feeds."
+        leader_uptime Ms "On the leader: how long it leads."
+        last_proposal_size Bytes "On the leader: the last log entry that it proposed; -1 when there was none since it leads, or since a reset."
+        min_proposal_size Bytes "The same, of the smallest."
+        max_proposal_size Bytes "The same, of the largest."
+        warren_feeder_id Count "On an observer: the server that feeds it; 0 while none does, and on servers that vote."
         leader_id Count "The server that leads, as this one knows it; 0 when it knows none."
         warren_is_leader Flag "1 on the leader; summed over an ensemble it is 1, but for the moment of an election."
         uptime Ms "Time since the server began to serve."
@@ -146,6 +155,7 @@ metrics! {
         warren_tree_free_bytes Bytes "Space in the tree's file that new znodes take before it grows, at least; deletes add to it, and the disk's reserve counts it as free."
         warren_overlay_bytes Bytes "Memory of changes that wait for a checkpoint; writes slow down when it fills limits.memory_mb."
         warren_cache_bytes Bytes "Memory of cached znodes."
+        warren_certificate_expires_seconds Seconds "When this server's certificate for the others ends, as seconds since 1970; 0 on a server that stands alone. Renew it before: the file is read again without a restart."
     }
     derived {
         avg_latency Ms "Time from a request's arrival to its answer, on average, since start or reset."
@@ -169,6 +179,8 @@ metrics! {
         large_requests_rejected Count "Connections closed because of a request above limits.packet_bytes_max."
         looking_count Count "Times that this server looked for a leader; when it rises without restarts, the network or the disk is too slow for ensemble.tick_ms."
         warren_peers_refused_total Count "Links and messages of other servers that were refused; the log has the reasons."
+        warren_certificates_reloaded_total Count "Times that changed certificates were taken into use."
+        warren_certificate_failures_total Count "Times that changed certificates could not be used; those from before stay, and the log says why."
         proposal_count Count "Log entries proposed; each carries one request or many."
         commit_count Count "Log entries committed."
         warren_znode_too_large_total Count "Writes refused because a znode's data was above limits.znode_bytes_max; the log names the path."
@@ -225,6 +237,22 @@ impl Metrics {
         LatencyMs { min: both.min_whole(), avg: both.avg(), max: both.max_whole() }
     }
 
+    /// A leader proposed an entry of so many bytes.
+    pub fn proposed(&self, bytes: usize) {
+        let bytes = bytes as i64;
+        self.last_proposal_size.set(bytes);
+        self.max_proposal_size.set(bytes.max(self.max_proposal_size.value()));
+        let min = self.min_proposal_size.value();
+        self.min_proposal_size.set(if min < 0 { bytes } else { bytes.min(min) });
+    }
+
+    /// This server begins to lead, or to count anew.
+    pub fn forget_proposals(&self) {
+        for size in [&self.last_proposal_size, &self.min_proposal_size, &self.max_proposal_size] {
+            size.set(-1);
+        }
+    }
+
     /// For `mntr`: name without `zk_`, and value as ZooKeeper's default provider prints it. Times are whole
     /// milliseconds, averages have four places.
     pub fn mntr_lines(&self) -> Vec<(String, String)> {
@@ -271,6 +299,7 @@ impl Metrics {
                 Figure::Gauge(_) | Figure::Derived(_) => {}
             }
         }
+        self.forget_proposals();
     }
 }
 
@@ -349,6 +378,23 @@ mod tests {
             assert_eq!(line(&lines, name), value, "{name}");
         }
         assert!(!lines.iter().any(|(name, _)| name == "p50_fsynctime"), "a basic summary has no quantiles");
+    }
+
+    #[test]
+    fn proposals_are_told_by_size() {
+        let metrics = Metrics::default();
+        let sizes = || {
+            let sizes = [&metrics.last_proposal_size, &metrics.min_proposal_size, &metrics.max_proposal_size];
+            sizes.map(Gauge::value)
+        };
+        metrics.forget_proposals();
+        assert_eq!(sizes(), [-1, -1, -1]);
+        for bytes in [70, 30, 50] {
+            metrics.proposed(bytes);
+        }
+        assert_eq!(sizes(), [50, 30, 70]);
+        metrics.reset();
+        assert_eq!(sizes(), [-1, -1, -1]);
     }
 
     #[test]

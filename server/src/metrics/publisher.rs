@@ -84,6 +84,7 @@ fn register(declared: &Declared) -> Published {
         Unit::Count | Unit::Flag => ::metrics::Unit::Count,
         Unit::Bytes => ::metrics::Unit::Bytes,
         Unit::Ms => ::metrics::Unit::Milliseconds,
+        Unit::Seconds => ::metrics::Unit::Seconds,
     };
     let metadata = Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
     ::metrics::with_recorder(|recorder| match kind {

@@ -12,6 +12,15 @@ pub struct ExpirySet<T> {
     pub members: Vec<T>,
 }
 
+/// What a server knows of the sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sessions {
+    /// Who decides about their expiry: when each expires.
+    Expiring(Vec<ExpirySet<i64>>),
+    /// The others: each with its timeout in ms, ordered by id.
+    Known(Vec<(i64, i32)>),
+}
+
 /// `wchs`: sessions that watch, paths that are watched, and pairs of both. In ZooKeeper these are data and exists
 /// watches alone.
 pub fn wchs(connections: u64, paths: u64, watches: u64) -> String {
@@ -50,15 +59,26 @@ where
     text
 }
 
-/// `dump`: sessions by expiry, each session's ephemerals, and connections by expiry: the peer's address as `cons`
+/// `dump`: sessions by expiry, or by id where another server decides about that; each session's ephemerals, and connections by expiry: the peer's address as `cons`
 /// has it, and the session (0 before it is set up).
 pub fn dump(
-    sessions: &[ExpirySet<i64>],
+    sessions: &Sessions,
     ephemerals: &[(i64, Vec<String>)],
     connections: &[ExpirySet<(std::net::SocketAddr, i64)>],
 ) -> String {
-    let mut text = String::from("SessionTracker dump:\nSession ");
-    sets(&mut text, sessions, |text, session| writeln!(text, "\t0x{session:x}"));
+    let mut text = String::from("SessionTracker dump:\n");
+    match sessions {
+        Sessions::Expiring(expiring) => {
+            text.push_str("Session ");
+            sets(&mut text, expiring, |text, session| writeln!(text, "\t0x{session:x}"));
+        }
+        Sessions::Known(known) => {
+            let _ = writeln!(text, "Global Sessions({}):", known.len());
+            for (session, timeout_ms) in known {
+                let _ = writeln!(text, "0x{session:x}\t{timeout_ms}ms");
+            }
+        }
+    }
     let _ = writeln!(text, "ephemeral nodes dump:\nSessions with Ephemerals ({}):", ephemerals.len());
     for (session, paths) in ephemerals {
         let _ = writeln!(text, "0x{session:x}:");
@@ -138,7 +158,7 @@ mod tests {
         );
         let set = |expires_ms, members| ExpirySet { expires_ms, members };
         let text = dump(
-            &[set(1_795_227_517_000, vec![]), set(1_795_227_519_000, vec![session])],
+            &Sessions::Expiring(vec![set(1_795_227_517_000, vec![]), set(1_795_227_519_000, vec![session])]),
             &[(session, vec!["/eph".to_owned()])],
             &[
                 ExpirySet {
@@ -158,6 +178,17 @@ mod tests {
              Sessions with Ephemerals (1):\n0x100001520610000:\n\t/eph\nConnections dump:\nConnections Sets (2)/(2):\n\
              1 expire at Sat Nov 21 02:18:29 UTC 2026:\n\tip: /127.0.0.1:53272 sessionId: 0x0\n\
              1 expire at Sat Nov 21 02:18:39 UTC 2026:\n\tip: /127.0.0.1:46224 sessionId: 0x100001520610000\n"
+        );
+    }
+    /// As `LearnerSessionTracker` prints it: sorted by id, no expiry, for that is the leader's business.
+    #[test]
+    fn a_follower_tells_timeouts() {
+        let known = Sessions::Known(vec![(0x100001520610000, 30_000), (0x200001520610000, 4_000)]);
+        let text = dump(&known, &[], &[]);
+        assert_eq!(
+            text,
+            "SessionTracker dump:\nGlobal Sessions(2):\n0x100001520610000\t30000ms\n0x200001520610000\t4000ms\n\
+             ephemeral nodes dump:\nSessions with Ephemerals (0):\nConnections dump:\nConnections Sets (0)/(0):\n"
         );
     }
 }

@@ -31,6 +31,32 @@ impl Mode {
             Mode::ReadOnly => "read-only",
         }
     }
+
+    /// `zk_peer_state`: ZooKeeper's names of what a member of an ensemble does, and how far it has come with it.
+    pub const fn peer_state(self, has_leader: bool) -> Option<&'static str> {
+        match (self, has_leader) {
+            (Mode::Standalone, _) => None,
+            (Mode::Leader, _) => Some("leading - broadcast"),
+            (Mode::Follower, true) => Some("following - broadcast"),
+            (Mode::Observer, true) => Some("observing - broadcast"),
+            (Mode::Follower | Mode::Observer | Mode::ReadOnly, _) => Some("looking"),
+        }
+    }
+
+    /// Does ZooKeeper tell this figure in `mntr` of such a server?
+    pub(super) fn has_figure(self, name: &str) -> bool {
+        match name {
+            "learners"
+            | "synced_followers"
+            | "synced_non_voting_followers"
+            | "leader_uptime"
+            | "last_proposal_size"
+            | "min_proposal_size"
+            | "max_proposal_size" => self == Mode::Leader,
+            "quorum_size" | "synced_observers" => self != Mode::Standalone,
+            _ => true,
+        }
+    }
 }
 
 /// How long requests took, in ms.
@@ -241,6 +267,35 @@ pub struct ConfFacts {
     pub listen_backlog: i64,
     /// 0 when it stands alone.
     pub server_id: u8,
+    /// What is told besides in an ensemble.
+    pub quorum: Option<QuorumFacts>,
+}
+
+/// What `conf` tells of a server's part in its ensemble.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuorumFacts {
+    /// The longest silence of a leader before another one is looked for, in ticks of the sessions.
+    pub sync_limit: u32,
+    /// Where the others find it, UDP.
+    pub quorum_port: u16,
+    /// As its line in the configuration says; nothing listens there.
+    pub election_port: u16,
+    /// It observes.
+    pub observes: bool,
+    /// What `/zookeeper/config` holds.
+    pub membership: String,
+}
+
+impl QuorumFacts {
+    pub(super) fn lines(&self) -> String {
+        let QuorumFacts { sync_limit, quorum_port, election_port, observes, membership } = self;
+        // A follower may take any time to catch up, so that there is no initLimit; −1 is how other keys say so.
+        format!(
+            "initLimit=-1\nsyncLimit={sync_limit}\nelectionAlg=3\nelectionPort={election_port}\n\
+             quorumPort={quorum_port}\npeerType={}\nmembership: \n{membership}",
+            i32::from(*observes)
+        )
+    }
 }
 
 impl ConfFacts {
@@ -262,6 +317,7 @@ impl ConfFacts {
                 backlog => backlog.into(),
             },
             server_id,
+            quorum: None,
         }
     }
 }

@@ -7,8 +7,10 @@
 mod dump;
 mod facts;
 
-pub use dump::{ExpirySet, dump, wchc, wchp, wchs};
-pub use facts::{ConfFacts, ConnectionFacts, EnviFacts, LatencyMs, Mode, ServerFacts, SessionFacts, last_op};
+pub use dump::{ExpirySet, Sessions, dump, wchc, wchp, wchs};
+pub use facts::{
+    ConfFacts, ConnectionFacts, EnviFacts, LatencyMs, Mode, QuorumFacts, ServerFacts, SessionFacts, last_op,
+};
 
 pub(crate) use facts::decimal;
 
@@ -164,10 +166,16 @@ pub fn cons(connections: &[ConnectionFacts]) -> String {
     text
 }
 
-/// `mntr`, from the lines of [`crate::metrics::Metrics::mntr_lines`].
-pub fn mntr(mode: Mode, lines: &[(String, String)]) -> String {
+/// `mntr`, from the lines of [`crate::metrics::Metrics::mntr_lines`]; `leader`, if this server knows one.
+pub fn mntr(mode: Mode, leader: Option<u8>, lines: &[(String, String)]) -> String {
     let mut text = format!("zk_version\t{}\nzk_server_state\t{}\n", version::full(), mode.name());
-    for (name, value) in lines {
+    if let Some(state) = mode.peer_state(leader.is_some()) {
+        let _ = writeln!(text, "zk_peer_state\t{state}");
+    }
+    if let (Mode::Observer, Some(leader)) = (mode, leader) {
+        let _ = writeln!(text, "zk_observer_master_id\t{leader}");
+    }
+    for (name, value) in lines.iter().filter(|(name, _)| mode.has_figure(name)) {
         let _ = writeln!(text, "zk_{name}\t{value}");
     }
     text
@@ -185,7 +193,7 @@ pub fn conf(facts: &ConfFacts) -> String {
         facts.timeout_ms_max,
         facts.listen_backlog,
         facts.server_id,
-    )
+    ) + &facts.quorum.as_ref().map_or(String::new(), QuorumFacts::lines)
 }
 
 /// `envi`. What is said of Java is said in ZooKeeper's words for what there is not.
@@ -330,6 +338,72 @@ mod tests {
         );
     }
 
+    /// As ZooKeeper 3.9.5 tells it of a server in an ensemble: what follows is behind what one that stands alone tells.
+    #[test]
+    fn conf_tells_of_the_ensemble() {
+        let config = crate::config::Config::default();
+        let quorum = QuorumFacts {
+            sync_limit: 1,
+            quorum_port: 2888,
+            election_port: 3888,
+            observes: false,
+            membership: "server.1=h:2888:3888:participant;h:2181\nversion=100000000".into(),
+        };
+        let facts = ConfFacts::new(&config, 2181, "/d", (1, 2), 7);
+        let alone = conf(&facts);
+        let facts = ConfFacts { quorum: Some(quorum), ..facts };
+        assert_eq!(
+            conf(&facts).strip_prefix(&alone),
+            Some(
+                "initLimit=-1\nsyncLimit=1\nelectionAlg=3\nelectionPort=3888\nquorumPort=2888\npeerType=0\n\
+                 membership: \nserver.1=h:2888:3888:participant;h:2181\nversion=100000000"
+            )
+        );
+        assert!(alone.ends_with("serverId=7\n"));
+    }
+
+    #[test]
+    fn mntr_tells_of_each_server_what_zookeeper_tells() {
+        let lines: Vec<(String, String)> = [
+            "znode_count",
+            "quorum_size",
+            "synced_followers",
+            "learners",
+            "max_proposal_size",
+            "synced_observers",
+        ]
+        .map(|name| (name.to_owned(), "1".to_owned()))
+        .to_vec();
+        for (mode, leader, told) in [
+            (Mode::Standalone, None, "version server_state znode_count"),
+            (
+                Mode::Leader,
+                Some(1),
+                "version server_state peer_state znode_count quorum_size synced_followers learners max_proposal_size \
+                 synced_observers",
+            ),
+            (
+                Mode::Follower,
+                Some(2),
+                "version server_state peer_state znode_count quorum_size synced_observers",
+            ),
+            (
+                Mode::Observer,
+                Some(2),
+                "version server_state peer_state observer_master_id znode_count quorum_size synced_observers",
+            ),
+        ] {
+            let text = mntr(mode, leader, &lines);
+            let keys: Vec<&str> = text
+                .lines()
+                .map(|line| line.split('\t').next().unwrap().strip_prefix("zk_").unwrap())
+                .collect();
+            assert_eq!(keys.join(" "), told, "{mode:?}");
+        }
+        assert_eq!(Mode::Follower.peer_state(true), Some("following - broadcast"));
+        assert_eq!(Mode::Follower.peer_state(false), Some("looking"));
+    }
+
     #[test]
     fn envi_has_zookeepers_keys_in_its_order() {
         let facts = EnviFacts {
@@ -359,7 +433,8 @@ mod tests {
     fn the_small_ones_are_zookeepers() {
         assert_eq!((ruok(), crst(), srst()), ("imok", "Connection stats reset.\n", "Server stats reset.\n"));
         assert_eq!(dirs(478, 478), "datadir_size: 478\nlogdir_size: 478\n");
-        let mntr = mntr(Mode::Standalone, &[("avg_latency".into(), "3.5714".into())]);
+        let lines = [("avg_latency".into(), "3.5714".into()), ("quorum_size".into(), "0".into())];
+        let mntr = mntr(Mode::Standalone, None, &lines);
         assert_eq!(
             mntr,
             format!("zk_version\t{}\nzk_server_state\tstandalone\nzk_avg_latency\t3.5714\n", version::full())

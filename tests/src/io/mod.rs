@@ -10,4 +10,5 @@ pub mod crash;
 pub mod daemon;
 pub mod disk;
 pub mod ensemble;
+pub mod operate;
 pub mod relay;

@@ -1,9 +1,11 @@
 //! Consensus, tried: alone (`lone`), each rule of driving the raft crate (`rules`), forwarding without raft (`forward`),
-//! and whole ensembles on a bad network (`ensemble`).
+//! whole ensembles on a bad network (`ensemble`), and with peers
+//! that talk nonsense (`hostile`).
 
 mod cluster;
 mod ensemble;
 mod forward;
+mod hostile;
 mod lone;
 mod membership;
 mod rules;

@@ -19,9 +19,9 @@ use warren_transport::peer::{
 };
 
 /// Server 1 of three.
-struct One {
+pub(super) struct One {
     now: Moment,
-    consensus: Consensus,
+    pub(super) consensus: Consensus,
     log: Log,
     appends: Vec<(u64, Vec<LogRecord>, Option<HardState>)>,
     sent: Vec<(u8, PeerMessage)>,
@@ -32,7 +32,7 @@ struct One {
 }
 
 impl One {
-    fn new() -> One {
+    pub(super) fn new() -> One {
         let disk: SharedDisk = Arc::new(SimDisk::new());
         let (log, recovered) = Log::open(disk, LogOptions::default()).unwrap();
         let now = Moment { us: 1_000_000, wall_ms: 1_700_000_000_000 };
@@ -85,17 +85,17 @@ impl One {
         }
     }
 
-    fn tell(&mut self, event: Event) {
+    pub(super) fn tell(&mut self, event: Event) {
         self.consensus.handle(self.now, event).unwrap();
         self.drain();
     }
 
     /// A peer says something of raft's.
-    fn hear(&mut self, from: u8, message: RaftMessage) {
+    pub(super) fn hear(&mut self, from: u8, message: RaftMessage) {
         self.tell(Event::Peer { from, message: PeerMessage::Raft(message) });
     }
 
-    fn tick(&mut self, count: u32) {
+    pub(super) fn tick(&mut self, count: u32) {
         for _ in 0..count {
             self.now = self.now + Duration::from_millis(20);
             self.tell(Event::Tick);
@@ -103,7 +103,7 @@ impl One {
     }
 
     /// Make durable what was asked so far.
-    fn persist(&mut self) {
+    pub(super) fn persist(&mut self) {
         for (number, records, hard_state) in std::mem::take(&mut self.appends) {
             self.log.append(Append { records: &records, hard_state }).unwrap();
             self.tell(Event::Persisted(number));
@@ -123,7 +123,7 @@ impl One {
     }
 
     /// Win an election with the vote of server 2, and let both followers confirm the first entries.
-    fn lead(&mut self) {
+    pub(super) fn lead(&mut self) {
         while self.take_sent(RaftKind::RequestPreVote).is_empty() {
             self.tick(1);
         }
@@ -149,12 +149,12 @@ impl One {
         }
     }
 
-    fn refused(&self) -> u64 {
+    pub(super) fn refused(&self) -> u64 {
         self.consensus.facts().refused
     }
 }
 
-fn message(kind: RaftKind, from: u8, term: u64) -> RaftMessage {
+pub(super) fn message(kind: RaftKind, from: u8, term: u64) -> RaftMessage {
     RaftMessage {
         kind,
         to: raft_id(1, 1),
