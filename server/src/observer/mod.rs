@@ -377,8 +377,9 @@ impl Observer {
             PeerMessage::Feed(_) | PeerMessage::FeedEnd(_) | PeerMessage::AnswerRead(_) => {}
             // Whoever takes it for a leader learns better from whoever leads.
             PeerMessage::Forward(_) | PeerMessage::AskRead(_) => {}
-            PeerMessage::Raft(_)
-            | PeerMessage::Touches(_)
+            // Of a leader that knows already that it is to vote.
+            PeerMessage::Raft(_) => {}
+            PeerMessage::Touches(_)
             | PeerMessage::TouchesAck(_)
             | PeerMessage::Ask(_)
             | PeerMessage::Answer(_)
