@@ -117,7 +117,7 @@ impl Consensus {
             self.draw_election_timeout();
         }
         self.hand_over_if_slow(now);
-        self.ask_who_places(now);
+        self.tell_of_streams(now);
     }
 
     /// raft rolls its own dice in every reset of its timer; ours, which the seed decides, come after it.

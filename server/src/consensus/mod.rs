@@ -64,6 +64,8 @@ pub fn raft_id(server_id: ServerId, incarnation: u32) -> u64 {
 /// The server of a [`raft_id`]; `0`, which is none, for what cannot be one.
 /// A follower that has all of a snapshot puts it in place by then, and says so.
 const PLACE_WITHIN: Duration = Duration::from_secs(5);
+/// A follower that could not take a snapshot, for want of space say, is sent the next after this.
+const STREAM_AGAIN_AFTER: Duration = Duration::from_secs(2);
 
 fn server_of(id: u64) -> ServerId {
     ServerId::try_from(id >> 32).unwrap_or(0)
@@ -154,8 +156,8 @@ pub struct Consensus {
     unsynced: Unsynced,
     /// The snapshot that is being put in place, by the number of its action.
     installing: Option<(u64, Position)>,
-    /// As the leader: who has all of a snapshot and puts it in place, and until when its answer is waited for.
-    placing: BTreeMap<ServerId, Moment>,
+    /// As the leader: to whom a stream has ended, what raft is told of it, and when.
+    streamed: BTreeMap<ServerId, (Moment, SnapshotStatus)>,
     /// The last entry that was handed out as committed.
     committed: Position,
     /// Term and leader as they were told.
@@ -239,7 +241,7 @@ impl Consensus {
             commit_in: None,
             unsynced: Unsynced::new(start.hard_state.term, start.hard_state.vote),
             installing: None,
-            placing: BTreeMap::new(),
+            streamed: BTreeMap::new(),
             committed: start.checkpoint,
             told: (0, None),
             leading: false,
@@ -288,14 +290,19 @@ impl Consensus {
                     self.node.report_unreachable(id);
                 }
                 // It may have ended before the snapshot was in place.
-                if self.placing.remove(&server).is_some() {
+                if self.streamed.remove(&server).is_some() {
                     self.report_snapshot(server, SnapshotStatus::Failure);
                 }
             }
-            // Asked before its snapshot is in place, it would say what it has without it, and be sent another one. Its
-            // answer once it is in place is enough for raft.
-            Event::SnapshotSent { to, ok: true } => drop(self.placing.insert(to, now + PLACE_WITHIN)),
-            Event::SnapshotSent { to, ok: false } => self.report_snapshot(to, SnapshotStatus::Failure),
+            Event::SnapshotSent { to, ok } => {
+                // Asked before its snapshot is in place, it would say what it has without it, and be sent another one. Its
+                // answer once it is in place is enough for raft. Who could not take one gets the next after a pause.
+                let (pause, status) = match ok {
+                    true => (PLACE_WITHIN, SnapshotStatus::Finish),
+                    false => (STREAM_AGAIN_AFTER, SnapshotStatus::Failure),
+                };
+                self.streamed.insert(to, (now + pause, status));
+            }
             Event::SnapshotReceived { from, message } => {
                 // One at a time; the leader sends another when this one is not enough.
                 if self.installing.is_none() {
@@ -451,11 +458,13 @@ impl Consensus {
         }
     }
 
-    /// Who did not answer in time is asked.
-    fn ask_who_places(&mut self, now: Moment) {
-        while let Some(to) = self.placing.iter().find(|(_, until)| until.us <= now.us).map(|(to, _)| *to) {
-            self.placing.remove(&to);
-            self.report_snapshot(to, SnapshotStatus::Finish);
+    /// Who did not answer in time is asked, and who could not take a snapshot is sent another.
+    fn tell_of_streams(&mut self, now: Moment) {
+        let due = |(_, (until, _)): &(&ServerId, &(Moment, SnapshotStatus))| until.us <= now.us;
+        while let Some((to, status)) = self.streamed.iter().find(due).map(|(to, (_, status))| (*to, *status))
+        {
+            self.streamed.remove(&to);
+            self.report_snapshot(to, status);
         }
     }
 

@@ -203,7 +203,7 @@ impl Consensus {
         let snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
         let message = wire::to_peer(message);
         if snapshot {
-            self.placing.remove(&to);
+            self.streamed.remove(&to);
         }
         self.actions.push_back(match snapshot {
             true => Action::SendSnapshot { to, message },

@@ -217,15 +217,15 @@ impl Writer {
     /// One of everything that can be asked, and now and then what must be refused.
     fn choose(&mut self) -> Ask {
         match self.dice.index(8) {
-            0 | 1 => {
-                let data = self.data();
-                Ask::Sequence { data }
-            }
-            2 if self.ahead.sequences.len() > SEQUENCES_MAX => {
+            0..=2 if self.ahead.sequences.len() > SEQUENCES_MAX => {
                 match self.ahead.sequences.values().flatten().next() {
                     Some(name) => Ask::Unsequence { name: name.clone() },
                     None => self.choose_plain(),
                 }
+            }
+            0 | 1 => {
+                let data = self.data();
+                Ask::Sequence { data }
             }
             3 => {
                 let first = self.dice.index(NAMES);

@@ -39,6 +39,7 @@ pub(super) const ALL: &[Round] = &[
     round("the network loses, repeats, reorders and garbles", bad_weather),
     round("large datagrams vanish", black_hole),
     round("strangers and garbage at the peers' ports", strangers_knock),
+    round("certificates are renewed", certificates_renewed),
     round("as many are killed as may be, the leader among them", minority_killed),
     round("all are killed at once", all_killed),
     round("a follower is far behind and takes a snapshot", far_behind),
@@ -264,6 +265,23 @@ fn strangers_knock(director: &mut Director<'_>) -> Outcome<()> {
         return Err(format!("server {} leads, and not {} any more", id(now), id(leader)).into());
     }
     Ok(())
+}
+
+/// Each server is given another certificate while it runs; links stay, and those that are made anew are made with it.
+fn certificates_renewed(director: &mut Director<'_>) -> Outcome<()> {
+    let reloaded = |director: &Director<'_>, place: usize| {
+        director.servers.daemons[place].metric("warren_certificates_reloaded_total")
+    };
+    for place in director.servers.places() {
+        let before = reloaded(director, place)?;
+        director.servers.certify(place)?;
+        director.servers.daemons[place].signal(Signal::HUP)?;
+        if !eventually(|| reloaded(director, place).is_ok_and(|now| now > before)) {
+            return Err(format!("server {} does not read its new certificate", id(place)).into());
+        }
+        director.flows()?;
+    }
+    follower_killed(director)
 }
 
 /// So much is written while a follower is down that the log of it is gone.
