@@ -253,6 +253,22 @@ pub struct Start {
     pub entropy: Box<dyn Entropy>,
 }
 
+/// What one machine of a server leaves to the other, when it begins to vote or ends.
+pub(crate) struct Handed {
+    /// See [`Start::entropy`].
+    pub(crate) entropy: Box<dyn Entropy>,
+    /// Term and vote as last persisted, and what is known to be committed.
+    pub(crate) hard_state: HardState,
+    /// The last entry that was handed out as committed.
+    pub(crate) committed: Position,
+    /// raft's configuration there.
+    pub(crate) conf_state: Vec<u8>,
+    /// Requests of this server that are not known to be committed.
+    pub(crate) outbox: super::forward::Outbox,
+    /// Of the reads that wait for their index.
+    pub(crate) tokens: Vec<u64>,
+}
+
 /// What a server is to its ensemble, in ZooKeeper's words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

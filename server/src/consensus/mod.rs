@@ -13,6 +13,7 @@
 mod clock;
 pub(crate) mod forward;
 mod interface;
+pub(crate) mod passive;
 mod propose;
 mod read;
 mod ready;
@@ -23,6 +24,7 @@ mod tests;
 mod view;
 mod wire;
 
+pub(crate) use interface::Handed;
 pub use interface::{Action, Committed, Event, Facts, Follower, Measure, Role, Start, Submission, Timers};
 
 use crate::entropy::Entropy;
@@ -35,7 +37,7 @@ use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use read::Reads;
 use ready::Unsynced;
 use roster::Roster;
-pub use roster::{inside, table_of};
+pub use roster::table_of;
 use stamp::Stamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -43,7 +45,6 @@ use view::LogView;
 use warren_storage::log::LogError;
 use warren_storage::tree::Position;
 use warren_transport::peer::{PeerMessage, RaftKind, RaftMessage, ServerId};
-pub use wire::is_conf_change;
 
 /// Bytes of entries in one message to a follower, at most, unless a single entry is larger.
 const APPEND_BYTES_MAX: u64 = 256 << 10;
@@ -110,17 +111,7 @@ pub fn is_alone(conf_state: &[u8], server: ServerId) -> bool {
 /// How many voters a configuration has, as [`found`] and [`Committed::conf_state`] encode it; 0 for none at all. While it
 /// changes, those of both configurations count.
 pub fn voters(conf_state: &[u8]) -> usize {
-    voters_of(conf_state).len()
-}
-
-/// The voters of a configuration, as of [`voters`].
-pub(crate) fn voters_of(conf_state: &[u8]) -> Vec<ServerId> {
-    let conf = ConfState::parse_from_bytes(conf_state).expect("consensus encoded the configuration");
-    let mut voters: Vec<ServerId> =
-        conf.voters.iter().chain(&conf.voters_outgoing).map(|id| server_of(*id)).collect();
-    voters.sort_unstable();
-    voters.dedup();
-    voters
+    passive::Passive::new(conf_state).expect("consensus encoded the configuration").voters().len()
 }
 
 /// Why consensus cannot begin or go on: the store is damaged, or we are.
@@ -350,6 +341,34 @@ impl Consensus {
     /// Is this server the only voter? Then nobody waits for what it says while it does something else.
     pub fn is_alone(&self) -> bool {
         self.lone
+    }
+
+    /// Is nothing on its way to the disk, and does it not lead? Then what an observer needs can be taken out of it.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let idle = self.unsynced.is_empty() && self.installing.is_none();
+        idle && self.held_back.is_empty() && self.commit_in.is_none() && !self.leading
+    }
+
+    /// For an observer in its place.
+    pub(crate) fn hand_on(self) -> Handed {
+        let hard = self.node.raft.hard_state();
+        let hard_state =
+            warren_storage::log::HardState { term: hard.term, vote: hard.vote, commit: self.committed.index };
+        Handed {
+            entropy: self.entropy,
+            hard_state,
+            committed: self.committed,
+            conf_state: encode_conf(&self.node.raft.prs().conf().to_conf_state()),
+            outbox: self.outbox,
+            tokens: self.reads.into_tokens(),
+        }
+    }
+
+    /// What an observer had under way, which votes from now on.
+    pub(crate) fn take_over(&mut self, outbox: Outbox, tokens: Vec<u64>) {
+        self.outbox = outbox;
+        self.outbox.begin_term();
+        tokens.into_iter().for_each(|token| self.reads.push(token));
     }
 
     /// How it stands.

@@ -36,6 +36,12 @@ impl Reads {
         self.waiting.push(token);
     }
 
+    /// All that wait for an answer, or will be asked for.
+    pub(super) fn into_tokens(self) -> Vec<u64> {
+        let under_way = self.under_way.into_iter().flat_map(|under_way| under_way.tokens);
+        under_way.chain(self.waiting).collect()
+    }
+
     /// There is a leader that answers now.
     pub(super) fn hurry(&mut self, now: Moment) {
         if let Some(under_way) = &mut self.under_way {

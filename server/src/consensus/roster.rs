@@ -143,11 +143,6 @@ impl Roster {
     }
 }
 
-/// What the tree applies of an entry that changes raft's configuration; empty when nothing can be read of it.
-pub fn inside(data: &[u8]) -> Bytes {
-    ConfChangeV2::parse_from_bytes(data).map(|mut c| c.take_context()).unwrap_or_default()
-}
-
 /// With what `/zookeeper/config` says of them.
 pub fn table_of(members: Members) -> Table {
     let text = membership::text(&members);

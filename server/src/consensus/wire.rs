@@ -145,7 +145,7 @@ pub(super) fn check(
 
 /// Is it a change of raft's configuration as our leaders make it: bounded, of servers that can be, and with one decided
 /// change of the table inside unless it only leaves a joint configuration?
-pub fn is_conf_change(data: &[u8]) -> bool {
+pub(super) fn is_conf_change(data: &[u8]) -> bool {
     let Ok(conf_change) = ConfChangeV2::parse_from_bytes(data) else { return false };
     if conf_change.changes.is_empty() {
         return data.is_empty();

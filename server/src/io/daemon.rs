@@ -81,17 +81,6 @@ pub enum StartError {
         /// The store's folder.
         folder: String,
     },
-    /// This server is to vote, and its store is an observer's.
-    #[error(
-        "server {server} is to vote, and the store in {folder} is that of an observer, which knows nothing of elections: \
-         stop it, empty the folder, and start it again; it gets all data from the others"
-    )]
-    Observed {
-        /// This server's id.
-        server: u8,
-        /// The store's folder.
-        folder: String,
-    },
     /// The store's folder cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -416,7 +405,9 @@ async fn join(
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Ensemble>, StartError> {
     let own = opened.tree.recorded_store(settings.server_id);
-    let other = |recorded: &u64| *recorded != opened.tree.store_id() && !settings.is_observer();
+    let role = opened.tree.members().get(settings.server_id).map(|member| member.role);
+    let observes = role.map_or(settings.is_observer(), |role| role == MemberRole::Observer);
+    let other = |recorded: &u64| *recorded != opened.tree.store_id() && !observes;
     if let Some(recorded) = own.filter(other) {
         return Err(opened.wiped(settings, recorded));
     }
@@ -456,7 +447,7 @@ fn start(
     metrics: &Arc<Metrics>,
     ensemble: Option<Arc<Ensemble>>,
 ) -> Result<(Engine, Arc<Room>, Arc<Space>), StartError> {
-    let Opened { tree, log, found, disk, folder, .. } = opened;
+    let Opened { tree, log, found, disk, .. } = opened;
     let mut entropy = SystemEntropy;
     let settings = config.ensemble.as_ref();
     let server_id = settings.map_or(SERVER_ID, |settings| settings.server_id);
@@ -477,20 +468,15 @@ fn start(
         Some(role) => role == MemberRole::Observer,
         None => settings.is_observer(),
     };
-    let never_voted = consensus::voters(tree.conf_state()) == 0 && !tree.members().servers.is_empty();
-    if never_voted && own.is_some_and(|role| role != MemberRole::Observer) {
-        return Err(StartError::Observed { server: server_id, folder });
-    }
     let part = match settings.filter(|settings| observes(settings)) {
         None => Part::Voter,
         Some(settings) => {
             let votes = |role| role == config::Role::Voter;
-            Part::Observer(
-                settings.others().map(|s| Candidate { server: s.id, votes: votes(s.role) }).collect(),
-            )
+            let others = settings.others().map(|s| Candidate { server: s.id, votes: votes(s.role) });
+            Part::Observer { others: others.collect(), fed_by: Vec::new() }
         }
     };
-    let observer = matches!(part, Part::Observer(_));
+    let observer = matches!(part, Part::Observer { .. });
     let consensus = Seat::new(
         clock.now(),
         consensus::Start {

@@ -25,16 +25,17 @@ pub use search::Candidate;
 pub use seat::{Part, Seat};
 
 use crate::consensus::forward::Outbox;
-use crate::consensus::{self, Action, Committed, ConsensusError, Event, Facts, Role, Start, Submission};
+use crate::consensus::passive::{self, Passive};
+use crate::consensus::{Action, ConsensusError, Event, Facts, Handed, Role, Start, Submission};
+use crate::entropy::Entropy;
 use crate::moment::Moment;
-use bytes::Bytes;
 use feeds::{SIGN_TICKS, Source};
 use search::Search;
 use std::collections::VecDeque;
 use std::time::Duration;
 use warren_storage::log::{HardState, LogReader, LogRecord, RecordKind};
 use warren_storage::tree::Position;
-use warren_storage::{Entry, Member, MemberRole, Members};
+use warren_storage::{Entry, MemberRole, Members};
 use warren_transport::peer::{
     AnswerRead, AskRead, Feed, FeedEnd, Observe, PeerMessage, RaftKind, RaftMessage, ServerId, WhyNoFeed,
 };
@@ -71,7 +72,7 @@ pub struct Observer {
     /// The last one that the service applied.
     applied: u64,
     /// Sent and not given to the service: without gaps, up to `last`. What is older is in the log.
-    tail: VecDeque<Committed>,
+    tail: VecDeque<LogRecord>,
     /// Given to the service and not applied: index and bytes.
     unapplied: VecDeque<(u64, usize)>,
     unapplied_bytes: usize,
@@ -85,6 +86,8 @@ pub struct Observer {
     leader_at: Moment,
     /// How the feeder is fed.
     path: Vec<ServerId>,
+    passive: Passive,
+    members: Members,
     /// The highest index that is known to be committed.
     known: u64,
     /// Where the feeder should have got to since it was first found to lag; 0: it does not.
@@ -98,7 +101,10 @@ pub struct Observer {
     say_at: Moment,
     next_tick: Moment,
     refused: u64,
-    members: Members,
+    /// It is to vote, and takes nothing more.
+    closing: bool,
+    /// For the day that it votes.
+    entropy: Box<dyn Entropy>,
     actions: VecDeque<Action>,
 }
 
@@ -118,15 +124,25 @@ struct UnderWay {
 }
 
 impl Observer {
-    /// Open on what was recovered. `others` may feed it.
+    /// Open on what was recovered. `others` may feed it, unless the table says who is there; of them only those in `fed_by`,
+    /// if there are any.
     ///
     /// # Errors
     /// When the log cannot be read.
     ///
     /// # Panics
     /// When the incarnation is 0.
-    pub fn new(now: Moment, start: Start, others: Vec<Candidate>) -> Result<Observer, ConsensusError> {
+    pub fn new(
+        now: Moment,
+        start: Start,
+        others: Vec<Candidate>,
+        fed_by: Vec<ServerId>,
+    ) -> Result<Observer, ConsensusError> {
         assert_ne!(start.incarnation, 0, "0 is no run of a server");
+        let (others, start) = match start.members.servers.is_empty() {
+            true => (others, start),
+            false => (candidates(&start.members, start.server_id), start),
+        };
         let Start { reader, checkpoint, hard_state, server_id, timers, .. } = start;
         // Behind what is known to be committed, a log may hold what a former voter never learnt the fate of.
         let committed = hard_state.commit.min(reader.last_index()).max(checkpoint.index);
@@ -143,7 +159,7 @@ impl Observer {
             hard_state: HardState { commit: committed, ..hard_state },
             outbox: Outbox::new(start.incarnation),
             reads: Reads::default(),
-            search: Search::new(now, server_id, tick, others),
+            search: Search::new(now, server_id, tick, others, fed_by),
             last: Position { index: committed, term },
             durable: committed,
             committed: checkpoint,
@@ -157,6 +173,8 @@ impl Observer {
             told: (hard_state.term.max(term), None),
             leader_at: now,
             path: Vec::new(),
+            passive: Passive::new(&start.conf_state)?,
+            members: start.members,
             known: committed,
             due: 0,
             differs: false,
@@ -165,7 +183,8 @@ impl Observer {
             say_at: now,
             next_tick: now,
             refused: 0,
-            members: start.members,
+            closing: false,
+            entropy: start.entropy,
             actions: VecDeque::new(),
         })
     }
@@ -192,14 +211,14 @@ impl Observer {
             Event::Peer { from, message } => self.on_peer(now, from, message),
             Event::Unreachable { server } => self.search.on_unreachable(now, server),
             Event::SnapshotReceived { from, message } => self.on_snapshot(from, &message),
-            Event::Tick => self.on_tick(now),
             Event::Members { members, .. } => self.on_members(members),
+            Event::Tick => self.on_tick(now),
             Event::ForceQuorum(_) => {
                 tracing::error!("an observer has no vote, and cannot be made the only voter");
             }
-            Event::Met { .. }
             // Voters record their stores, stamp rules and hand leadership over; what is sent of checkpoints is the
             // business of the feeds.
+            Event::Met { .. }
             | Event::RefuseGrowth(_)
             | Event::Transfer { .. }
             | Event::SnapshotSent { .. }
@@ -222,12 +241,36 @@ impl Observer {
         self.next_tick
     }
 
-    /// Who belongs to the ensemble may feed it.
-    fn on_members(&mut self, members: Members) {
-        let others = members.servers.iter().filter(|member| member.id != self.server_id);
-        let candidate = |m: &Member| Candidate { server: m.id, votes: m.role == MemberRole::Voter };
-        self.search.set_candidates(others.map(candidate).collect());
-        self.members = members;
+    /// It is to vote: nothing more is taken, so that all that it has is applied soon.
+    pub(super) fn close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Is everything that it was sent durable and applied? Then what a voter needs can be taken out of it.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let applied = self.applied == self.last.index && self.committed == self.last;
+        self.appends.is_empty() && self.installing.is_none() && applied
+    }
+
+    /// For a voter in its place.
+    pub(super) fn hand_on(mut self) -> Handed {
+        let mut tokens = std::mem::take(&mut self.reads.waiting);
+        tokens.extend(self.reads.under_way.take().into_iter().flat_map(|under_way| under_way.tokens));
+        Handed {
+            entropy: self.entropy,
+            hard_state: self.hard_state,
+            committed: self.committed,
+            conf_state: self.passive.encoded(),
+            outbox: self.outbox,
+            tokens,
+        }
+    }
+
+    /// What a voter had under way, which is an observer from now on.
+    pub(super) fn take_over(&mut self, outbox: Outbox, tokens: Vec<u64>) {
+        self.outbox = outbox;
+        self.outbox.begin_term();
+        self.reads.waiting = tokens;
     }
 
     /// How it stands.
@@ -236,7 +279,7 @@ impl Observer {
             term: self.told.0,
             leader: self.told.1,
             role: Role::Observing,
-            voters: self.members.voters().map(|member| member.id).collect(),
+            voters: self.passive.voters(),
             members: self.members.clone(),
             changing: false,
             last_index: self.known.max(self.last.index),
@@ -258,6 +301,14 @@ impl Observer {
         };
         let path = std::iter::once(feeder).chain(self.path.iter().copied()).collect();
         Source { leader: self.told, path, fed: true }
+    }
+
+    /// The tree says who belongs to the ensemble, and so who may feed. Before it does, the configuration does.
+    fn on_members(&mut self, members: Members) {
+        if !members.servers.is_empty() {
+            self.search.set_candidates(candidates(&members, self.server_id));
+        }
+        self.members = members;
     }
 
     // ---- time ----------------------------------------------------------------------------------------------
@@ -326,8 +377,9 @@ impl Observer {
             PeerMessage::Feed(_) | PeerMessage::FeedEnd(_) | PeerMessage::AnswerRead(_) => {}
             // Whoever takes it for a leader learns better from whoever leads.
             PeerMessage::Forward(_) | PeerMessage::AskRead(_) => {}
-            PeerMessage::Raft(_)
-            | PeerMessage::Touches(_)
+            // Of a leader that knows already that it is to vote.
+            PeerMessage::Raft(_) => {}
+            PeerMessage::Touches(_)
             | PeerMessage::TouchesAck(_)
             | PeerMessage::Ask(_)
             | PeerMessage::Answer(_)
@@ -355,7 +407,7 @@ impl Observer {
         }
         let lags = self.is_behind(&feed) || feed.leader.is_none() || feed.term < self.told.0;
         self.search.on_lag(now, lags);
-        if self.installing.is_some() {
+        if self.installing.is_some() || self.closing {
             return;
         }
         if feed.index > self.last.index {
@@ -382,7 +434,7 @@ impl Observer {
             .collect();
         for record in &records {
             self.last = Position { index: record.index, term: record.term };
-            self.tail.push_back(Committed { position: self.last, data: for_tree(record), conf_state: None });
+            self.tail.push_back(record.clone());
         }
         self.raise();
         self.appended += 1;
@@ -435,20 +487,19 @@ impl Observer {
             && (self.unapplied_bytes == 0 || self.unapplied_bytes < UNAPPLIED_BYTES_MAX)
         {
             let next = self.committed.index + 1;
-            let mut entries = Vec::new();
-            if self.tail.front().is_some_and(|entry| entry.position.index == next) {
-                while let Some(entry) = self.tail.front().filter(|entry| entry.position.index <= self.durable)
-                {
-                    entries.push(entry.clone());
-                    self.tail.pop_front();
+            let mut records = Vec::new();
+            if self.tail.front().is_some_and(|record| record.index == next) {
+                while self.tail.front().is_some_and(|record| record.index <= self.durable) {
+                    records.extend(self.tail.pop_front());
                 }
             } else {
                 // A start replays what its log has and the checkpoint lacks.
-                let upto = self.tail.front().map_or(self.durable, |entry| entry.position.index - 1);
-                for record in self.reader.read(next, upto + 1, REPLAY_BYTES)? {
-                    let position = Position { index: record.index, term: record.term };
-                    entries.push(Committed { position, data: for_tree(&record), conf_state: None });
-                }
+                let upto = self.tail.front().map_or(self.durable, |record| record.index - 1);
+                records = self.reader.read(next, upto + 1, REPLAY_BYTES)?;
+            }
+            let mut entries = Vec::with_capacity(records.len());
+            for record in records {
+                entries.push(self.passive.committed(record)?);
             }
             let Some(last) = entries.last() else { break };
             self.committed = last.position;
@@ -504,10 +555,15 @@ impl Observer {
             && head.index > self.last.index
             && head.index <= NUMBER_MAX
             && (1..=NUMBER_MAX).contains(&head.term)
-            && self.installing.is_none();
+            && self.installing.is_none()
+            && !self.closing;
         if !wanted {
             return;
         }
+        let Ok(passive) = Passive::new(&head.conf_state) else {
+            return self.refuse(from, "its snapshot has no configuration");
+        };
+        self.passive = passive;
         self.last = Position { index: head.index, term: head.term };
         self.known = self.known.max(head.index);
         self.raise();
@@ -576,15 +632,13 @@ impl Observer {
     }
 }
 
-/// Why a message of a feeder cannot be.
-/// What the tree applies of an entry: where it changes raft's configuration, that is inside.
-fn for_tree(record: &LogRecord) -> Bytes {
-    match record.kind {
-        RecordKind::Normal => record.data.clone(),
-        RecordKind::ConfChange | RecordKind::ConfChangeV2 => consensus::inside(&record.data),
-    }
+/// The servers that may feed this one.
+pub fn candidates(members: &Members, server_id: ServerId) -> Vec<Candidate> {
+    let others = members.servers.iter().filter(|member| member.id != server_id);
+    others.map(|member| Candidate { server: member.id, votes: member.role != MemberRole::Observer }).collect()
 }
 
+/// Why a message of a feeder cannot be.
 fn contradiction(feed: &Feed) -> Option<&'static str> {
     if [feed.index, feed.log_term, feed.commit, feed.term].iter().any(|n| *n > NUMBER_MAX) {
         return Some("a number in it is out of any range");
@@ -594,10 +648,8 @@ fn contradiction(feed: &Feed) -> Option<&'static str> {
         if entry.index != index + 1 || entry.term < term || entry.term == 0 || entry.term > feed.term {
             return Some("its entries do not follow each other");
         }
-        if entry.conf_change && !consensus::is_conf_change(&entry.data) {
-            return Some(
-                "an entry of it changes the membership, and not in a way that a leader of ours would",
-            );
+        if !passive::is_sound(entry.conf_change, &entry.data) {
+            return Some("it changes the membership, and says nothing that can be applied");
         }
         (index, term) = (entry.index, entry.term);
     }

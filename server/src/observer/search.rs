@@ -46,6 +46,8 @@ pub(super) struct Search {
     server_id: ServerId,
     tick: Duration,
     candidates: Vec<Candidate>,
+    /// Nobody else; empty: everybody.
+    fed_by: Vec<ServerId>,
     state: State,
     /// Not asked yet in this round.
     untried: VecDeque<ServerId>,
@@ -69,11 +71,13 @@ impl Search {
         server_id: ServerId,
         tick: Duration,
         candidates: Vec<Candidate>,
+        fed_by: Vec<ServerId>,
     ) -> Search {
-        Search {
+        let mut search = Search {
             server_id,
             tick,
-            candidates,
+            candidates: Vec::new(),
+            fed_by,
             state: State::Resting(now),
             untried: VecDeque::new(),
             in_round: false,
@@ -82,12 +86,18 @@ impl Search {
             silent_at: now,
             lags_since: None,
             relieve_at: now,
-        }
+        };
+        search.set_candidates(candidates);
+        search
     }
 
     /// Who may feed has changed.
     pub(super) fn set_candidates(&mut self, candidates: Vec<Candidate>) {
         self.candidates = candidates;
+        if !self.fed_by.is_empty() {
+            let fed_by = &self.fed_by;
+            self.candidates.retain(|candidate| fed_by.contains(&candidate.server));
+        }
     }
 
     /// Who feeds it.

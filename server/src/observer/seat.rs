@@ -1,13 +1,20 @@
 //! What a server's driver holds: a voter's consensus or an observer, and beside either the feeds to observers.
+//!
+//! Which of the two it is, the table of the ensemble says while the server runs: an observer that is promoted becomes a
+//! voter, one that catches up first, and a voter that is demoted an observer. The one machine ends once nothing of it is on
+//! its way to the disk, and the other begins on the same log, as after a restart; requests and questions that are under way
+//! go over, so clients notice nothing.
 
 use super::feeds::{Feeds, Source};
-use super::{Candidate, Observer};
+use super::{Candidate, Observer, candidates};
 use crate::consensus::{
-    Action, Consensus, ConsensusError, Event, Facts, Measure, Start, Submission, voters_of,
+    Action, Committed, Consensus, ConsensusError, Event, Facts, Handed, Measure, Start, Submission, Timers,
 };
 use crate::moment::Moment;
 use std::collections::{BTreeMap, VecDeque};
+use warren_storage::log::LogReader;
 use warren_storage::tree::Position;
+use warren_storage::{MemberRole, Members, Rules};
 use warren_transport::peer::{AnswerRead, AskRead, PeerMessage, ServerId};
 
 /// Questions of one observer for a read index that are under way, at most; an older one is not answered.
@@ -15,12 +22,17 @@ const READS_PER_OBSERVER_MAX: usize = 4;
 /// Tokens from here on are of observers' questions; the service's count from 1.
 const READ_TOKENS: u64 = 1 << 63;
 
-/// What a server does in its ensemble.
+/// What a server begins as.
 pub enum Part {
     /// It votes, or stands alone.
     Voter,
-    /// It is fed by one of these.
-    Observer(Vec<Candidate>),
+    /// It does not vote.
+    Observer {
+        /// Who may feed it, as long as there is no table of the ensemble to say so.
+        others: Vec<Candidate>,
+        /// Nobody but these may; empty: everybody may.
+        fed_by: Vec<ServerId>,
+    },
 }
 
 enum Machine {
@@ -30,16 +42,37 @@ enum Machine {
 
 /// See the module's text. Its events, actions and errors are those of [`Consensus`].
 pub struct Seat {
-    machine: Machine,
+    /// Always there, but for the moment in which it becomes the other.
+    machine: Option<Machine>,
     feeds: Feeds,
     leader: (u64, Option<ServerId>),
-    conf_state: Vec<u8>,
-    /// The tree that is being put in place.
-    installing: Option<Position>,
+    /// What a machine begins with.
+    begin: Begin,
+    /// The tree that is being put in place, with its configuration.
+    installing: Option<(Position, Vec<u8>)>,
+    /// Entries up to here were handed out as committed.
+    handed_out: u64,
+    applied: u64,
     /// By token: who asked, in which run, under which number.
     reads: BTreeMap<u64, (ServerId, AskRead)>,
     read_tokens: u64,
     actions: VecDeque<Action>,
+}
+
+/// See [`Start`], which is made of it whenever a machine begins.
+struct Begin {
+    id: u64,
+    server_id: ServerId,
+    incarnation: u64,
+    reader: LogReader,
+    /// The newest durable one, with its configuration.
+    checkpoint: (Position, Vec<u8>),
+    members: Members,
+    retired: BTreeMap<ServerId, u32>,
+    rules: Rules,
+    timers: Timers,
+    /// As told by [`Event::Met`]: disk and store of each server.
+    met: BTreeMap<ServerId, (u32, u64)>,
 }
 
 impl Seat {
@@ -49,19 +82,35 @@ impl Seat {
     /// When the store is damaged.
     pub fn new(now: Moment, start: Start, part: Part) -> Result<Seat, ConsensusError> {
         let feeds = Feeds::new(start.server_id, start.timers.tick(), start.reader.clone(), start.checkpoint);
-        let conf_state = start.conf_state.clone();
         // As consensus begins; it tells what changes.
         let term = start.hard_state.term.max(start.checkpoint.term);
+        let begin = Begin {
+            id: start.id,
+            server_id: start.server_id,
+            incarnation: start.incarnation,
+            reader: start.reader.clone(),
+            checkpoint: (start.checkpoint, start.conf_state.clone()),
+            members: start.members.clone(),
+            retired: start.retired.clone(),
+            rules: start.rules,
+            timers: start.timers,
+            met: BTreeMap::new(),
+        };
+        let handed_out = start.checkpoint.index;
         let machine = match part {
             Part::Voter => Machine::Voter(Box::new(Consensus::new(now, start)?)),
-            Part::Observer(others) => Machine::Observer(Box::new(Observer::new(now, start, others)?)),
+            Part::Observer { others, fed_by } => {
+                Machine::Observer(Box::new(Observer::new(now, start, others, fed_by)?))
+            }
         };
         let mut seat = Seat {
-            machine,
+            machine: Some(machine),
             feeds,
             leader: (term, None),
-            conf_state,
+            begin,
             installing: None,
+            handed_out,
+            applied: handed_out,
             reads: BTreeMap::new(),
             read_tokens: READ_TOKENS,
             actions: VecDeque::new(),
@@ -84,33 +133,71 @@ impl Seat {
                 self.feeds.on_snapshot_sent(now, to, ok);
             }
             event => {
-                match &event {
-                    Event::Peer { from, message: PeerMessage::FeedEnd(end) } => {
-                        self.feeds.on_left(*from, end)
-                    }
-                    Event::Unreachable { server } => self.feeds.on_unreachable(now, *server),
-                    Event::Checkpointed { position, .. } => self.feeds.on_checkpoint(*position),
-                    Event::Installed { .. } => {
-                        if let Some(position) = self.installing.take() {
-                            self.feeds.on_checkpoint(position);
-                            self.feeds.on_committed(position.index);
-                        }
-                    }
-                    _ => {}
-                }
+                let others = matches!(event, Event::Members { .. });
+                self.note(now, &event);
                 self.tell(now, event)?;
+                if others {
+                    // Who is to vote from now on is recorded, which an observer is not.
+                    self.tell_met(now)?;
+                }
             }
         }
-        self.drain(now)
+        self.drain(now)?;
+        self.turn_if_due(now)
+    }
+
+    /// What the feeds, and a machine that begins later, must know.
+    fn note(&mut self, now: Moment, event: &Event) {
+        match event {
+            Event::Peer { from, message: PeerMessage::FeedEnd(end) } => self.feeds.on_left(*from, end),
+            Event::Unreachable { server } => self.feeds.on_unreachable(now, *server),
+            Event::Checkpointed { position, conf_state, .. } => {
+                self.feeds.on_checkpoint(*position);
+                self.begin.checkpoint = (*position, conf_state.clone());
+            }
+            Event::Installed { .. } => {
+                if let Some((position, conf_state)) = self.installing.take() {
+                    self.feeds.on_checkpoint(position);
+                    self.feeds.on_committed(position.index);
+                    self.begin.checkpoint = (position, conf_state);
+                    (self.handed_out, self.applied) = (position.index, position.index);
+                }
+            }
+            Event::Applied(index) => self.applied = self.applied.max(*index),
+            Event::RefuseGrowth(refuse) => self.begin.rules.refuse_growth = *refuse,
+            Event::Met { server, disk, store_id } => {
+                // The first one heard of stays, for a disk.
+                let known = self.begin.met.get(server).is_some_and(|(known, _)| known == disk);
+                if !known {
+                    self.begin.met.insert(*server, (*disk, *store_id));
+                }
+            }
+            Event::Members { members, retired } => {
+                self.begin.members.clone_from(members);
+                self.begin.retired.clone_from(retired);
+            }
+            _ => {}
+        }
     }
 
     fn tell(&mut self, now: Moment, event: Event) -> Result<(), ConsensusError> {
-        match (&mut self.machine, event) {
+        match (self.machine_mut(), event) {
             // The end of a feed that this server had no part in, or that it has ended itself.
-            (Machine::Voter(_), Event::Peer { message: PeerMessage::FeedEnd(_), .. }) => Ok(()),
+            (
+                Machine::Voter(_),
+                Event::Peer { message: PeerMessage::FeedEnd(_) | PeerMessage::Feed(_), .. },
+            ) => Ok(()),
             (Machine::Voter(consensus), event) => consensus.handle(now, event),
             (Machine::Observer(observer), event) => observer.handle(now, event),
         }
+    }
+
+    fn machine(&self) -> &Machine {
+        self.machine.as_ref().expect("a server votes or observes")
+    }
+
+    fn machine_mut(&mut self) -> &mut Machine {
+        self.machine.as_mut().expect("a server votes or observes")
     }
 
     /// What to do next; drain until `None` after each [`Seat::handle`].
@@ -120,7 +207,7 @@ impl Seat {
 
     /// When to come back with [`Event::Tick`] at the latest.
     pub fn poll_timeout(&self) -> Moment {
-        let own = match &self.machine {
+        let own = match self.machine() {
             Machine::Voter(consensus) => consensus.poll_timeout(),
             Machine::Observer(observer) => observer.poll_timeout(),
         };
@@ -129,30 +216,24 @@ impl Seat {
 
     /// As [`Consensus::is_leading`].
     pub fn is_leading(&self) -> bool {
-        matches!(&self.machine, Machine::Voter(consensus) if consensus.is_leading())
+        matches!(self.machine(), Machine::Voter(consensus) if consensus.is_leading())
     }
 
     /// As [`Consensus::is_alone`]; an observer never is.
     pub fn is_alone(&self) -> bool {
-        matches!(&self.machine, Machine::Voter(consensus) if consensus.is_alone())
+        matches!(self.machine(), Machine::Voter(consensus) if consensus.is_alone())
     }
 
     /// Does it observe?
     pub fn is_observer(&self) -> bool {
-        matches!(&self.machine, Machine::Observer(_))
+        matches!(self.machine(), Machine::Observer(_))
     }
 
     /// How it stands.
     pub fn facts(&self) -> Facts {
-        let facts = match &self.machine {
+        let facts = match self.machine() {
             Machine::Voter(consensus) => consensus.facts(),
-            Machine::Observer(observer) => {
-                let facts = observer.facts();
-                match facts.members.servers.is_empty() {
-                    true => Facts { voters: voters_of(&self.conf_state), ..facts },
-                    false => facts,
-                }
-            }
+            Machine::Observer(observer) => observer.facts(),
         };
         Facts { observers: self.feeds.facts(), ..facts }
     }
@@ -164,7 +245,7 @@ impl Seat {
 
     /// As [`Consensus::take_measures`].
     pub fn take_measures(&mut self) -> Vec<Measure> {
-        match &mut self.machine {
+        match self.machine_mut() {
             Machine::Voter(consensus) => consensus.take_measures(),
             Machine::Observer(_) => Vec::new(),
         }
@@ -187,35 +268,40 @@ impl Seat {
 
     /// Take what the machine asks for, learn from it what the feeds must know, and feed.
     fn drain(&mut self, now: Moment) -> Result<(), ConsensusError> {
-        while let Some(action) = match &mut self.machine {
+        while let Some(action) = match self.machine_mut() {
             Machine::Voter(consensus) => consensus.poll_action(),
             Machine::Observer(observer) => observer.poll_action(),
         } {
             match action {
-                Action::Commit(entries) => {
-                    if let Some(last) = entries.last() {
-                        self.feeds.on_committed(last.position.index);
-                    }
-                    self.actions.push_back(Action::Commit(entries));
-                }
+                Action::Commit(entries) => self.on_commit(entries),
                 Action::Leader { term, leader } => {
                     self.leader = (term, leader);
                     self.actions.push_back(Action::Leader { term, leader });
                 }
                 Action::ReadAt { index, tokens } => self.on_read_at(index, tokens),
                 Action::Install { number, head, hard_state } => {
-                    self.installing = Some(Position { index: head.index, term: head.term });
+                    let position = Position { index: head.index, term: head.term };
+                    self.installing = Some((position, head.conf_state.to_vec()));
                     self.actions.push_back(Action::Install { number, head, hard_state });
                 }
                 other => self.actions.push_back(other),
             }
         }
-        let source = match &self.machine {
+        let source = match self.machine() {
             Machine::Voter(_) => Source { leader: self.leader, path: Vec::new(), fed: true },
             Machine::Observer(observer) => observer.source(),
         };
         self.feeds.set_source(source, &mut self.actions);
         self.feeds.drive(now, &mut self.actions)
+    }
+
+    /// A machine that began in the middle of a run replays what the one before it has handed out.
+    fn on_commit(&mut self, mut entries: Vec<Committed>) {
+        entries.retain(|entry| entry.position.index > self.handed_out);
+        let Some(last) = entries.last() else { return };
+        self.handed_out = last.position.index;
+        self.feeds.on_committed(self.handed_out);
+        self.actions.push_back(Action::Commit(entries));
     }
 
     fn on_read_at(&mut self, index: u64, mut tokens: Vec<u64>) {
@@ -229,5 +315,77 @@ impl Seat {
         if !tokens.is_empty() {
             self.actions.push_back(Action::ReadAt { index, tokens });
         }
+    }
+
+    fn tell_met(&mut self, now: Moment) -> Result<(), ConsensusError> {
+        for (server, (disk, store_id)) in self.begin.met.clone() {
+            self.tell(now, Event::Met { server, disk, store_id })?;
+        }
+        Ok(())
+    }
+
+    // ---- from one machine to the other ---------------------------------------------------------------------
+
+    /// Does the table want it to be what it is not?
+    fn turn_if_due(&mut self, now: Moment) -> Result<(), ConsensusError> {
+        let Some(own) = self.begin.members.get(self.begin.server_id) else { return Ok(()) };
+        let observes = own.role == MemberRole::Observer;
+        match self.machine_mut() {
+            Machine::Voter(consensus) if observes && consensus.is_at_rest() => self.turn(now),
+            Machine::Observer(observer) if !observes => {
+                observer.close();
+                if observer.is_at_rest() { self.turn(now) } else { Ok(()) }
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn turn(&mut self, now: Moment) -> Result<(), ConsensusError> {
+        let (handed, observes) = match self.machine.take() {
+            Some(Machine::Voter(consensus)) => (consensus.hand_on(), true),
+            Some(Machine::Observer(observer)) => (observer.hand_on(), false),
+            None => unreachable!("a server votes or observes"),
+        };
+        let Handed { entropy, hard_state, committed, conf_state, outbox, tokens } = handed;
+        // An observer goes on from what was handed out; raft must see every change of its configuration again.
+        let (checkpoint, conf_state) = match observes {
+            true => (committed, conf_state),
+            false => self.begin.checkpoint.clone(),
+        };
+        let begin = &self.begin;
+        let start = Start {
+            id: begin.id,
+            server_id: begin.server_id,
+            incarnation: begin.incarnation,
+            reader: begin.reader.clone(),
+            hard_state,
+            checkpoint,
+            conf_state,
+            members: begin.members.clone(),
+            retired: begin.retired.clone(),
+            found: None,
+            rules: begin.rules,
+            timers: begin.timers,
+            entropy,
+        };
+        let machine = if observes {
+            tracing::info!("this server observes from now on");
+            let others = candidates(&begin.members, begin.server_id);
+            let mut observer = Observer::new(now, start, others, Vec::new())?;
+            observer.take_over(outbox, tokens);
+            Machine::Observer(Box::new(observer))
+        } else {
+            tracing::info!("this server joins those that vote");
+            let mut consensus = Consensus::new(now, start)?;
+            consensus.take_over(outbox, tokens);
+            Machine::Voter(Box::new(consensus))
+        };
+        self.machine = Some(machine);
+        self.leader = (self.leader.0, None);
+        self.actions.push_back(Action::Leader { term: self.leader.0, leader: None });
+        self.drain(now)?;
+        self.tell_met(now)?;
+        self.tell(now, Event::Applied(self.applied))?;
+        self.drain(now)
     }
 }

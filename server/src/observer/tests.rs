@@ -7,7 +7,7 @@ use crate::entropy::Entropy;
 use std::sync::Arc;
 use warren_storage::log::{Append, Log, LogOptions};
 use warren_storage::simdisk::SimDisk;
-use warren_storage::{Origin, Rules};
+use warren_storage::{Member, Origin, Rules};
 
 const TICK: Duration = Duration::from_millis(20);
 const INCARNATION: u64 = 77;
@@ -104,7 +104,7 @@ fn followers_are_asked_first_then_observers_and_the_leader_last() {
     let mut firsts = std::collections::BTreeMap::<ServerId, u32>::new();
     for own in 4..=103 {
         let mut now = Moment::default();
-        let mut search = Search::new(now, own, TICK, others(own, 100));
+        let mut search = Search::new(now, own, TICK, others(own, 100), Vec::new());
         let asked = round(&mut search, &mut now);
         assert_eq!(asked.len(), 102);
         assert!(asked[..2].contains(&2) && asked[..2].contains(&3), "{asked:?}");
@@ -122,7 +122,7 @@ fn followers_are_asked_first_then_observers_and_the_leader_last() {
 #[test]
 fn a_silent_feeder_is_left_and_asked_last_next_time() {
     let mut now = Moment::default();
-    let mut search = Search::new(now, 4, TICK, others(4, 0));
+    let mut search = Search::new(now, 4, TICK, others(4, 0), Vec::new());
     let (first, _) = search.on_tick(now, Some(1));
     let first = first.unwrap();
     let feed = feed_of(&search, &[]);
@@ -146,7 +146,7 @@ fn a_silent_feeder_is_left_and_asked_last_next_time() {
 #[test]
 fn a_feeder_that_it_feeds_itself_is_left() {
     let now = Moment::default();
-    let mut search = Search::new(now, 4, TICK, others(4, 2));
+    let mut search = Search::new(now, 4, TICK, others(4, 2), Vec::new());
     let (first, _) = search.on_tick(now, None);
     let feed = feed_of(&search, &[6, 4]);
     assert!(!search.on_feed(now, first.unwrap(), &feed));
@@ -156,7 +156,7 @@ fn a_feeder_that_it_feeds_itself_is_left() {
 #[test]
 fn who_lags_is_left_in_time_and_the_leader_is_relieved() {
     let mut now = Moment::default();
-    let mut search = Search::new(now, 4, TICK, others(4, 0));
+    let mut search = Search::new(now, 4, TICK, others(4, 0), Vec::new());
     let first = search.on_tick(now, None).0.unwrap();
     let feed = feed_of(&search, &[]);
     for _ in 0..100 {
@@ -345,7 +345,7 @@ struct One {
 impl One {
     fn new(log: Log) -> One {
         let now = Moment { us: 1_000_000, wall_ms: 0 };
-        let observer = Observer::new(now, start(&log, 4), others(4, 0)).unwrap();
+        let observer = Observer::new(now, start(&log, 4), others(4, 0), Vec::new()).unwrap();
         One { now, observer, log }
     }
 
@@ -668,4 +668,112 @@ fn a_leader_answers_an_observers_question_and_a_follower_does_not() {
     follower.handle(now, ask(1)).unwrap();
     let silent = |action| !matches!(action, Action::Send { to: 4, .. });
     assert!(std::iter::from_fn(|| follower.poll_action()).all(silent));
+}
+
+fn table(roles: &[(ServerId, MemberRole)]) -> Event {
+    let member = |(id, role): &(ServerId, MemberRole)| Member {
+        id: *id,
+        disk: 1,
+        role: *role,
+        peer_addr: String::new(),
+        client_addr: String::new(),
+    };
+    let members = Members { version: 1, servers: roles.iter().map(member).collect() };
+    Event::Members { members, retired: Default::default() }
+}
+
+/// A seat with its log.
+struct Sitting {
+    now: Moment,
+    seat: Seat,
+    log: Log,
+}
+
+impl Sitting {
+    /// Everything goes on until nothing moves: what was asked for beside appends.
+    fn tell(&mut self, event: Event) -> Vec<Action> {
+        let mut out = Vec::new();
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            self.seat.handle(self.now, event).unwrap();
+            while let Some(action) = self.seat.poll_action() {
+                match action {
+                    Action::Append { number, records, hard_state } => {
+                        self.log.append(Append { records: &records, hard_state }).unwrap();
+                        events.push_back(Event::Persisted(number));
+                    }
+                    Action::Commit(entries) => {
+                        events.push_back(Event::Applied(entries.last().unwrap().position.index));
+                        out.push(Action::Commit(entries));
+                    }
+                    other => out.push(other),
+                }
+            }
+        }
+        out
+    }
+}
+
+/// A voter becomes an observer of the others, follows them, and is to vote again: nothing is handed out twice, and what
+/// a client asked meanwhile is not forgotten.
+#[test]
+fn who_is_demoted_observes_and_who_is_promoted_votes_on_the_same_log() {
+    use MemberRole::{Joining, Observer as Observes, Voter};
+    let log = log();
+    let now = Moment { us: 1_000_000, wall_ms: 0 };
+    let mut begin = start(&log, 4);
+    begin.conf_state = crate::consensus::found(&[1, 2, 4].map(|id| crate::consensus::raft_id(id, 1)));
+    let seat = Seat::new(now, begin, Part::Voter).unwrap();
+    let mut four = Sitting { now, seat, log };
+    four.tell(Event::Tick);
+    four.tell(Event::Submit(vec![Submission::Command(vec![1, 2, 3]), Submission::Sync(9)]));
+    assert_eq!((four.seat.is_observer(), four.seat.facts().own), (false, 1));
+    // It learns by the table that it is to observe.
+    let told = four.tell(table(&[(1, Voter), (2, Voter), (4, Observes)]));
+    assert!(told.iter().any(|action| matches!(action, Action::Leader { leader: None, .. })));
+    assert!(four.seat.is_observer());
+    assert_eq!(four.seat.facts().own, 1, "what it was asked goes on");
+    four.now = four.now + TICK;
+    let asked = four.tell(Event::Tick);
+    let observes = |action: &Action| match action {
+        Action::Send { to, message: PeerMessage::Observe(observe) } => Some((*to, observe.feed)),
+        _ => None,
+    };
+    let (to, feed) = asked.iter().find_map(observes).expect("it looks for a feeder");
+    let entry = |index| warren_transport::peer::PeerEntry {
+        index,
+        term: 3,
+        conf_change: false,
+        data: Default::default(),
+    };
+    let fed = |index: u64, entries: Vec<warren_transport::peer::PeerEntry>| {
+        let feed = Feed {
+            incarnation: INCARNATION,
+            feed,
+            index,
+            log_term: if index == 0 { 0 } else { 3 },
+            commit: index + entries.len() as u64,
+            term: 3,
+            leader: Some(1),
+            path: Vec::new(),
+            entries,
+        };
+        Event::Peer { from: to, message: PeerMessage::Feed(feed) }
+    };
+    let told = four.tell(fed(0, vec![entry(1), entry(2)]));
+    assert_eq!(committed(&told), [1, 2]);
+    let asks = |action: &&Action| match action {
+        Action::Send { to: 1, message } => {
+            matches!(message, PeerMessage::Forward(_) | PeerMessage::AskRead(_))
+        }
+        _ => false,
+    };
+    assert_eq!(told.iter().filter(asks).count(), 2, "both go to the leader: {told:?}");
+    // It is to vote: nothing is handed out again, and what is under way goes over once more.
+    let told = four.tell(table(&[(1, Voter), (2, Voter), (4, Joining)]));
+    assert!(!four.seat.is_observer());
+    assert!(committed(&told).is_empty(), "{told:?}");
+    let facts = four.seat.facts();
+    assert_eq!((facts.own, facts.last_index, facts.committed, facts.term), (1, 2, 2, 3));
+    assert!(four.tell(fed(2, vec![entry(3)])).is_empty(), "nobody feeds it any more");
 }

@@ -38,7 +38,7 @@ impl Service {
             (true, _) => Mode::Standalone,
             _ if self.read_only.is_on() => Mode::ReadOnly,
             (false, true) => Mode::Leader,
-            (false, false) if self.options.observer => Mode::Observer,
+            (false, false) if self.observer => Mode::Observer,
             (false, false) => Mode::Follower,
         };
         let Service { term, leader, .. } = *self;
@@ -48,7 +48,7 @@ impl Service {
     /// Who votes is known, or is others.
     pub(super) fn on_voters(&mut self, now: Moment) {
         let conf_state = self.tree.conf_state();
-        self.alone = !self.options.observer && consensus::is_alone(conf_state, self.options.server_id);
+        self.alone = !self.observer && consensus::is_alone(conf_state, self.options.server_id);
         if self.alone {
             self.room.set_contact_ms(u64::MAX);
         } else if self.room.contact_ms() == u64::MAX {
@@ -99,7 +99,21 @@ impl Service {
             }
             self.belonged |= belongs;
         }
-        let (members, retired) = (self.tree.members().clone(), self.tree.retired().clone());
+        let (mut members, retired) = (self.tree.members().clone(), self.tree.retired().clone());
+        let id = self.options.server_id;
+        if let Some(own) = members.servers.iter_mut().find(|member| member.id == id) {
+            let other = self.tree.recorded_store(id).is_some_and(|store| store != self.tree.store_id());
+            if self.observer && own.role != MemberRole::Observer && other {
+                // It voted once, and its data were lost since: it must not vote as if nothing had happened.
+                tracing::error!(
+                    "this server took part with another store than the one it has now, and goes on observing; \
+                     `warren member replace {id}` on another server lets it vote"
+                );
+                own.role = MemberRole::Observer;
+            }
+            self.observer = own.role == MemberRole::Observer;
+            self.show_standing();
+        }
         self.actions.push_back(Action::Members { members, retired });
     }
 

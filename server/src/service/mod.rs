@@ -162,7 +162,7 @@ pub enum Action {
 pub struct ServiceOptions {
     /// This server.
     pub server_id: u8,
-    /// It does not vote: somebody else always leads.
+    /// It does not vote, unless the tree's table of members knows better: somebody else always leads.
     pub observer: bool,
     /// This run of it; random.
     pub incarnation: u64,
@@ -209,6 +209,8 @@ pub struct Service {
     sweeper: Sweeper,
     /// There is no other voter.
     alone: bool,
+    /// See [`ServiceOptions::observer`]; as of what is applied.
+    observer: bool,
     term: u64,
     leader: Option<ServerId>,
     leading: bool,
@@ -262,6 +264,7 @@ impl Service {
             ),
             sweeper: Sweeper::new(now, &options),
             alone: true,
+            observer: options.observer,
             term: 0,
             leader: None,
             leading: false,

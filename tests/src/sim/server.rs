@@ -39,7 +39,8 @@ use warren_storage::log::{HardState, Log, LogOptions, LogRecord};
 use warren_storage::simdisk::SimDisk;
 use warren_storage::tree::{Checkpoint, Exporter, Position, Staged, Superseded, Written};
 use warren_storage::{
-    Asker, Change, Command, Logged, RecoverError, Recovered, Rules, SharedDisk, TreeOptions, recover,
+    Asker, Change, Command, Logged, MemberRole, RecoverError, Recovered, Rules, SharedDisk, TreeOptions,
+    recover,
 };
 use warren_transport::peer::{ServerId, SnapshotHead};
 
@@ -63,13 +64,20 @@ pub(super) fn address_of(client: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, client as u8))
 }
 
-/// By whom an observer may be fed.
-fn feeders(ctx: &Context, host: usize) -> Vec<Candidate> {
+/// The other servers, for an observer that has not heard of the table.
+fn others(ctx: &Context, host: usize) -> Vec<Candidate> {
+    let others = (0..ctx.setup.hosts()).filter(|other| *other != host);
+    others.map(|other| Candidate { server: id_of(other), votes: other < ctx.setup.servers }).collect()
+}
+
+/// By whom an observer may be fed: by everybody, or the last one by another observer alone.
+fn feeders(ctx: &Context, host: usize) -> Vec<ServerId> {
     let Setup { servers, chained, .. } = ctx.setup;
     let last = host + 1 == ctx.setup.hosts();
-    let others = (0..ctx.setup.hosts()).filter(|other| *other != host);
-    let may = others.filter(|other| !(chained && last) || *other >= servers);
-    may.map(|other| Candidate { server: id_of(other), votes: other < servers }).collect()
+    match chained && last {
+        true => (servers..host).map(id_of).collect(),
+        false => Vec::new(),
+    }
 }
 
 /// What the log's thread does.
@@ -199,7 +207,8 @@ impl Server {
         ctx.checks.on_recovered(tree.position().index, recovered.first_index)?;
         let checkpoint = tree.position();
         let empty = checkpoint.index == 0 && recovered.last_index == 0 && recovered.hard_state.term == 0;
-        let observes = host >= ctx.setup.servers;
+        let role = tree.members().get(server_id).map(|own| own.role == MemberRole::Observer);
+        let observes = role.unwrap_or(host >= ctx.setup.servers);
         let asks = empty
             && tree.disk() == 0
             && begins.is_none()
@@ -246,7 +255,10 @@ impl Server {
             timers: Timers::default(),
             entropy,
         };
-        let part = if observes { Part::Observer(feeders(ctx, host)) } else { Part::Voter };
+        let part = match observes {
+            true => Part::Observer { others: others(ctx, host), fed_by: feeders(ctx, host) },
+            false => Part::Voter,
+        };
         let consensus = Seat::new(now, start, part).map_err(|e| Halt::exit("consensus cannot begin", e))?;
         let options = ServiceOptions {
             server_id,

@@ -55,7 +55,7 @@ impl Server {
 
     /// Take part.
     pub(super) fn begin(&mut self, ctx: &mut Context) {
-        if !self.consensus.is_alone() && !self.consensus.is_observer() {
+        if !self.consensus.is_alone() {
             let Identity { store_id, disk } = self.service.tree().identity();
             self.consensus_in.push(consensus::Event::Met { server: id_of(self.host), disk, store_id });
             self.ask_all(ctx);
@@ -82,10 +82,8 @@ impl Server {
         let answer = if self.founding.is_some() {
             Answer::Empty
         } else {
-            if host_of(from) < ctx.setup.servers {
-                self.consensus_in.push(consensus::Event::Met { server: from, disk, store_id });
-                self.wake(ctx, Step::Consensus);
-            }
+            self.consensus_in.push(consensus::Event::Met { server: from, disk, store_id });
+            self.wake(ctx, Step::Consensus);
             let tree = self.service.tree();
             let (applied, last_index) = (tree.position().index, self.log.reader().last_index());
             match (last_index, applied < last_index) {
