@@ -32,8 +32,10 @@ use warren_transport::peer::ServerId;
 
 /// Who is to vote may be behind the leader by so many entries, at most.
 const LEVEL_ENTRIES: u64 = 256;
-/// A leader that must go tries again to hand over after this time.
-const LEAVE_AGAIN: Duration = Duration::from_secs(1);
+/// A leader that must go gives the others this time to apply the change, as who has not does not campaign…
+const LEAVE_AFTER: Duration = Duration::from_millis(50);
+/// …and tries again after this one. raft gives a hand-over up after an election timeout.
+const LEAVE_AGAIN: Duration = Duration::from_millis(300);
 /// Changes in one change of raft's configuration, at most: all servers go, and as many come.
 pub(super) const CHANGES_MAX: usize = 2 * SERVERS_MAX;
 
@@ -357,7 +359,10 @@ impl Consensus {
         let heard = heard.is_some_and(|heard| now.since(*heard) <= self.timers.election());
         let progress = raft.prs().get(id).filter(|_| heard);
         progress.is_some_and(|p| {
-            p.state == ProgressState::Replicate && p.matched + LEVEL_ENTRIES >= raft.raft_log.last_index()
+            // Behind a snapshot raft waits for the next entry before it sends freely again.
+            let last = raft.raft_log.last_index();
+            let flows = p.state == ProgressState::Replicate && p.matched + LEVEL_ENTRIES >= last;
+            flows || p.matched == last
         })
     }
 
@@ -370,7 +375,9 @@ impl Consensus {
     /// Whoever leads in a joint configuration leaves it: raft's own leaving is lost with the leader that entered.
     fn leave_joint(&mut self, now: Moment, conf: &ConfState) -> Result<Turn, ConsensusError> {
         if !conf.voters.contains(&self.node.raft.id) {
-            if now.us >= self.roster.leave_again.us {
+            if self.roster.leave_again == Moment::default() {
+                self.roster.leave_again = now + LEAVE_AFTER;
+            } else if now.us >= self.roster.leave_again.us {
                 self.roster.leave_again = now + LEAVE_AGAIN;
                 tracing::info!("this server will not vote any more; leadership is handed over");
                 self.transfer(None);

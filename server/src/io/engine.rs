@@ -351,6 +351,9 @@ fn run_consensus(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Roo
                     room.metrics.forget_proposals();
                 }
                 consensus::Action::Leader { term, leader } => {
+                    if let (Some(ensemble), Some(leader)) = (&engine.ensemble, leader) {
+                        ensemble.on_leader(leader);
+                    }
                     engine.service.push(ToService::Event(service::Event::Leader { term, leader }));
                 }
                 consensus::Action::Send { to, message } => engine.others().send(to, message),

@@ -163,6 +163,13 @@ impl Ensemble {
         }
     }
 
+    /// A server leads. It may never have heard with which store this one takes part: then it would not be recorded.
+    pub(super) fn on_leader(&self, leader: ServerId) {
+        if leader != self.config.server_id {
+            self.ask(leader);
+        }
+    }
+
     fn ask(&self, to: ServerId) {
         // Lost is lost: it is asked again, and a new link asks by itself.
         if let Some(links) = self.links.get() {

@@ -61,7 +61,7 @@ impl Host {
     }
 
     /// Its server heard as whom it takes part, and begins anew as that: with what it has on its disk, which is nothing.
-    fn begin(&mut self, ctx: &mut Context, begins: Begins) -> Result<(), Halt> {
+    pub(super) fn begin(&mut self, ctx: &mut Context, begins: Begins) -> Result<(), Halt> {
         drop(self.server.take());
         cut(ctx, self.number);
         self.lives += 1;

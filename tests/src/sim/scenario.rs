@@ -39,6 +39,7 @@ use super::world::{arrive, server_of};
 use super::{Dice, Setup, net, partition};
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
+use warren_storage::members;
 use warren_storage::simdisk::SimDisk;
 use warren_storage::{Acl, CreateMode, Op};
 use warren_transport::reply::{OpResult, code};
@@ -213,6 +214,15 @@ impl Stage {
         }
     }
 
+    /// Who belongs to the ensemble, as its leader has it.
+    fn tell_members(&mut self) {
+        let leader = self.leader().and_then(|leader| self.hosts[leader].server.as_ref());
+        let Some(server) = leader else { return self.told.push("nobody leads".into()) };
+        for m in &server.service().tree().members().servers {
+            self.told.push(format!("server {} disk {} {:?}", m.id, m.disk, m.role).to_lowercase());
+        }
+    }
+
     /// Everything that is due within this time.
     fn settle(&mut self, us: u64) {
         let until = self.ctx.now_us + us;
@@ -223,6 +233,11 @@ impl Stage {
                 (host, Err(Halt::Exit(why))) => {
                     self.told.push(format!("server {} stops: {why}", host + 1));
                     self.stop(host, false);
+                }
+                (host, Err(Halt::Begins(begins))) => {
+                    if let Err(halt) = self.hosts[host].begin(&mut self.ctx, begins) {
+                        self.told.push(format!("!! {halt:?}"));
+                    }
                 }
                 (_, Err(halt)) => self.told.push(format!("!! {halt:?}")),
             }
@@ -362,6 +377,22 @@ impl Stage {
                     server.transfer(&mut self.ctx, Some(to));
                 }
             }
+            ["member", what, which] => {
+                let id = net::id_of(self.meant(&[*which])?[0]);
+                let change = match *what {
+                    "add" => self.ctx.setup.add(id),
+                    "remove" => members::Change::Remove { id },
+                    "replace" => members::Change::Replace { id },
+                    "promote" => members::Change::Promote { id },
+                    "demote" => members::Change::Demote { id },
+                    _ => return Err("add, remove, replace, promote or demote?".into()),
+                };
+                let leader = self.meant(&["leader"])?[0];
+                if let Some(server) = &mut self.hosts[leader].server {
+                    server.reconfigure(&mut self.ctx, change);
+                }
+            }
+            ["members"] => self.tell_members(),
             ["elect"] => self.elect()?,
             ["all"] => self.stand(),
             ["wait", ms] => {

@@ -38,7 +38,10 @@ use warren_server::service::{self, Service, ServiceOptions};
 use warren_storage::log::{HardState, Log, LogOptions, LogRecord};
 use warren_storage::simdisk::SimDisk;
 use warren_storage::tree::{Checkpoint, Exporter, Position, Staged, Superseded, Written};
-use warren_storage::{MemberRole, RecoverError, Recovered, Rules, SharedDisk, TreeOptions, recover};
+use warren_storage::{
+    Asker, Change, Command, Logged, MemberRole, RecoverError, Recovered, Rules, SharedDisk, TreeOptions,
+    recover,
+};
 use warren_transport::peer::{ServerId, SnapshotHead};
 
 /// Width of expiry buckets, ms.
@@ -142,6 +145,9 @@ pub(super) struct Server {
     founding: Option<Founding>,
     /// The planted fault: its service takes itself for the leader's for ever.
     deposed: bool,
+    /// This run of it, and how many changes of the membership were asked for here.
+    incarnation: u64,
+    asked: u64,
     tree_options: TreeOptions,
     exporter: Exporter,
     /// Trees on their way to others.
@@ -306,6 +312,8 @@ impl Server {
             leads: false,
             founding,
             deposed: false,
+            incarnation,
+            asked: 0,
             tree_options,
             exporter,
             sending: Vec::new(),
@@ -389,6 +397,18 @@ impl Server {
     /// Hand leadership over, if it leads.
     pub(super) fn transfer(&mut self, ctx: &mut Context, to: Option<ServerId>) {
         self.consensus_in.push(consensus::Event::Transfer { to });
+        self.wake(ctx, Step::Consensus);
+    }
+
+    /// Its operator asks for a change of the membership.
+    pub(super) fn reconfigure(&mut self, ctx: &mut Context, change: Change) {
+        ctx.note(&self.name, format_args!("is asked: {change:?}"));
+        self.asked += 1;
+        let asker =
+            Some(Asker { server: id_of(self.host), incarnation: self.incarnation, request: self.asked });
+        let command = Command::Reconfigure { asker, change, decided: None };
+        let encoded = Logged { tag: None, ids: Vec::new(), command }.encode();
+        self.consensus_in.push(consensus::Event::Submit(vec![Submission::Reconfigure(encoded)]));
         self.wake(ctx, Step::Consensus);
     }
 

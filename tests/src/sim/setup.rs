@@ -3,7 +3,7 @@
 use super::Dice;
 use super::net::id_of;
 use warren_server::consensus::raft_id;
-use warren_storage::{Member, MemberRole, Members};
+use warren_storage::{Change, Member, MemberRole, Members};
 
 /// A seed's circumstances. Faults are drawn once for a whole run, so that some runs have many of one kind and some
 /// none at all.
@@ -173,6 +173,12 @@ impl Setup {
             Member { id, disk: 1, role, peer_addr, client_addr }
         };
         Members { version: 0, servers: (0..self.hosts()).map(member).collect() }
+    }
+
+    /// A server comes in.
+    pub(super) fn add(&self, id: u8) -> Change {
+        let (peer_addr, client_addr) = (format!("s{id}:2182"), format!("s{id}:2181"));
+        Change::Add { id, peer_addr, client_addr, observer: false }
     }
 
     /// Voters and observers.

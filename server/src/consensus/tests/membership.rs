@@ -50,8 +50,8 @@ fn a_server_that_is_added_learns_and_then_votes() {
 fn a_server_that_is_added_late_gets_a_tree() {
     let mut c = Cluster::with_spares(3, 1, 4);
     let leader = c.elect();
-    for _ in 0..30 {
-        c.write(leader, 20);
+    for _ in 0..60 {
+        c.write(leader, 40);
         c.run_ms(20);
     }
     c.run_until(1_000, "quiet", Cluster::is_settled);

@@ -109,11 +109,8 @@ impl Server {
         founding.hear(from, answer);
         let verdict = founding.verdict();
         match verdict {
-            Verdict::Wait => return Ok(()),
-            Verdict::Wiped { .. } => {
-                return Err(Halt::Exit("its store is empty, and it took part with another one".into()));
-            }
-            Verdict::NoPlace => return Ok(()),
+            // An operator may replace or add it; it asks again.
+            Verdict::Wait | Verdict::Wiped { .. } | Verdict::NoPlace => return Ok(()),
             Verdict::Found | Verdict::Join { .. } => {}
         }
         ctx.note(&self.name, format_args!("takes part: {verdict:?}"));
@@ -177,8 +174,14 @@ impl Server {
         leader: Option<ServerId>,
     ) -> Result<(), Halt> {
         ctx.note(&self.name, format_args!("term {term}, the leader is {leader:?}"));
-        if leader == Some(id_of(self.host)) {
-            ctx.checks.leaders.on_leads(self.host, term)?;
+        match leader {
+            Some(leader) if leader == id_of(self.host) => ctx.checks.leaders.on_leads(self.host, term)?,
+            // It may never have heard with which store this one takes part.
+            Some(leader) => {
+                let Identity { store_id, disk } = self.service.tree().identity();
+                net::send(ctx, self.host, host_of(leader), PeerMessage::Ask(Ask { store_id, disk }));
+            }
+            None => {}
         }
         self.service_in.push_back(ToService::Event(service::Event::Leader { term, leader }));
         self.wake(ctx, Step::Service);
