@@ -2,7 +2,8 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
-use warren_server::admin::SOCKET;
+use warren_server::admin::{MemberChange, Request, SOCKET};
+use warren_server::config::Address;
 
 /// How a command ended, for scripts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,16 @@ pub enum Command {
     /// Who belongs to the ensemble; any of its servers may be asked
     #[command(subcommand)]
     Member(Member),
+    /// Make this server the only voter, when the majority of the voters is lost for good
+    ///
+    /// What the lost servers acknowledged and this one does not have is lost. Choose the survivor with the highest zxid
+    /// (`warren status`), and stop the others first. They must not come back with their data: empty their data folders, and
+    /// let them come in anew by `warren member add`.
+    ForceQuorum {
+        /// Say that you know what it costs
+        #[arg(long, required = true)]
+        yes_i_lose_data: bool,
+    },
     /// Certificates, by which the servers of an ensemble know each other
     #[command(subcommand)]
     Certs(Certs),
@@ -111,6 +122,59 @@ pub enum Certs {
 pub enum Member {
     /// Who belongs to the ensemble, and how they are
     List,
+    /// Let a new server in; it votes as soon as it has the log
+    Add {
+        /// Its id
+        #[arg(value_parser = clap::value_parser!(u8).range(1..))]
+        id: u8,
+        /// HOST:PORT (UDP) at which the other servers find it
+        peer_addr: Address,
+        /// HOST:PORT at which clients find it
+        client_addr: Address,
+        /// It never votes
+        #[arg(long)]
+        observer: bool,
+    },
+    /// Let an observer vote, as soon as it has the log
+    Promote {
+        /// Its id
+        id: u8,
+    },
+    /// Make a voter an observer
+    Demote {
+        /// Its id
+        id: u8,
+    },
+    /// Let a server go for good
+    Remove {
+        /// Its id
+        id: u8,
+    },
+    /// Let a server whose data is lost come back, with an empty data folder
+    Replace {
+        /// Its id
+        id: u8,
+    },
+}
+
+impl Member {
+    /// What it asks of the server.
+    pub fn request(&self) -> Request {
+        let change = match self {
+            Member::List => return Request::Members,
+            Member::Add { id, peer_addr, client_addr, observer } => MemberChange::Add {
+                id: *id,
+                peer_addr: peer_addr.to_string(),
+                client_addr: client_addr.to_string(),
+                observer: *observer,
+            },
+            Member::Promote { id } => MemberChange::Promote { id: *id },
+            Member::Demote { id } => MemberChange::Demote { id: *id },
+            Member::Remove { id } => MemberChange::Remove { id: *id },
+            Member::Replace { id } => MemberChange::Replace { id: *id },
+        };
+        Request::ChangeMembers(change)
+    }
 }
 
 /// What to do with the leader.
@@ -149,5 +213,39 @@ mod tests {
             Cli::try_parse_from(["warren", "--admin", "/s", "leader", "transfer", "--to", "2"]).unwrap();
         assert_eq!(cli.socket(), PathBuf::from("/s"));
         assert!(Cli::try_parse_from(["warren", "leader", "transfer", "--to", "300"]).is_err());
+    }
+
+    #[test]
+    fn members_are_changed_by_plain_words() {
+        let request = |words: &[&str]| match Cli::try_parse_from(words).map(|cli| cli.command) {
+            Ok(Command::Member(member)) => Ok(member.request()),
+            Ok(other) => panic!("{other:?}"),
+            Err(e) => Err(e.to_string()),
+        };
+        let add = MemberChange::Add {
+            id: 4,
+            peer_addr: "[::1]:2182".into(),
+            client_addr: "h:2181".into(),
+            observer: false,
+        };
+        assert_eq!(
+            request(&["warren", "member", "add", "4", "[::1]:2182", "h:2181"]),
+            Ok(Request::ChangeMembers(add))
+        );
+        assert_eq!(
+            request(&["warren", "member", "replace", "2"]),
+            Ok(Request::ChangeMembers(MemberChange::Replace { id: 2 }))
+        );
+        assert_eq!(request(&["warren", "member", "list"]), Ok(Request::Members));
+        assert!(
+            request(&["warren", "member", "add", "0", "h:1", "h:2"]).unwrap_err().contains("0 is not in")
+        );
+        assert!(request(&["warren", "member", "add", "4", "h", "h:2"]).unwrap_err().contains("no port"));
+    }
+
+    #[test]
+    fn data_are_given_up_only_by_saying_so() {
+        assert!(Cli::try_parse_from(["warren", "force-quorum"]).is_err());
+        assert!(Cli::try_parse_from(["warren", "force-quorum", "--yes-i-lose-data"]).is_ok());
     }
 }

@@ -2,7 +2,7 @@
 //! one in answer. Who may open the socket may ask; its permissions are the guard.
 
 use serde::{Deserialize, Serialize};
-use warren_storage::MemberRole;
+use warren_storage::{Change, MemberRole};
 
 /// Name of the socket in the data folder.
 pub const SOCKET: &str = "admin.sock";
@@ -26,6 +26,68 @@ pub enum Request {
     },
     /// Who belongs to the ensemble?
     Members,
+    /// Change who belongs to it; any of its servers may be asked.
+    ChangeMembers(MemberChange),
+    /// Make this server the only voter, whatever the others have; what they acknowledged and it lacks is lost.
+    ForceQuorum,
+}
+
+/// A change of the membership; see [`Change`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+#[allow(missing_docs, reason = "each is what it is in Change")]
+pub enum MemberChange {
+    Add { id: u8, peer_addr: String, client_addr: String, observer: bool },
+    Promote { id: u8 },
+    Demote { id: u8 },
+    Remove { id: u8 },
+    Replace { id: u8 },
+}
+
+impl From<MemberChange> for Change {
+    fn from(asked: MemberChange) -> Change {
+        match asked {
+            MemberChange::Add { id, peer_addr, client_addr, observer } => {
+                Change::Add { id, peer_addr, client_addr, observer }
+            }
+            MemberChange::Promote { id } => Change::Promote { id },
+            MemberChange::Demote { id } => Change::Demote { id },
+            MemberChange::Remove { id } => Change::Remove { id },
+            MemberChange::Replace { id } => Change::Replace { id },
+        }
+    }
+}
+
+impl MemberChange {
+    /// What it comes to once it is made, and what there is to do then.
+    pub fn done(&self) -> String {
+        match self {
+            MemberChange::Add { id, observer: true, .. } => {
+                format!(
+                    "server {id} belongs to the ensemble, and observes; start it with an empty data folder"
+                )
+            }
+            MemberChange::Add { id, .. } => format!(
+                "server {id} belongs to the ensemble; start it with an empty data folder, and it votes as soon as it has the \
+                 log (`warren member list`)"
+            ),
+            MemberChange::Promote { id } => {
+                format!(
+                    "server {id} joins the voters, and votes as soon as it has the log (`warren member list`)"
+                )
+            }
+            MemberChange::Demote { id } => format!("server {id} no longer votes, and observes"),
+            MemberChange::Remove { id } => {
+                format!(
+                    "server {id} no longer belongs to the ensemble; stop it, and take its line out of the others' settings"
+                )
+            }
+            MemberChange::Replace { id } => format!(
+                "server {id} may come with an empty data folder: start it, and it takes its place again as soon as it has the \
+                 log (`warren member list`); what it had before never counts again"
+            ),
+        }
+    }
 }
 
 /// What is answered.
@@ -184,7 +246,15 @@ mod tests {
 
     #[test]
     fn lines_are_read_back() {
-        for request in [Request::Status, Request::TransferLeader { to: Some(2) }, Request::Members] {
+        let add =
+            MemberChange::Add { id: 4, peer_addr: "h:1".into(), client_addr: "h:2".into(), observer: true };
+        for request in [
+            Request::Status,
+            Request::TransferLeader { to: Some(2) },
+            Request::Members,
+            Request::ChangeMembers(add),
+            Request::ForceQuorum,
+        ] {
             assert_eq!(parse(line(&request).trim_end()), Ok(request));
         }
         assert!(parse("{}").unwrap_err().contains("no request"));

@@ -5,7 +5,7 @@ mod admin;
 mod local;
 mod signals;
 
-use crate::cli::{Certs, Cli, Command, Exit, Leader, Member, Output};
+use crate::cli::{Certs, Cli, Command, Exit, Leader, Output};
 use crate::status;
 use warren_server::admin::{Request, Response};
 use warren_transport::io::certs::{self, CertsError};
@@ -15,7 +15,8 @@ pub fn run(cli: Cli) -> Exit {
     match &cli.command {
         Command::Status => ask(&cli, &Request::Status),
         Command::Leader(Leader::Transfer { to }) => ask(&cli, &Request::TransferLeader { to: *to }),
-        Command::Member(Member::List) => ask(&cli, &Request::Members),
+        Command::Member(member) => ask(&cli, &member.request()),
+        Command::ForceQuorum { .. } => ask(&cli, &Request::ForceQuorum),
         Command::Certs(Certs::Init { dir, ensemble }) => {
             let made = certs::init(dir, ensemble);
             done(made, format!("made {}; give it to every server", dir.join("ca.pem").display()))

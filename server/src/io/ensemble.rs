@@ -200,6 +200,10 @@ impl Ensemble {
                     })
                     .collect();
                 let id = self.config.server_id;
+                // The others do not even link up with a server that they have not let in.
+                let own = self.config.own();
+                let clients = own.client_addr.as_ref().map_or("HOST:PORT".to_owned(), ToString::to_string);
+                let add = format!("warren member add {id} {} {clients}", own.peer_addr);
                 match verdict {
                     Verdict::Wiped { by, recorded } => {
                         tracing::error!(
@@ -211,10 +215,7 @@ impl Ensemble {
                     }
                     Verdict::NoPlace => {
                         tracing::warn!(
-                            "this server does not belong to the ensemble: `warren member add {id} {} {}` on another \
-                             server lets it come",
-                            self.config.own().peer_addr,
-                            self.config.own().client_addr.as_ref().map_or(String::new(), ToString::to_string)
+                            "this server does not belong to the ensemble: `{add}` on another server lets it come"
                         );
                         continue;
                     }
@@ -222,7 +223,8 @@ impl Ensemble {
                 }
                 tracing::warn!(
                     "this server's store is empty, and it takes part only once enough of the others say what they \
-                     know of it; not linked: {}",
+                     know of it; not linked: {}. If they serve without it, it is new to them: `{add}` on one of them \
+                     lets it come",
                     missing.join(", ")
                 );
             }

@@ -178,6 +178,8 @@ impl Registry {
             Request::Status => Response::Status(Box::new(self.status())),
             Request::TransferLeader { to } => self.transfer(to).await,
             Request::Members => self.membership(),
+            Request::ChangeMembers(change) => self.change_members(change).await,
+            Request::ForceQuorum => self.force_quorum().await,
         }
     }
 

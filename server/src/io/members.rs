@@ -3,16 +3,20 @@
 use super::certificates;
 use super::ensemble::LinkState;
 use super::facts::Registry;
-use crate::admin::{self, Member, Membership, Response};
+use crate::admin::{self, Member, MemberChange, Membership, Response};
 use crate::config::{Address, server_line};
 use crate::membership;
 use crate::words::QuorumFacts;
 use warren_storage::{MemberRole, Members};
 
 impl Registry {
-    /// Who belongs to the ensemble, as the settings say.
-    fn roster(&self) -> Members {
-        self.ensemble.as_ref().map_or(Members::default(), |ensemble| membership::found(&ensemble.config))
+    /// Who belongs to the ensemble, as of what is applied here; before anything is, as the settings say.
+    pub(super) fn roster(&self) -> Members {
+        let Some(ensemble) = &self.ensemble else { return Members::default() };
+        let applied = self.engine.facts().map(|facts| facts.members);
+        applied
+            .filter(|members| !members.servers.is_empty())
+            .unwrap_or_else(|| membership::found(&ensemble.config))
     }
 
     /// The servers of the ensemble, as this one sees them.
@@ -28,6 +32,7 @@ impl Registry {
         let member = |member: &warren_storage::Member| {
             let why = match states.get(&member.id) {
                 Some(LinkState::Down(why)) => why.clone(),
+                Some(LinkState::Removed) => "it says that this server was removed".to_owned(),
                 _ => String::new(),
             };
             Member {
@@ -59,6 +64,41 @@ impl Registry {
             members: self.members(),
             notes: membership::oddities(&roster),
         }))
+    }
+
+    /// To [`admin::Request::ChangeMembers`].
+    pub(super) async fn change_members(&self, change: MemberChange) -> Response {
+        if let MemberChange::Promote { id } = change {
+            // The leader promotes it by the same change, but not before it has the log.
+            if self.roster().get(id).is_some_and(|member| member.role == MemberRole::Joining) {
+                let text = format!("server {id} joins already, and votes as soon as it has the log");
+                return Response::Refused(text);
+            }
+        }
+        let done = change.done();
+        match self.engine.reconfigure(change.into()).await {
+            Ok(members) => {
+                tracing::info!(
+                    version = format!("{:x}", members.version),
+                    "an operator changed the membership: {done}"
+                );
+                let notes = membership::oddities(&members).into_iter().map(|note| format!("; note: {note}"));
+                Response::Done(done + &notes.collect::<String>())
+            }
+            Err(e) => Response::Refused(e.to_string()),
+        }
+    }
+
+    /// To [`admin::Request::ForceQuorum`].
+    pub(super) async fn force_quorum(&self) -> Response {
+        match self.engine.force_quorum().await {
+            Ok(_) => Response::Done(
+                "this server is the only one that belongs to the ensemble, and serves with what it has. The others must not \
+                 come back with their data: empty their data folders, and let them in by `warren member add`"
+                    .to_owned(),
+            ),
+            Err(e) => Response::Refused(e.to_string()),
+        }
     }
 
     /// What `conf` tells of this server's part in its ensemble.

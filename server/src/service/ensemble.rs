@@ -90,9 +90,14 @@ impl Service {
     }
 
     fn tell_members(&mut self) {
-        // A tree that takes part in nothing has no disk.
-        if self.tree.disk() != 0 && !self.belongs() {
-            self.on_expelled();
+        // A tree that takes part in nothing has no disk. And one that comes in by the log passes tables of the time before:
+        // only who was in one can be missing from the next.
+        if self.tree.disk() != 0 && !self.tree.members().servers.is_empty() {
+            let belongs = self.belongs();
+            if self.belonged && !belongs {
+                self.on_expelled();
+            }
+            self.belonged |= belongs;
         }
         let (members, retired) = (self.tree.members().clone(), self.tree.retired().clone());
         self.actions.push_back(Action::Members { members, retired });

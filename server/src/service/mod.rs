@@ -224,6 +224,8 @@ pub struct Service {
     epoch_asked: bool,
     /// It does not belong to the ensemble any more.
     expelled: bool,
+    /// It was in a table that this run has seen.
+    belonged: bool,
     /// What the metrics were told already.
     refusals: Refusals,
     misses: u64,
@@ -270,6 +272,7 @@ impl Service {
             last_time: now,
             epoch_asked: false,
             expelled: false,
+            belonged: false,
             refusals: Refusals::default(),
             misses: 0,
             unpublished: false,

@@ -268,9 +268,14 @@ impl Director<'_> {
         let start = Instant::now();
         self.servers.relay().set_all(super::relay::Weather::FAIR);
         for place in self.servers.places() {
-            match self.servers.daemons[place].pid() {
-                Some(_) => self.servers.daemons[place].signal(rustix::process::Signal::CONT)?,
-                None => self.servers.daemons[place].spawn()?,
+            let daemon = &mut self.servers.daemons[place];
+            if daemon.ended() {
+                // Nobody waited for it: that is told by now.
+                daemon.kill();
+            }
+            match daemon.pid() {
+                Some(_) => daemon.signal(rustix::process::Signal::CONT)?,
+                None => daemon.spawn()?,
             }
         }
         self.all_take_writes()?;

@@ -3,6 +3,7 @@
 use super::servers::id;
 use super::{Director, Outcome};
 use crate::io::daemon::{LOOK_EVERY, PATIENCE};
+use rustix::process::Signal;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
@@ -18,6 +19,9 @@ const TOGETHER: usize = 8;
 const PAUSE: Duration = Duration::from_millis(10);
 /// Answers that each must have had before and after the stop.
 const ANSWERS_MIN: u64 = 5 * TOGETHER as u64;
+
+/// Requests that wait for a server: several times `limits.outstanding_per_connection_max`, so that most are not read yet.
+const WAITING: usize = 4_000;
 
 struct Polite {
     home: usize,
@@ -75,6 +79,31 @@ fn come_in(at: SocketAddr) -> Result<Connection, String> {
             Err(_) => std::thread::sleep(LOOK_EVERY),
         }
     }
+}
+
+/// Stop this server, which does not lead, with more requests in front of it than it takes at once: all are answered.
+pub(super) fn with_requests_waiting(director: &mut Director<'_>, stopped: usize) -> Outcome<()> {
+    let mut connection = come_in(director.stage.servers[stopped])?;
+    let path = "/crash/polite";
+    connection.call(&Request::Change(super::create(path, b"", CreateMode::Persistent)))?;
+    let daemon = &director.servers.daemons[stopped];
+    // It finds the requests and the signal when it wakes.
+    daemon.signal(Signal::STOP)?;
+    for _ in 0..WAITING {
+        let op = Op::SetData { path, data: Some(b"waiting"), version: -1 };
+        connection.send(&Request::Change(Change { opcode: Opcode::SetData, op }))?;
+    }
+    connection.flush()?;
+    daemon.signal(Signal::TERM)?;
+    daemon.signal(Signal::CONT)?;
+    for answered in 0..WAITING {
+        if let Err(e) = connection.recv() {
+            let stopped = id(stopped);
+            return Err(format!("server {stopped} answered {answered} of {WAITING} requests: {e}").into());
+        }
+    }
+    director.servers.daemons[stopped].stop()?;
+    Ok(director.servers.daemons[stopped].start()?)
 }
 
 fn all_are_answered(all: &[Polite]) -> Outcome<()> {

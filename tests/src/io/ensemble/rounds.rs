@@ -357,6 +357,7 @@ fn rolling_restart(director: &mut Director<'_>) -> Outcome<()> {
     order.push(leader);
     // Whoever was sent away from one of them comes to the next.
     order.iter().for_each(|place| director.stage.harm(*place));
+    polite::with_requests_waiting(director, order[0])?;
     for place in order {
         // Up to date, too: one that is behind may yet take a snapshot, and closes its connections for it.
         director.all_take_writes()?;

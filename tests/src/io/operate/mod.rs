@@ -48,6 +48,10 @@ pub fn run(warrend: &Path, warren: &Path, seed: Option<u64>) -> bool {
         ("files that cannot be used change nothing, and are told", certificates::bad_files),
         ("certificates are renewed without a restart, on SIGHUP too", certificates::renewed),
         ("another authority takes over without a restart", certificates::rotated),
+        ("a new server is let in, and votes once it has the log", members::added),
+        ("a server is let go", members::removed),
+        ("a server that lost its data comes back when it is replaced", members::replaced),
+        ("the last of three goes on alone when data are given up", members::forced),
         ("zoo.cfg makes an ensemble", zoo_cfg::ensemble),
         ("four-letter words tell of the ensemble what ZooKeeper's tell", words::tell),
     ];
