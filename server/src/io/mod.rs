@@ -21,7 +21,6 @@ mod facts;
 mod inbox;
 mod members;
 mod prometheus;
-#[allow(dead_code, reason = "the operator's socket calls it")]
 mod reconfigure;
 mod space;
 
