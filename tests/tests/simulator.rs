@@ -37,7 +37,7 @@ fn planted_faults_are_caught() {
         (Planted::MinorityAsQuorum, 3, "acknowledged is durable", 5),
         (Planted::ForwardTwice, 3, "each tag applied at most once", 5),
         (Planted::DeposedLeaderExpires, 3, "ephemerals end with their session", 20),
-        (Planted::SkipEntryOnInstall, 3, "equal zxid, equal digest", 20),
+        (Planted::SkipEntryOnInstall, 3, "equal zxid, equal digest", 60),
         (Planted::SyncWithoutQuorum, 3, "linearizable", 20),
         (Planted::WipedVoterVotes, 3, "same log prefix", 40),
         (Planted::ObserverSkipsEntry, 3, "equal zxid, equal digest", 5),
