@@ -39,7 +39,7 @@ fn planted_faults_are_caught() {
         (Planted::DeposedLeaderExpires, 3, "ephemerals end with their session", 20),
         (Planted::SkipEntryOnInstall, 3, "equal zxid, equal digest", 60),
         (Planted::SyncWithoutQuorum, 3, "linearizable", 20),
-        (Planted::WipedVoterVotes, 3, "same log prefix", 40),
+        (Planted::WipedVoterVotes, 3, "same log prefix", 60),
         (Planted::ObserverSkipsEntry, 3, "equal zxid, equal digest", 5),
         (Planted::FeedUncommitted, 3, "acknowledged is durable", 10),
     ];
