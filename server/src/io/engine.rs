@@ -214,9 +214,13 @@ impl Engine {
         if !leads() {
             return false;
         }
-        self.transfer(to);
-        let until = tokio::time::Instant::now() + HAND_OVER_WITHIN;
-        while leads() && tokio::time::Instant::now() < until {
+        let began = tokio::time::Instant::now();
+        let mut ask_at = began;
+        while leads() && began.elapsed() < HAND_OVER_WITHIN {
+            if tokio::time::Instant::now() >= ask_at {
+                self.transfer(to);
+                ask_at += HAND_OVER_AGAIN;
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         !leads()
@@ -383,6 +387,9 @@ fn run_consensus(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Roo
 
 /// A hand-over that takes longer has failed: nobody is near enough.
 const HAND_OVER_WITHIN: Duration = Duration::from_secs(2);
+/// Within it, leadership is offered again each time: raft gives an offer that was lost up after an election timeout, and
+/// takes a second one to the same server before that for the first.
+const HAND_OVER_AGAIN: Duration = Duration::from_millis(300);
 /// Between two looks at how consensus stands.
 pub(super) const SHOW_EVERY: Duration = Duration::from_millis(50);
 
