@@ -184,7 +184,7 @@ impl Ephemerals {
         })
     }
 
-    /// `calm_since_us`: since when all servers reach each other.
+    /// `calm_since_us`: since when all servers reach each other and no log waits for space.
     pub(super) fn on_step(
         &mut self,
         now_us: u64,
@@ -194,7 +194,7 @@ impl Ephemerals {
     ) -> Verdict {
         let Some(leads_since) = self.leads_since[server] else { return Ok(()) };
         let (since, grace) = match self.heard.len() {
-            1 => (leads_since, GRACE_US),
+            1 => (leads_since.max(calm_since_us), GRACE_US),
             _ => (leads_since.max(calm_since_us), GRACE_APART_US),
         };
         for (session, row) in service.tree().sessions() {

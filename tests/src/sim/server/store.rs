@@ -18,6 +18,10 @@ impl Server {
         let waits = self.waits_for_space && self.disk.left_bytes() < SPACE_NEEDED;
         if waits {
             ctx.note(&self.name, format_args!("{step:?} waits for space"));
+            if step == Step::Log {
+                // Nothing is committed meanwhile, and so no session ends.
+                ctx.net.trouble(ctx.now_us);
+            }
             self.scheduled.push(step);
             ctx.after(SPACE_LOOK_US, Event::Server(self.host, self.life, step));
         }
