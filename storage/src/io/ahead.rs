@@ -249,7 +249,7 @@ impl StorageBackend for AheadBackend {
             while at < end {
                 let n = PIECE_BYTES.min(end - at);
                 let zeros = vec![0; n as usize];
-                self.folder.reserve.help(|| ahead.file.write_all_at(&zeros, HEADER_BYTES + at))?;
+                self.folder.reserve.help_or_wait(|| ahead.file.write_all_at(&zeros, HEADER_BYTES + at))?;
                 at += n;
             }
         }
@@ -268,7 +268,7 @@ impl StorageBackend for AheadBackend {
                 let mark = encode_mark(sequence, state.len);
                 self.folder
                     .reserve
-                    .help(|| ahead.file.write_all_at(&mark, sequence % 2 * MARK_PAGE_BYTES))?;
+                    .help_or_wait(|| ahead.file.write_all_at(&mark, sequence % 2 * MARK_PAGE_BYTES))?;
                 state.sequence = sequence;
                 state.mark_pending = false;
             }

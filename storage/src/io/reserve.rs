@@ -109,7 +109,7 @@ impl Reserve {
     }
 
     /// A write, with the reserve's help where the disk is full. It may be carried out again, in full.
-    pub(super) fn help(&self, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    fn help(&self, write: impl Fn() -> io::Result<()>) -> io::Result<()> {
         match write() {
             // Another thread may have given it back between the two.
             Err(e) if is_full(&e) => {
