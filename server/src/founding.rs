@@ -13,7 +13,9 @@
 //! - If one knows another store, this server was wiped. It takes no part until an operator replaces it, which gives it
 //!   the next disk; and who has no place in the table waits until it gets one.
 
+use crate::consensus::Configuration;
 use std::collections::BTreeMap;
+use warren_storage::Tree;
 use warren_transport::peer::{Answer, Known, ServerId};
 
 /// What is decided.
@@ -37,6 +39,18 @@ pub enum Verdict {
         /// The store that was recorded.
         recorded: u64,
     },
+}
+
+/// What is recorded in this tree of a server that asks.
+pub fn known(tree: &Tree, server: ServerId) -> Known {
+    let members = tree.members();
+    Known {
+        store: tree.recorded_store(server),
+        disk: members.get(server).map(|member| member.disk),
+        version: members.version,
+        voters: members.voters().map(|member| member.id).collect(),
+        settled: Configuration::of(tree.conf_state()).outgoing.is_empty(),
+    }
 }
 
 /// The question of one server with an empty store.
@@ -108,7 +122,7 @@ mod tests {
 
     /// Of the table of that version: server 1 has this disk, recorded with this store.
     fn knows(version: i64, voters: &'static [u8], disk: Option<u32>, store: Option<u64>) -> Answer {
-        Answer::Recorded(Known { store, disk, version, voters: Bytes::from_static(voters) })
+        Answer::Recorded(Known { store, disk, version, voters: Bytes::from_static(voters), settled: true })
     }
 
     fn nothing() -> Answer {

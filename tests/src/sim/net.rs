@@ -76,6 +76,8 @@ pub(super) struct Net {
     last: BTreeMap<(usize, usize, Option<Lane>), u64>,
     /// From whom nothing comes to whom.
     blocked: BTreeSet<(usize, usize)>,
+    /// With whom each server has links, as it sees it. There is one where both ends do.
+    peers: BTreeMap<usize, BTreeSet<usize>>,
     /// The last life of each host's server.
     lives: BTreeMap<usize, u32>,
     /// When a message was lost the last time, or somebody was not reached, µs.
@@ -85,7 +87,13 @@ pub(super) struct Net {
 impl Net {
     /// Does what the one sends reach the other?
     pub(super) fn reaches(&self, from: usize, to: usize) -> bool {
-        !self.blocked.contains(&(from, to))
+        !self.blocked.contains(&(from, to)) && self.is_linked(from, to)
+    }
+
+    /// Do both ends want a link?
+    fn is_linked(&self, one: usize, other: usize) -> bool {
+        let wants = |one, other| self.peers.get(one).is_some_and(|peers| peers.contains(other));
+        wants(&one, &other) && wants(&other, &one)
     }
 
     /// Nothing comes from the one to the other any more.
@@ -105,6 +113,11 @@ impl Net {
         self.lives.insert(host, life);
     }
 
+    /// With whom a server has links.
+    pub(super) fn peers(&self, host: usize) -> BTreeSet<usize> {
+        self.peers.get(&host).cloned().unwrap_or_default()
+    }
+
     /// Since when nothing was lost and everybody reached everybody, µs.
     pub(super) fn calm_since_us(&self, now_us: u64) -> u64 {
         if self.blocked.is_empty() { self.trouble_us } else { now_us }
@@ -113,6 +126,18 @@ impl Net {
     /// Something is wrong now.
     pub(super) fn trouble(&mut self, now_us: u64) {
         self.trouble_us = self.trouble_us.max(now_us);
+    }
+}
+
+/// A server wants links with these. Those that end so are down for both.
+pub(super) fn set_peers(ctx: &mut Context, host: usize, peers: BTreeSet<usize>) {
+    let others = 0..ctx.setup.hosts();
+    let linked: Vec<usize> = others.filter(|other| ctx.net.is_linked(host, *other)).collect();
+    ctx.net.peers.insert(host, peers);
+    for other in linked {
+        if !ctx.net.is_linked(host, other) {
+            break_link(ctx, host, other);
+        }
     }
 }
 
@@ -130,7 +155,9 @@ pub(super) fn send(ctx: &mut Context, from: usize, to: usize, message: PeerMessa
 }
 
 fn lose(ctx: &mut Context, from: usize, to: usize, message: &PeerMessage) {
-    ctx.net.trouble(ctx.now_us);
+    if ctx.net.is_linked(from, to) {
+        ctx.net.trouble(ctx.now_us);
+    }
     ctx.note("network", format_args!("loses s{} > s{} {}", from + 1, to + 1, words_of(message)));
     if ctx.dice.chance(300) {
         let later = ctx.dice.below(LINK_DOWN_US_MAX);

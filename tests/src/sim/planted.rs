@@ -37,11 +37,19 @@ pub enum Planted {
     ObserverSkipsEntry,
     /// A feeder sends what it has in its log, committed or not.
     FeedUncommitted,
+    /// In a joint configuration, who votes by the old half alone is not waited for.
+    NewVotersAlone,
+    /// In a joint configuration, who votes by the new half alone is not waited for.
+    OldVotersAlone,
+    /// A follower goes by a configuration as soon as it has it.
+    ConfigurationWhenProposed,
+    /// A changed configuration does not reach the checkpoint.
+    ConfigurationNotKept,
 }
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 17] = [
+    pub const ALL: [Planted; 21] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -59,6 +67,10 @@ impl Planted {
         Planted::WipedVoterVotes,
         Planted::ObserverSkipsEntry,
         Planted::FeedUncommitted,
+        Planted::NewVotersAlone,
+        Planted::OldVotersAlone,
+        Planted::ConfigurationWhenProposed,
+        Planted::ConfigurationNotKept,
     ];
 
     /// Does it take several servers?
@@ -72,6 +84,18 @@ impl Planted {
                 | Planted::SyncWithoutQuorum
                 | Planted::WipedVoterVotes
         ) || self.is_of_observers()
+            || self.is_of_membership()
+    }
+
+    /// Does it take changes of the membership?
+    pub fn is_of_membership(self) -> bool {
+        matches!(
+            self,
+            Planted::NewVotersAlone
+                | Planted::OldVotersAlone
+                | Planted::ConfigurationWhenProposed
+                | Planted::ConfigurationNotKept
+        )
     }
 
     /// Does it take observers?

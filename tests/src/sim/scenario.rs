@@ -17,6 +17,12 @@
 //! > servers 3 [read-only]                          in front of everything else; then the steps above name a server;
 //!                                                  `read-only`: without a leader they serve reads
 //! > servers 3 observers 2                          the observers are servers 4 and 5, and 5 is fed by 4
+//! > servers 3 spares 1                             server 4 is a machine with an empty disk, and does not run
+//! > member add 4 [observer] [by 2]                 an operator asks the leader, or server 2; likewise promote, demote,
+//!                                                  remove, replace
+//! > alice: administrator; reconfig leaving 3       she may change the membership, and does; also `joining 4`,
+//!                                                  `observer 4`, and `from` a version
+//! > force quorum 2                                 server 2 is made the only voter
 //! > alice connects to 2 [MS]; > kill 2; > start 2; > checkpoint 2; > hold log 2
 //! > kill leader; > start all; > alice connects to leader      …or the leader, a follower, or all of them
 //! > wipe follower                                it goes, and its disk is lost
@@ -34,14 +40,14 @@ use super::host::Host;
 use super::server::{address_of, deliver};
 use super::trace::Trace;
 use super::wire::Wire;
-use super::workload::Asked;
+use super::workload::{Asked, Workload};
 use super::world::{arrive, server_of};
-use super::{Dice, Setup, net, partition};
+use super::{Dice, Setup, net, partition, setup};
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
 use warren_storage::members;
 use warren_storage::simdisk::SimDisk;
-use warren_storage::{Acl, CreateMode, Op};
+use warren_storage::{Acl, CreateMode, MemberRole, Op};
 use warren_transport::reply::{OpResult, code};
 use warren_transport::request::{AddWatchMode, SetWatches, WatcherType};
 use warren_transport::{
@@ -53,14 +59,18 @@ use warren_transport::{
 pub fn play(text: &str) -> Result<String, String> {
     let stated = text.lines().find_map(|line| line.strip_prefix("> servers ")).unwrap_or("1");
     let words: Vec<&str> = stated.split_whitespace().collect();
-    let (servers, observers, read_only) = match words.as_slice() {
-        [servers] => (*servers, "0", false),
-        [servers, "read-only"] => (*servers, "0", true),
-        [servers, "observers", observers] => (*servers, *observers, false),
-        _ => return Err("servers takes a number, and maybe `read-only` or `observers` and a number".into()),
+    let (servers, observers, spares, read_only) = match words.as_slice() {
+        [servers] => (*servers, "0", "0", false),
+        [servers, "read-only"] => (*servers, "0", "0", true),
+        [servers, "observers", observers] => (*servers, *observers, "0", false),
+        [servers, "spares", spares] => (*servers, "0", *spares, false),
+        [servers, "observers", observers, "spares", spares] => (*servers, *observers, *spares, false),
+        _ => {
+            return Err("servers takes a number, and maybe `read-only`, or numbers of `observers` and `spares`".into());
+        }
     };
     let number = |text: &str| text.parse::<usize>().map_err(|_| format!("{text} is no number"));
-    let still = Setup::still(number(servers)?, number(observers)?);
+    let still = Setup::still(number(servers)?, number(observers)?, number(spares)?);
     let mut stage = Stage::new(Setup { read_only, ..still });
     let mut told = String::new();
     for line in text.lines() {
@@ -132,7 +142,7 @@ fn thread_of(step: Step) -> &'static str {
 
 impl Stage {
     fn new(setup: Setup) -> Stage {
-        let hosts = setup.hosts();
+        let (hosts, founders) = (setup.hosts(), setup.servers + setup.observers);
         let ctx = Context::new(Dice::new(0), setup, None, Trace::new(false));
         let mut stage = Stage {
             ctx,
@@ -142,7 +152,7 @@ impl Stage {
             waiting: Vec::new(),
             told: Vec::new(),
         };
-        for host in 0..hosts {
+        for host in 0..founders {
             stage.start(host);
         }
         stage.settle(0);
@@ -150,8 +160,11 @@ impl Stage {
     }
 
     fn start(&mut self, host: usize) {
-        if let Err(halt) = self.hosts[host].start(&mut self.ctx) {
-            self.told.push(format!("the server does not start: {halt:?}"));
+        self.hosts[host].parked = false;
+        match self.hosts[host].start(&mut self.ctx) {
+            Ok(()) => {}
+            Err(Halt::Wiped) => self.told.push(format!("server {} does not start: it was wiped", host + 1)),
+            Err(halt) => self.told.push(format!("the server does not start: {halt:?}")),
         }
     }
 
@@ -377,18 +390,32 @@ impl Stage {
                     server.transfer(&mut self.ctx, Some(to));
                 }
             }
-            ["member", what, which] => {
+            ["force", "quorum", rest @ ..] => {
+                let host = self.meant(rest)?[0];
+                if let Some(server) = &mut self.hosts[host].server {
+                    server.force_quorum(&mut self.ctx);
+                }
+            }
+            ["member", what, which, rest @ ..] => {
+                let (observer, rest) = match rest {
+                    ["observer", rest @ ..] => (true, rest),
+                    rest => (false, rest),
+                };
                 let id = net::id_of(self.meant(&[*which])?[0]);
                 let change = match *what {
-                    "add" => self.ctx.setup.add(id),
+                    "add" => setup::add(id, observer),
                     "remove" => members::Change::Remove { id },
                     "replace" => members::Change::Replace { id },
                     "promote" => members::Change::Promote { id },
                     "demote" => members::Change::Demote { id },
                     _ => return Err("add, remove, replace, promote or demote?".into()),
                 };
-                let leader = self.meant(&["leader"])?[0];
-                if let Some(server) = &mut self.hosts[leader].server {
+                let by = match rest {
+                    [] => self.meant(&["leader"])?[0],
+                    ["by", server] => self.meant(&[*server])?[0],
+                    _ => return Err("member … by which server?".into()),
+                };
+                if let Some(server) = &mut self.hosts[by].server {
                     server.reconfigure(&mut self.ctx, change);
                 }
             }
@@ -535,6 +562,29 @@ fn request<'a>(text: &'a str, acl: &'a [Acl]) -> Result<Request<'a>, String> {
     })
 }
 
+/// A change of the membership in words, if it is one.
+fn reconfig(text: &str) -> Result<Option<Asked>, String> {
+    let mut words = text.split_whitespace();
+    if words.next() != Some("reconfig") {
+        return Ok(None);
+    }
+    let (mut joining, mut leaving, mut config_id) = (Vec::new(), Vec::new(), -1);
+    while let (Some(what), Some(which)) = (words.next(), words.next()) {
+        let id = || which.parse::<u8>().map_err(|_| format!("{which} is no server"));
+        match what {
+            "joining" => joining.push(setup::line(id()?, MemberRole::Voter)),
+            "observer" => joining.push(setup::line(id()?, MemberRole::Observer)),
+            "leaving" => leaving.push(which),
+            "from" => config_id = i64::from_str_radix(which, 16).map_err(|_| "a version")?,
+            _ => return Err(format!("{what} is nothing that a reconfig says")),
+        }
+    }
+    let listed = |list: &[String]| (!list.is_empty()).then(|| list.join(","));
+    let leaving: Vec<String> = leaving.into_iter().map(str::to_owned).collect();
+    let (joining, leaving) = (listed(&joining), listed(&leaving));
+    Ok(Some(Asked::Reconfig { joining, leaving, members: None, config_id }))
+}
+
 impl Actor {
     fn keep(&mut self, kept: Option<Kept>) {
         if let Some(kept) = kept {
@@ -555,7 +605,13 @@ impl Actor {
         fn strs(list: &[String]) -> Vec<&str> {
             list.iter().map(String::as_str).collect()
         }
-        let request = if text == "rewatch" {
+        let changed = reconfig(text)?;
+        let request = if let Some(Asked::Reconfig { joining, leaving, config_id, .. }) = &changed {
+            let (joining, leaving) = (joining.as_deref(), leaving.as_deref());
+            Request::Reconfig { joining, leaving, members: None, config_id: *config_id }
+        } else if text == "administrator" {
+            Workload::administrator()
+        } else if text == "rewatch" {
             Request::SetWatches(SetWatches {
                 relative_zxid: self.last_zxid,
                 data: strs(&kept.data),
@@ -569,12 +625,13 @@ impl Actor {
         let xid = match request.opcode() {
             Opcode::Ping => xid::PING,
             Opcode::SetWatches2 => xid::SET_WATCHES,
+            Opcode::Auth => xid::AUTH,
             _ => {
                 self.next_xid += 1;
                 self.next_xid - 1
             }
         };
-        if xid != xid::PING {
+        if xid != xid::PING && xid != xid::AUTH {
             self.asked.push_back((request.opcode(), text.to_owned()));
         }
         request.encode(xid, out);
@@ -607,6 +664,7 @@ impl Actor {
                 return Some(format!("event {:?} {} at {zxid}", event.kind, event.path));
             }
             xid::PING => return Some(format!("pong at {zxid}")),
+            xid::AUTH => return Some(format!("authenticated: {}", header.err == 0)),
             _ => {}
         }
         self.last_zxid = self.last_zxid.max(header.zxid);

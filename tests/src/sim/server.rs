@@ -14,9 +14,10 @@ mod streams;
 pub(super) use connections::deliver;
 
 use super::Setup;
+use super::check::conversation::authentication;
 use super::context::{Begins, Context, Event, Halt, Step};
 use super::host::name_of;
-use super::net::id_of;
+use super::net::{self, host_of, id_of};
 use super::planted::Planted;
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
@@ -27,22 +28,22 @@ use streams::{Receiving, Sending};
 use warren_server::connection::{Connection, Limits};
 use warren_server::consensus::{self, Submission, Timers};
 use warren_server::entropy::Entropy as _;
-use warren_server::founding::Founding;
-use warren_server::identity::Authentication;
+use warren_server::founding::{Founding, Verdict};
 use warren_server::mailbox::Mailbox;
+use warren_server::membership;
 use warren_server::metrics::Metrics;
 use warren_server::moment::Moment;
-use warren_server::observer::{Candidate, Part, Seat};
+use warren_server::observer::{Candidate, Part, Seat, begins_observing};
 use warren_server::room::Room;
 use warren_server::service::{self, Service, ServiceOptions};
 use warren_storage::log::{HardState, Log, LogOptions, LogRecord};
 use warren_storage::simdisk::SimDisk;
 use warren_storage::tree::{Checkpoint, Exporter, Position, Staged, Superseded, Written};
 use warren_storage::{
-    Asker, Change, Command, Logged, MemberRole, RecoverError, Recovered, Rules, SharedDisk, TreeOptions,
-    recover,
+    Asker, Change, Command, Logged, Member, MemberRole, Members, RecoverError, Recovered, Rules, SharedDisk,
+    TreeOptions, recover,
 };
-use warren_transport::peer::{ServerId, SnapshotHead};
+use warren_transport::peer::{PeerMessage, ServerId, SnapshotHead};
 
 /// Width of expiry buckets, ms.
 const TICK_MS: u64 = 100;
@@ -65,19 +66,25 @@ pub(super) fn address_of(client: usize) -> IpAddr {
 }
 
 /// The other servers, for an observer that has not heard of the table.
-fn others(ctx: &Context, host: usize) -> Vec<Candidate> {
-    let others = (0..ctx.setup.hosts()).filter(|other| *other != host);
-    others.map(|other| Candidate { server: id_of(other), votes: other < ctx.setup.servers }).collect()
+fn others(file: &Members, host: usize) -> Vec<Candidate> {
+    let others = file.servers.iter().filter(|member| member.id != id_of(host));
+    others.map(|m| Candidate { server: m.id, votes: m.role != MemberRole::Observer }).collect()
 }
 
-/// By whom an observer may be fed: by everybody, or the last one by another observer alone.
+/// By whom an observer may be fed: by everybody, or the last one by another observer alone. Where those may go, nobody is
+/// fed by them alone in the end.
 fn feeders(ctx: &Context, host: usize) -> Vec<ServerId> {
-    let Setup { servers, chained, .. } = ctx.setup;
-    let last = host + 1 == ctx.setup.hosts();
-    match chained && last {
+    let Setup { servers, observers, chained, changes_every_us, .. } = ctx.setup;
+    let last = host + 1 == servers + observers;
+    match chained && last && (changes_every_us == 0 || !ctx.healing) {
         true => (servers..host).map(id_of).collect(),
         false => Vec::new(),
     }
+}
+
+/// raft's ids of those that found an ensemble by this file.
+fn voters_of(file: &Members) -> Vec<u64> {
+    file.voters().map(|member| consensus::raft_id(member.id, 1)).collect()
 }
 
 /// What the log's thread does.
@@ -141,6 +148,8 @@ pub(super) struct Server {
     /// Handled, and not yet published.
     unpublished: bool,
     leads: bool,
+    /// What its configuration file says of the ensemble.
+    pub(super) file: Members,
     /// Its store is empty, and it has not heard from enough others that it may take part.
     founding: Option<Founding>,
     /// The planted fault: its service takes itself for the leader's for ever.
@@ -178,6 +187,7 @@ impl Server {
         disk: SimDisk,
         life: u32,
         begins: Option<Begins>,
+        file: Members,
     ) -> Result<Server, Halt> {
         let (name, server_id) = (name_of(ctx, host), id_of(host));
         let shared: SharedDisk = Arc::new(disk.clone());
@@ -207,19 +217,24 @@ impl Server {
         ctx.checks.on_recovered(tree.position().index, recovered.first_index)?;
         let checkpoint = tree.position();
         let empty = checkpoint.index == 0 && recovered.last_index == 0 && recovered.hard_state.term == 0;
-        let role = tree.members().get(server_id).map(|own| own.role == MemberRole::Observer);
-        let observes = role.unwrap_or(host >= ctx.setup.servers);
+        let in_file = file.get(server_id).is_some_and(|own| own.role == MemberRole::Observer);
+        let observes = begins_observing(&tree, server_id, in_file);
+        let recorded = tree.recorded_store(server_id).filter(|_| !observes && ctx.setup.is_ensemble());
+        if recorded.is_some_and(|recorded| recorded != tree.store_id()) {
+            return Err(Halt::Wiped);
+        }
         let asks = empty
             && tree.disk() == 0
             && begins.is_none()
             && !observes
-            && ctx.setup.servers > 1
+            // Who is to found alone has nobody to ask.
+            && file.voters().any(|member| member.id != server_id)
             && ctx.planted != Some(Planted::WipedVoterVotes);
         if tree.disk() == 0 && !asks {
             let begins = begins.unwrap_or(Begins::Founds);
             let (number, conf_state) = match begins {
                 Begins::Founds if observes => (1, consensus::joining(consensus::raft_id(server_id, 1))),
-                Begins::Founds => (1, consensus::found(&ctx.setup.founders())),
+                Begins::Founds => (1, consensus::found(&voters_of(&file))),
                 Begins::Joins(number) => (number, consensus::joining(consensus::raft_id(server_id, number))),
             };
             tree.take_part(number, conf_state).map_err(|e| Halt::exit("the store cannot take part", e))?;
@@ -250,13 +265,13 @@ impl Server {
             },
             members: tree.members().clone(),
             retired: tree.retired().clone(),
-            found: (ctx.setup.servers > 1).then(|| ctx.setup.members()),
+            found: ctx.setup.is_ensemble().then(|| file.clone()),
             rules: Rules::default(),
             timers: Timers::default(),
             entropy,
         };
         let part = match observes {
-            true => Part::Observer { others: others(ctx, host), fed_by: feeders(ctx, host) },
+            true => Part::Observer { others: others(&file, host), fed_by: feeders(ctx, host) },
             false => Part::Voter,
         };
         let consensus = Seat::new(now, start, part).map_err(|e| Halt::exit("consensus cannot begin", e))?;
@@ -273,7 +288,7 @@ impl Server {
             checkpoint_interval: Duration::from_millis(ctx.setup.checkpoint_interval_ms),
         };
         let exporter = tree.exporter();
-        let founding = asks.then(|| Founding::new(tree.store_id(), ctx.setup.servers));
+        let founding = asks.then(|| Founding::new(tree.store_id(), file.voters().count()));
         let service = Service::new(now, tree, room.clone(), options);
         let limits = Limits {
             packet_bytes_max: 1 << 20,
@@ -286,8 +301,8 @@ impl Server {
             session_timeout_min_ms: 500,
             session_timeout_max_ms: 8_000,
             skip_acl: false,
-            reconfig_enabled: false,
-            authentication: Authentication::default(),
+            reconfig_enabled: ctx.setup.reconfigures,
+            authentication: authentication(),
         };
         ctx.checks.on_started(host, &service, &log.reader())?;
         let mut server = Server {
@@ -310,6 +325,7 @@ impl Server {
             waits_for_space: ctx.dice.chance(500),
             unpublished: false,
             leads: false,
+            file,
             founding,
             deposed: false,
             incarnation,
@@ -331,11 +347,24 @@ impl Server {
             ),
             scheduled: Vec::new(),
         };
+        server.link(ctx);
         match server.founding {
             Some(_) => server.ask(ctx),
             None => server.begin(ctx),
         }
         Ok(server)
+    }
+
+    /// With whom it has links.
+    fn link(&self, ctx: &mut Context) {
+        let tree = self.service.tree();
+        let voters = match tree.members().servers.is_empty() {
+            true => Vec::new(),
+            false => consensus::Configuration::of(tree.conf_state()).servers(),
+        };
+        let others = membership::linked(tree.members(), tree.retired(), &voters, &self.file);
+        let others = others.into_iter().map(host_of).filter(|other| *other != self.host);
+        net::set_peers(ctx, self.host, others.collect());
     }
 
     /// The tree and the sessions, for the checkers.
@@ -351,6 +380,11 @@ impl Server {
     /// Did its consensus begin?
     pub(super) fn takes_part(&self) -> bool {
         self.founding.is_none()
+    }
+
+    /// Was it told that it lost its data?
+    pub(super) fn is_wiped(&self) -> bool {
+        self.founding.as_ref().is_some_and(|founding| matches!(founding.verdict(), Verdict::Wiped { .. }))
     }
 
     /// How its consensus stands.
@@ -410,6 +444,21 @@ impl Server {
         let encoded = Logged { tag: None, ids: Vec::new(), command }.encode();
         self.consensus_in.push(consensus::Event::Submit(vec![Submission::Reconfigure(encoded)]));
         self.wake(ctx, Step::Consensus);
+    }
+
+    /// Its operator makes it the only voter.
+    pub(super) fn force_quorum(&mut self, ctx: &mut Context) {
+        let alone = self.service.tree().members().get(id_of(self.host)).cloned();
+        let alone = alone.map(|own| Member { role: MemberRole::Voter, ..own });
+        let table = consensus::table_of(Members { version: 0, servers: alone.into_iter().collect() });
+        ctx.checks.configurations.on_forced(self.host, consensus::raft_id(id_of(self.host), self.disk_number()));
+        self.consensus_in.push(consensus::Event::ForceQuorum(table));
+        self.wake(ctx, Step::Consensus);
+    }
+
+    /// Which of its server's disks it has; 0 as long as it is nobody.
+    pub(super) fn disk_number(&self) -> u32 {
+        self.service.tree().disk()
     }
 
     /// Make a checkpoint now.
@@ -483,6 +532,7 @@ impl Server {
             return Ok(());
         }
         let now = ctx.now_at(self.host);
+        let observed = self.consensus.is_observer();
         let mut submissions: Vec<Submission> = Vec::new();
         let (mut received, mut installs) = (false, false);
         for event in std::mem::take(&mut self.consensus_in) {
@@ -521,11 +571,19 @@ impl Server {
                 consensus::Action::Commit(mut entries) => {
                     let last = entries.last().map_or(self.committed, |e| e.position.index);
                     ctx.note(&self.name, format_args!("commits up to {last}"));
-                    ctx.checks.on_committed(ctx.now_us, self.host, &entries)?;
+                    ctx.checks.on_committed(
+                        ctx.now_us,
+                        self.host,
+                        &entries,
+                        self.consensus.is_leading(),
+                    )?;
                     self.committed = last;
                     while self.forget > 0 && entries.len() > 1 {
                         entries.remove(0);
                         self.forget -= 1;
+                    }
+                    if ctx.planted == Some(Planted::ConfigurationNotKept) {
+                        entries.iter_mut().for_each(|entry| entry.conf_state = None);
                     }
                     self.service_in.push_back(ToService::Event(service::Event::Commit(entries)));
                     self.wake(ctx, Step::Service);
@@ -536,11 +594,18 @@ impl Server {
                 }
                 consensus::Action::Lead(leads) => ctx.note(&self.name, format_args!("leads: {leads}")),
                 consensus::Action::Leader { term, leader } => self.on_leader(ctx, term, leader)?,
-                consensus::Action::Send { to, message } => self.on_send(ctx, to, message),
+                consensus::Action::Send { to, message } => {
+                    if let PeerMessage::Raft(message) = &message {
+                        // What it says in the step in which it begins to observe, it said before.
+                        assert!(!observed || !self.consensus.is_observer(), "an observer has no part in raft");
+                        ctx.checks.on_sent_raft(&self.service, message)?;
+                    }
+                    self.on_send(ctx, to, message)
+                }
                 consensus::Action::SendSnapshot { to, message } => self.send_snapshot(ctx, to, message)?,
                 consensus::Action::Install { number, head, hard_state } => {
                     installs = true;
-                    ctx.checks.on_installs(self.host, head.index);
+                    ctx.checks.on_installs(self.host, &head)?;
                     self.committed = self.committed.max(head.index);
                     self.log_jobs.push_back(LogJob::Install { number, head, hard_state });
                     self.wake_log(ctx);
