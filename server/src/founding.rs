@@ -10,11 +10,12 @@
 //! - Where others have history, the newest of their tables says who votes and which disk of this server is to come. As many
 //!   of its voters must answer that every majority which could have recorded this server has one among them. If none of
 //!   them knows another store under that disk, it is new here, and joins.
+//!   Who has a table without this server refuses to link up with it, which says as much.
 //! - If one knows another store, this server was wiped. It takes no part until an operator replaces it, which gives it
 //!   the next disk; and who has no place in the table waits until it gets one.
 
 use crate::consensus::Configuration;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use warren_storage::Tree;
 use warren_transport::peer::{Answer, Known, ServerId};
 
@@ -59,17 +60,25 @@ pub struct Founding {
     store_id: u64,
     voters: usize,
     answers: BTreeMap<ServerId, Answer>,
+    /// Who has a table without this server, and so history.
+    strangers: BTreeSet<ServerId>,
 }
 
 impl Founding {
     /// `voters` are the configured ones, the asker among them.
     pub fn new(store_id: u64, voters: usize) -> Founding {
-        Founding { store_id, voters, answers: BTreeMap::new() }
+        Founding { store_id, voters, answers: BTreeMap::new(), strangers: BTreeSet::new() }
     }
 
     /// Another voter answered; its latest answer counts.
     pub fn hear(&mut self, from: ServerId, answer: Answer) {
+        self.strangers.remove(&from);
         self.answers.insert(from, answer);
+    }
+
+    /// Another server refuses links, for its table has no such server as this one.
+    pub fn hear_stranger(&mut self, from: ServerId) {
+        self.strangers.insert(from);
     }
 
     /// What follows from the answers so far.
@@ -80,6 +89,9 @@ impl Founding {
         };
         let answers = self.answers.values();
         let history = answers.clone().any(|answer| *answer != Answer::Empty);
+        if !history && !self.strangers.is_empty() {
+            return Verdict::NoPlace;
+        }
         if !history {
             let empty = self.answers.len();
             return if empty + 1 > self.voters / 2 { Verdict::Found } else { Verdict::Wait };
@@ -149,6 +161,17 @@ mod tests {
         assert_eq!(verdict(5, &five), Verdict::Wait);
         // It has history, and is about to write down who it is.
         assert_eq!(verdict(3, &[(2, Answer::Empty), (3, knows(0, &[], None, None))]), Verdict::Wait);
+    }
+
+    /// Servers that are to be added are started before they are: those that are there do not link up with them.
+    #[test]
+    fn nobody_founds_beside_a_table_without_it() {
+        let mut founding = Founding::new(7, 3);
+        founding.hear_stranger(2);
+        founding.hear(3, Answer::Empty);
+        assert_eq!(founding.verdict(), Verdict::NoPlace);
+        founding.hear(2, knows(0, &[2], Some(1), None));
+        assert_eq!(founding.verdict(), Verdict::Join { disk: 1 });
     }
 
     /// A majority of three that recorded server 1 has 2 or 3 in it: one answer alone may be from the other.

@@ -93,6 +93,11 @@ impl Roster {
         self.members.get(server).map_or(1, |member| member.disk)
     }
 
+    /// Does the file name it?
+    pub(super) fn is_found(&self, server: ServerId) -> bool {
+        self.found.as_ref().is_some_and(|found| found.get(server).is_some())
+    }
+
     /// Does it vote, or is it to, as far as is known? Of others no store is recorded: they have nothing to lose, and may come
     /// with another one when they are to vote.
     pub(super) fn is_recorded(&self, server: ServerId) -> bool {

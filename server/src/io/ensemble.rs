@@ -421,6 +421,9 @@ impl LinkHandler for Handler {
     }
 
     fn link_down(&self, server: ServerId, why: DownReason) {
+        if let (DownReason::Removed, None) = (&why, self.0.engine.get()) {
+            self.0.founding.lock().hear_stranger(server);
+        }
         {
             let mut states = self.0.states.lock();
             if let Some(state) = states.get_mut(&server) {

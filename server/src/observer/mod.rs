@@ -247,6 +247,14 @@ impl Observer {
         self.closing = true;
     }
 
+    /// It is to go on observing.
+    pub(super) fn open(&mut self) {
+        if std::mem::take(&mut self.closing) {
+            // What came meanwhile was not taken.
+            (self.lost, self.ack_due) = (true, true);
+        }
+    }
+
     /// Is everything that it was sent durable and applied? Then what a voter needs can be taken out of it.
     pub(super) fn is_at_rest(&self) -> bool {
         let applied = self.applied == self.last.index && self.committed == self.last;

@@ -406,11 +406,20 @@ impl Seat {
         let outvoted = self.outvoted > version;
         let told = outvoted || self.outvoted == version;
         let observes = own.role == MemberRole::Observer || outvoted;
+        // It votes as the disk that it is, or not at all.
+        let may_vote = own.disk == disk_of(self.begin.id);
+        // The log was purged for a checkpoint that is about to be told: a voter begins with that one.
+        let purged = self.begin.reader.first_index() > self.begin.checkpoint.0.index + 1;
         match self.machine_mut() {
             // A joint configuration is not left without those who voted before.
             Machine::Voter(consensus) if observes && consensus.votes() && !told => Ok(()),
             Machine::Voter(consensus) if observes && consensus.is_at_rest() => self.turn(now),
-            Machine::Observer(observer) if !observes => {
+            Machine::Observer(observer) if observes || !may_vote => {
+                observer.open();
+                Ok(())
+            }
+            Machine::Observer(_) if purged => Ok(()),
+            Machine::Observer(observer) => {
                 observer.close();
                 if observer.is_at_rest() { self.turn(now) } else { Ok(()) }
             }

@@ -100,6 +100,8 @@ impl Service {
                 self.on_expelled();
             }
             self.belonged |= belongs;
+            // An observer that left may come back as it is.
+            self.expelled &= !belongs;
         }
         let (mut members, retired) = (self.tree.members().clone(), self.tree.retired().clone());
         let id = self.options.server_id;

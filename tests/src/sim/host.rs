@@ -10,6 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use warren_storage::Disk as _;
 use warren_storage::simdisk::SimDisk;
 
+/// A server with an empty disk whose operator has to wait with it looks again after this, µs.
+const EMPTY_LATER_US: u64 = 200_000;
+
 /// See the module's text.
 pub(super) struct Host {
     /// Counted from 0; the server's id is one more.
@@ -71,6 +74,10 @@ impl Host {
     /// Start the server, unless it runs.
     pub(super) fn start(&mut self, ctx: &mut Context) -> Result<(), Halt> {
         if self.server.is_some() || self.parked {
+            return Ok(());
+        }
+        if self.holds == 0 && !operator::may_come_empty(ctx) {
+            ctx.after(EMPTY_LATER_US, Event::Start(self.number));
             return Ok(());
         }
         if !ctx.healing && ctx.setup.faults[2] > 0 && ctx.dice.chance(300) {
@@ -184,6 +191,7 @@ impl Host {
         }
         (self.refusing, self.paused_until_us) = (false, 0);
         net::part(ctx, self.number);
+        ctx.net.on_stopped(self.number);
         ctx.checks.on_stopped(self.number);
         cut(ctx, self.number);
     }

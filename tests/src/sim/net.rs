@@ -78,6 +78,8 @@ pub(super) struct Net {
     blocked: BTreeSet<(usize, usize)>,
     /// With whom each server has links, as it sees it. There is one where both ends do.
     peers: BTreeMap<usize, BTreeSet<usize>>,
+    /// Servers with empty stores that ask whether they may take part.
+    empty: BTreeSet<usize>,
     /// The last life of each host's server.
     lives: BTreeMap<usize, u32>,
     /// When a message was lost the last time, or somebody was not reached, µs.
@@ -108,9 +110,32 @@ impl Net {
         self.blocked.clear();
     }
 
+    /// A server is gone.
+    pub(super) fn on_stopped(&mut self, host: usize) {
+        self.peers.remove(&host);
+        self.empty.remove(&host);
+    }
+
+    /// A server is up, and asks whether it may take part.
+    pub(super) fn on_asks(&mut self, host: usize) {
+        self.empty.insert(host);
+    }
+
+    /// So many ask now.
+    pub(super) fn asking(&self) -> usize {
+        self.empty.len()
+    }
+
     /// A server was started.
     pub(super) fn on_started(&mut self, host: usize, life: u32) {
+        self.empty.remove(&host);
         self.lives.insert(host, life);
+    }
+
+    /// Does the one, which is up, want no link with the other?
+    pub(super) fn refuses(&self, one: usize, other: usize) -> bool {
+        let reached = !self.blocked.contains(&(one, other)) && !self.blocked.contains(&(other, one));
+        reached && self.peers.get(&one).is_some_and(|peers| !peers.contains(&other))
     }
 
     /// With whom a server has links.

@@ -86,6 +86,14 @@ pub(super) fn file(ctx: &mut Context, host: &Host) -> Members {
     file
 }
 
+/// May a server with an empty disk be started? Those who are to join stand in their files as voters, too: so many of them that
+/// they are a majority would take themselves for a new ensemble, if they reached nobody else. An operator who brings them
+/// waits for the ones before.
+pub(super) fn may_come_empty(ctx: &Context) -> bool {
+    let voters = ctx.checks.history.tree().members().voters().count();
+    ctx.setup.changes_every_us == 0 || voters == 0 || ctx.net.asking() < (voters / 2).max(1)
+}
+
 /// As a file has it.
 fn role(role: MemberRole) -> MemberRole {
     if role == MemberRole::Observer { MemberRole::Observer } else { MemberRole::Voter }
@@ -211,6 +219,10 @@ fn mend(ctx: &mut Context, hosts: &mut [Host], table: &Members) {
                 None => {}
             }
         }
+        // Its store is not the one that it voted with once.
+        if !host.observes && host.server.as_ref().is_some_and(|server| server.observes()) {
+            replaced.push(id);
+        }
         let idle = host.server.is_some() && !host.is_serving();
         host.idle_since_us = host.idle_since_us.or(Some(ctx.now_us)).filter(|_| idle);
         if host.idle_since_us.is_some_and(|since| ctx.now_us - since > IDLE_US_MAX) {
@@ -222,7 +234,7 @@ fn mend(ctx: &mut Context, hosts: &mut [Host], table: &Members) {
         }
     }
     for id in replaced {
-        if ctx.dice.chance(200) {
+        if ctx.dice.chance(100) {
             ask(ctx, hosts, Change::Replace { id });
         }
     }

@@ -348,6 +348,9 @@ impl Server {
             scheduled: Vec::new(),
         };
         server.link(ctx);
+        if server.founding.is_some() {
+            ctx.net.on_asks(host);
+        }
         match server.founding {
             Some(_) => server.ask(ctx),
             None => server.begin(ctx),
@@ -380,6 +383,11 @@ impl Server {
     /// Did its consensus begin?
     pub(super) fn takes_part(&self) -> bool {
         self.founding.is_none()
+    }
+
+    /// Has it no part in raft?
+    pub(super) fn observes(&self) -> bool {
+        self.consensus.is_observer()
     }
 
     /// Was it told that it lost its data?
@@ -614,6 +622,9 @@ impl Server {
         }
         if received && !installs {
             self.staged = None;
+        }
+        if self.consensus.is_leading() {
+            ctx.checks.on_leading(self.host, &self.service)?;
         }
         let due = ctx.us_of(self.host, self.consensus.poll_timeout()).max(ctx.now_us + TIMER_US_MIN);
         if due != self.consensus_timer {

@@ -60,8 +60,9 @@ impl Configurations {
     /// A server begins with a tree as of this entry, or puts one in place.
     pub(super) fn on_tree(&mut self, server: usize, index: u64, conf_state: &[u8]) -> Verdict {
         let found = Configuration::of(conf_state);
-        // Before its first entry a server either founds, or waits to be told.
-        let same = index == 0 || found == *self.at(index);
+        // Before the first table a server either founds, or waits to be told.
+        let told = index > 0 && !found.voters.is_empty();
+        let same = !told || found == *self.at(index);
         hold(same, PROPERTY, || {
             format!("s{} begins behind entry {index} with {found:?}, not {:?}", server + 1, self.at(index))
         })?;

@@ -12,7 +12,7 @@ use super::durable::PROPERTY;
 use super::{Verdict, hold};
 use std::collections::{BTreeMap, BTreeSet};
 use warren_server::consensus::{Configuration, disk_of, server_of};
-use warren_storage::log::LogRecord;
+use warren_storage::log::{LogReader, LogRecord};
 use warren_storage::tree::Position;
 
 /// What is durable on one server.
@@ -35,10 +35,16 @@ impl Majority {
     }
 
     /// A server was started and found this.
-    pub(super) fn on_started(&mut self, server: usize, number: u32, checkpoint: Position, last_log_index: u64) {
+    pub(super) fn on_started(&mut self, server: usize, number: u32, checkpoint: Position, log: &LogReader) {
         let disk = &mut self.0[server];
         (disk.number, disk.checkpoint) = (number, checkpoint.index);
-        disk.log.retain(|index, _| *index <= last_log_index);
+        let last = log.last_index();
+        disk.log.retain(|index, _| *index <= last);
+        // It may be a disk that was taken away, and came back.
+        for index in checkpoint.index + 1..=last {
+            let term = log.term(index).ok().flatten();
+            disk.log.entry(index).or_insert_with(|| term.into_iter().collect());
+        }
     }
 
     /// These are about to be appended: from now on, they may be there.

@@ -160,7 +160,7 @@ impl Checks {
     pub fn on_started(&mut self, server: usize, service: &Service, log: &LogReader) -> Verdict {
         self.durable.on_started(server, &self.history, service)?;
         let tree = service.tree();
-        self.majority.on_started(server, tree.disk(), tree.position(), log.last_index());
+        self.majority.on_started(server, tree.disk(), tree.position(), log);
         // Who still asks goes by nothing.
         if tree.disk() != 0 {
             self.configurations.on_tree(server, tree.position().index, tree.conf_state())?;
@@ -224,6 +224,11 @@ impl Checks {
         self.votes.on_heard(message);
     }
 
+    /// The consensus of a server took a step, and leads.
+    pub fn on_leading(&mut self, server: usize, service: &Service) -> Verdict {
+        votes::on_leading(raft_id(server as u8 + 1, service.tree().disk()), self.configurations.of(server))
+    }
+
     /// A server takes itself for the leader of this term.
     pub fn on_leads(&mut self, server: usize, service: &Service, term: u64) -> Verdict {
         self.leaders.on_leads(server, term)?;
@@ -253,7 +258,6 @@ impl Checks {
         self.zxids.on_step(server, service)?;
         self.durable.on_step(server, &self.history, service, leads)?;
         self.agreement.on_step(server, service)?;
-        votes::on_step(server as u8 + 1, service.tree(), self.configurations.of(server), leads)?;
         self.ephemerals.on_step(now_us, server, service, calm_since_us)
     }
 

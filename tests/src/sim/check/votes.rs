@@ -8,8 +8,8 @@ use super::{Verdict, hold};
 use std::collections::{BTreeMap, BTreeSet};
 use warren_server::consensus::{Configuration, raft_id, server_of};
 use warren_storage::tree::Identity;
-use warren_storage::{MemberRole, Tree};
-use warren_transport::peer::{RaftKind, RaftMessage, ServerId};
+use warren_storage::Tree;
+use warren_transport::peer::{RaftKind, RaftMessage};
 
 const PROPERTY: &str = "elected by the configuration";
 
@@ -72,11 +72,9 @@ impl Votes {
     }
 }
 
-/// A server that knows that it does not vote does not lead: as of what it has applied, unless it is about to leave a joint
-/// configuration.
-pub(super) fn on_step(server: ServerId, tree: &Tree, conf: &Configuration, leads: bool) -> Verdict {
-    let members = tree.members();
-    let votes = members.get(server).is_some_and(|own| own.role == MemberRole::Voter);
-    let may = !leads || votes || members.servers.is_empty() || !conf.outgoing.is_empty();
-    hold(may, PROPERTY, || format!("s{server} leads, and its own table does not let it vote: {members:?}"))
+/// Who leads has a vote by the configuration that it goes by itself, or had one before a joint configuration that is not
+/// left.
+pub(super) fn on_leading(own: u64, conf: &Configuration) -> Verdict {
+    let votes = conf.voters.contains(&own) || conf.outgoing.contains(&own);
+    hold(votes, PROPERTY, || format!("{own:#x} goes on leading without a vote: {conf:?}"))
 }

@@ -83,6 +83,10 @@ impl Server {
     fn ask_all(&mut self, ctx: &mut Context) {
         let Identity { store_id, disk } = self.service.tree().identity();
         for other in ctx.net.peers(self.host) {
+            // Who has a table without this server refuses to link up with it.
+            if let (Some(founding), true) = (&mut self.founding, ctx.net.refuses(other, self.host)) {
+                founding.hear_stranger(id_of(other));
+            }
             net::send(ctx, self.host, other, PeerMessage::Ask(Ask { store_id, disk }));
         }
     }
