@@ -93,10 +93,10 @@ pub struct Consensus {
     inbox: Inbox,
     /// What the leader's own timers ask.
     asked_by_timers: VecDeque<Vec<u8>>,
-    /// Of the servers that were met; at most one for each id.
-    stores: BTreeMap<ServerId, u64>,
+    /// Of the servers that were met: disk (0 when it did not know) and store; at most one for each id.
+    stores: BTreeMap<ServerId, (u32, u64)>,
     /// Those of them that are to be recorded, as the leader.
-    introductions: Vec<(ServerId, u64)>,
+    introductions: Vec<(ServerId, (u32, u64))>,
     /// As the leader: a new epoch comes before anything else.
     epoch_due: bool,
     roster: Roster,
@@ -395,13 +395,13 @@ impl Consensus {
     }
 
     fn on_met(&mut self, server: ServerId, disk: u32, store_id: u64) {
-        let other_disk = disk != 0 && disk != self.roster.disk(server);
-        if self.lone || other_disk || !self.roster.is_recorded(server) || self.stores.contains_key(&server) {
+        let known = self.stores.get(&server).is_some_and(|(of, _)| self.roster.is_of(server, *of));
+        if self.lone || known || !self.roster.is_recorded(server) || !self.roster.is_of(server, disk) {
             return;
         }
-        self.stores.insert(server, store_id);
+        self.stores.insert(server, (disk, store_id));
         if self.leading {
-            self.introductions.push((server, store_id));
+            self.introductions.push((server, (disk, store_id)));
         }
     }
 

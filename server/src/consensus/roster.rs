@@ -93,6 +93,11 @@ impl Roster {
         self.members.get(server).map_or(1, |member| member.disk)
     }
 
+    /// Is what was said of this disk (0 by who did not know it) said of the disk that the server has?
+    pub(super) fn is_of(&self, server: ServerId, disk: u32) -> bool {
+        disk == 0 || disk == self.disk(server)
+    }
+
     /// Does the file name it?
     pub(super) fn is_found(&self, server: ServerId) -> bool {
         self.found.as_ref().is_some_and(|found| found.get(server).is_some())
@@ -172,12 +177,13 @@ impl Consensus {
         let former = std::mem::replace(&mut self.roster.members, members);
         self.roster.retired = retired;
         // What was heard of a store is of the disk that the server had then.
-        for server in former.servers.iter().map(|member| member.id) {
-            if is_another(former.get(server), self.roster.members.get(server)) {
-                self.stores.remove(&server);
-                self.introductions.retain(|(met, _)| *met != server);
-            }
-        }
+        let members = &self.roster.members;
+        let goes_on = |id: ServerId| match former.servers.is_empty() {
+            true => members.get(id).is_some_and(votes),
+            false => !is_another(former.get(id), members.get(id)),
+        };
+        self.stores.retain(|id, _| goes_on(*id));
+        self.introductions.retain(|(id, _)| goes_on(*id));
         self.roster.found_due &= self.roster.members.servers.is_empty();
     }
 

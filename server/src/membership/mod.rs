@@ -254,12 +254,7 @@ pub fn found(ensemble: &config::Ensemble) -> Members {
 /// With whom a server has links. Beside those in its table, these: who votes by raft's configuration, for a server that
 /// leaves is needed until a joint one is left; and who stands in its file and has not left, for its table may be of a time
 /// before that one came, and those it names may be gone.
-pub fn linked(
-    members: &Members,
-    retired: &BTreeMap<u8, u32>,
-    voters: &[u8],
-    file: &Members,
-) -> BTreeSet<u8> {
+pub fn linked(members: &Members, retired: &BTreeMap<u8, u32>, voters: &[u8], file: &Members) -> BTreeSet<u8> {
     let in_file = file.servers.iter().map(|member| member.id).filter(|id| !retired.contains_key(id));
     let in_table = members.servers.iter().map(|member| member.id);
     in_table.chain(in_file).chain(voters.iter().copied()).collect()

@@ -216,8 +216,8 @@ impl Observer {
             Event::ForceQuorum(_) => {
                 tracing::error!("an observer has no vote, and cannot be made the only voter");
             }
-            // Voters record their stores and ask whether they still vote, stamp rules and hand leadership over; what is sent of checkpoints is the
-            // business of the feeds.
+            // Voters record their stores and ask whether they still vote, stamp rules and hand leadership over; what is
+            // sent of checkpoints is the business of the feeds.
             Event::Met { .. }
             | Event::Recorded(_)
             | Event::RefuseGrowth(_)

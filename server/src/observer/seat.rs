@@ -11,8 +11,8 @@
 use super::feeds::{Feeds, Source};
 use super::{Candidate, Observer, candidates};
 use crate::consensus::{
-    Action, Committed, Configuration, Consensus, ConsensusError, Event, Facts, Handed, Measure, Start, Submission, Timers,
-    disk_of, is_another, raft_id,
+    Action, Committed, Configuration, Consensus, ConsensusError, Event, Facts, Handed, Measure, Start,
+    Submission, Timers, disk_of, is_another, raft_id,
 };
 use crate::moment::Moment;
 use std::collections::{BTreeMap, VecDeque};
@@ -27,7 +27,7 @@ const READS_PER_OBSERVER_MAX: usize = 4;
 /// Tokens from here on are of observers' questions; the service's count from 1.
 const READ_TOKENS: u64 = 1 << 63;
 
-/// A voter that has known no leader for so long asks whether it still votes…
+/// A voter or learner that has heard of no leader for so long asks whether it still is one…
 const ASK_AFTER: Duration = Duration::from_millis(500);
 /// …and asks again after this.
 const ASK_EVERY: Duration = Duration::from_millis(250);
@@ -63,6 +63,8 @@ pub struct Seat {
     /// Entries up to here were handed out as committed.
     handed_out: u64,
     applied: u64,
+    /// When the leader said something of raft's last.
+    heard_at: Moment,
     /// When a voter without a leader asks whether it still votes.
     ask_at: Option<Moment>,
     /// The version of a table by which it does not; −1 for none. Until that one is applied here, the table says nothing.
@@ -137,6 +139,7 @@ impl Seat {
             installing: None,
             handed_out,
             applied: handed_out,
+            heard_at: now,
             ask_at: None,
             outvoted: -1,
             reads: BTreeMap::new(),
@@ -163,7 +166,7 @@ impl Seat {
             event => {
                 let others = matches!(event, Event::Members { .. });
                 if let Event::Recorded(known) = &event {
-                    self.on_recorded(known);
+                    self.on_recorded(now, known);
                 }
                 self.note(now, &event);
                 self.tell(now, event)?;
@@ -181,6 +184,9 @@ impl Seat {
     /// What the feeds, and a machine that begins later, must know.
     fn note(&mut self, now: Moment, event: &Event) {
         match event {
+            Event::Peer { from, message: PeerMessage::Raft(_) } if Some(*from) == self.leader.1 => {
+                self.heard_at = now;
+            }
             Event::Peer { from, message: PeerMessage::FeedEnd(end) } => self.feeds.on_left(*from, end),
             Event::Unreachable { server } => self.feeds.on_unreachable(now, *server),
             Event::Checkpointed { position, conf_state, .. } => {
@@ -362,11 +368,17 @@ impl Seat {
 
     // ---- from one machine to the other ---------------------------------------------------------------------
 
+    /// Does raft leave it alone? A learner never gives its leader up, so what is heard of that one counts.
+    fn is_lost(&self, now: Moment) -> bool {
+        let part = matches!(self.machine(), Machine::Voter(_));
+        let silent = || !self.is_leading() && now.since(self.heard_at) >= ASK_AFTER;
+        part && (self.leader.1.is_none() || silent())
+    }
+
     /// A voter without a leader asks the others of its table what they have recorded.
     fn ask_if_due(&mut self, now: Moment) {
         let Begin { server_id, members, met, .. } = &self.begin;
-        let lost = matches!(self.machine(), Machine::Voter(_)) && self.leader.1.is_none();
-        let Some((disk, store_id)) = met.get(server_id).copied().filter(|_| lost) else {
+        let Some((disk, store_id)) = met.get(server_id).copied().filter(|_| self.is_lost(now)) else {
             self.ask_at = None;
             return;
         };
@@ -380,7 +392,7 @@ impl Seat {
         }
     }
 
-    fn on_recorded(&mut self, known: &Known) {
+    fn on_recorded(&mut self, now: Moment, known: &Known) {
         let Begin { id, server_id, members, .. } = &self.begin;
         let Some(own) = members.get(*server_id) else { return };
         // Of the same table as ours it says only that the joint configuration was left, and who observes then.
@@ -390,12 +402,10 @@ impl Seat {
         };
         let votes = known.voters.contains(server_id) || !known.settled;
         // Our table must be that of our log: what raft goes by, and the applied table lags behind, may let us vote again.
-        let lost = self.leader.1.is_none() && self.applied >= self.handed_out;
+        let lost = self.is_lost(now) && self.applied >= self.handed_out;
         if newer && !votes && lost && known.disk == Some(disk_of(*id)) && !known.voters.is_empty() {
-            if let Machine::Voter(_) = self.machine() {
-                tracing::info!(version = known.version, "others say that this server does not vote any more");
-                self.outvoted = self.outvoted.max(known.version);
-            }
+            tracing::info!(version = known.version, "others say that this server does not vote any more");
+            self.outvoted = self.outvoted.max(known.version);
         }
     }
 

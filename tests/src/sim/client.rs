@@ -189,7 +189,9 @@ impl Client {
             *budget -= 1;
             let table = ctx.checks.history.tree().members().clone();
             let asked = match ctx.dice.chance(400) {
-                true => Asked::Plain(Request::GetData { path: "/zookeeper/config", watch: ctx.dice.chance(500) }),
+                true => {
+                    Asked::Plain(Request::GetData { path: "/zookeeper/config", watch: ctx.dice.chance(500) })
+                }
                 false => Workload::reconfig(&mut ctx.dice, &table, hosts.len()),
             };
             return self.ask(ctx, connection, &asked);

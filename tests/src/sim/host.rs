@@ -2,9 +2,9 @@
 
 use super::check::Violation;
 use super::context::{Begins, Context, Event, Halt, Step};
-use super::{net, operator};
 use super::planted::Planted;
 use super::server::{Server, deliver};
+use super::{net, operator};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use warren_storage::Disk as _;

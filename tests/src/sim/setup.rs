@@ -129,7 +129,8 @@ impl Setup {
         // One that begins alone is an ensemble, too, when others may come.
         let drawn = members.chance(if servers > 1 { 400 } else { 250 });
         let changes = changes.unwrap_or(drawn);
-        let spares = if changes { *members.pick(if servers > 1 { &[0, 1, 1, 2] } else { &[1, 2, 3] }) } else { 0 };
+        let spares =
+            if changes { *members.pick(if servers > 1 { &[0, 1, 1, 2] } else { &[1, 2, 3] }) } else { 0 };
         let mut weights = [3, 1, 1, 1, 0, 1, 2];
         for weight in &mut weights {
             *weight += some(&mut members, 4);

@@ -92,7 +92,8 @@ impl Asked {
             }
             Asked::Plain(request) => request.encode(xid, out),
             Asked::Reconfig { joining, leaving, members, config_id } => {
-                let (joining, leaving, members) = (joining.as_deref(), leaving.as_deref(), members.as_deref());
+                let (joining, leaving, members) =
+                    (joining.as_deref(), leaving.as_deref(), members.as_deref());
                 Request::Reconfig { joining, leaving, members, config_id: *config_id }.encode(xid, out);
             }
             Asked::Raw(opcode, body) => {
@@ -150,7 +151,8 @@ impl Workload {
             let id = any(dice);
             line(dice, id)
         });
-        let joining = joining.filter(|_| !dice.chance(20)).or_else(|| leaving.is_none().then(|| "server".to_owned()));
+        let joining =
+            joining.filter(|_| !dice.chance(20)).or_else(|| leaving.is_none().then(|| "server".to_owned()));
         Asked::Reconfig { joining, leaving, members: None, config_id }
     }
 

@@ -31,7 +31,11 @@ impl Agreement {
         let conf = Configuration::of(conf_state);
         let (voters, joining) = (ids(members, MemberRole::Voter), ids(members, MemberRole::Joining));
         hold((&conf.voters, &conf.learners) == (&voters, &joining), PROPERTY, || {
-            format!("behind entry {} of s{}: {conf:?}, {members:?}", service.tree().position().index, server + 1)
+            format!(
+                "behind entry {} of s{}: {conf:?}, {members:?}",
+                service.tree().position().index,
+                server + 1
+            )
         })
     }
 }

@@ -56,5 +56,6 @@ impl ConfigNode {
 /// Is it a question for it?
 pub(super) fn is_asked(request: &warren_transport::Request<'_>) -> bool {
     use warren_transport::Request;
-    matches!(request, Request::GetData { path, .. } if *path == PATH) || matches!(request, Request::Reconfig { .. })
+    matches!(request, Request::GetData { path, .. } if *path == PATH)
+        || matches!(request, Request::Reconfig { .. })
 }

@@ -23,7 +23,11 @@ impl Configurations {
     /// Founded by these, as raft knows them.
     pub(super) fn new(founders: &[u64], servers: usize) -> Configurations {
         let first = Configuration { voters: founders.to_vec(), ..Configuration::default() };
-        Configurations { all: BTreeMap::from([(0, first)]), now: vec![Configuration::default(); servers], forced: false }
+        Configurations {
+            all: BTreeMap::from([(0, first)]),
+            now: vec![Configuration::default(); servers],
+            forced: false,
+        }
     }
 
     /// The one behind this entry.

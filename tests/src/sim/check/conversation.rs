@@ -148,9 +148,7 @@ impl Conversation {
             Ok(Request::CloseSession) if self.read_only => {}
             // Where clients may not change the membership, no log hears of it.
             Ok(Request::Reconfig { .. }) if !self.reconfigures => {}
-            Ok(
-                Request::Change(_) | Request::Multi(_) | Request::CloseSession | Request::Reconfig { .. },
-            ) => {
+            Ok(Request::Change(_) | Request::Multi(_) | Request::CloseSession | Request::Reconfig { .. }) => {
                 sent.is_write = true;
                 self.writes += 1;
             }

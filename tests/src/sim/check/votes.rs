@@ -7,8 +7,8 @@ use super::configurations::Configurations;
 use super::{Verdict, hold};
 use std::collections::{BTreeMap, BTreeSet};
 use warren_server::consensus::{Configuration, raft_id, server_of};
-use warren_storage::tree::Identity;
 use warren_storage::Tree;
+use warren_storage::tree::Identity;
 use warren_transport::peer::{RaftKind, RaftMessage};
 
 const PROPERTY: &str = "elected by the configuration";
@@ -56,7 +56,13 @@ impl Votes {
     }
 
     /// A server with this id leads, as it says itself.
-    pub(super) fn on_leads(&mut self, own: u64, term: u64, conf: &Configuration, all: &Configurations) -> Verdict {
+    pub(super) fn on_leads(
+        &mut self,
+        own: u64,
+        term: u64,
+        conf: &Configuration,
+        all: &Configurations,
+    ) -> Verdict {
         let first = *self.leaders.entry(term).or_insert(own);
         hold(first == own, PROPERTY, || format!("{first:#x} and {own:#x} lead in term {term}"))?;
         let votes = |id: &u64| conf.voters.contains(id) || conf.outgoing.contains(id);
@@ -67,7 +73,10 @@ impl Votes {
             format!("{own:#x} leads in term {term} by the votes of {heard:x?}; {conf:?}")
         })?;
         hold(all.is_forced() || all.newest().any(|newest| newest == conf), PROPERTY, || {
-            format!("{own:#x} is elected in term {term} by {conf:?}, and {:?} is committed", all.newest().next())
+            format!(
+                "{own:#x} is elected in term {term} by {conf:?}, and {:?} is committed",
+                all.newest().next()
+            )
         })
     }
 }
