@@ -42,8 +42,7 @@ fn planted_faults_are_caught() {
         (Planted::WipedVoterVotes, 3, "elected by the configuration", 20),
         (Planted::ObserverSkipsEntry, 3, "equal zxid, equal digest", 5),
         (Planted::FeedUncommitted, 3, "acknowledged is durable", 10),
-        (Planted::NewVotersAlone, 3, "acknowledged is durable", 60),
-        (Planted::OldVotersAlone, 3, "acknowledged is durable", 60),
+        (Planted::NewVotersAlone, 3, "acknowledged is durable", 30),
         (Planted::ConfigurationWhenProposed, 3, "acknowledged is durable", 20),
         (Planted::ConfigurationNotKept, 3, "raft's configuration and the table agree", 5),
     ];

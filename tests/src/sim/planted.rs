@@ -39,8 +39,6 @@ pub enum Planted {
     FeedUncommitted,
     /// In a joint configuration, who votes by the old half alone is not waited for.
     NewVotersAlone,
-    /// In a joint configuration, who votes by the new half alone is not waited for.
-    OldVotersAlone,
     /// A follower goes by a configuration as soon as it has it.
     ConfigurationWhenProposed,
     /// A changed configuration does not reach the checkpoint.
@@ -49,7 +47,7 @@ pub enum Planted {
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 21] = [
+    pub const ALL: [Planted; 20] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -68,7 +66,6 @@ impl Planted {
         Planted::ObserverSkipsEntry,
         Planted::FeedUncommitted,
         Planted::NewVotersAlone,
-        Planted::OldVotersAlone,
         Planted::ConfigurationWhenProposed,
         Planted::ConfigurationNotKept,
     ];
@@ -92,7 +89,6 @@ impl Planted {
         matches!(
             self,
             Planted::NewVotersAlone
-                | Planted::OldVotersAlone
                 | Planted::ConfigurationWhenProposed
                 | Planted::ConfigurationNotKept
         )

@@ -168,11 +168,9 @@ impl Server {
     /// The planted faults: is what is sent to this one taken for durable there?
     fn is_counted_unheard(&self, ctx: &Context, planted: Planted, to: u64) -> bool {
         let conf = ctx.checks.configurations.of(self.host);
-        let joint = !conf.outgoing.is_empty();
         match planted {
             Planted::MinorityAsQuorum => true,
-            Planted::NewVotersAlone => joint && !conf.voters.contains(&to),
-            Planted::OldVotersAlone => joint && !conf.outgoing.contains(&to),
+            Planted::NewVotersAlone => conf.outgoing.contains(&to) && !conf.voters.contains(&to),
             _ => false,
         }
     }
