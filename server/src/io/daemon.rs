@@ -51,6 +51,9 @@ const OUTSTANDING_BYTES_PER_CONNECTION_MAX: usize = 8 << 20;
 const DISK_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A checkpoint is made at least this often while anything changes.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
+/// The trees of the servers are compared so often while anything changes: a server whose tree is wrong serves no longer
+/// than this, and an exchange of messages.
+const COMPARE_EVERY: Duration = Duration::from_secs(2);
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
@@ -508,6 +511,7 @@ fn start(
         sweeps_per_minute_max: config.znodes.container_deletes_per_minute_max,
         container_unused_max: Duration::from_millis(config.znodes.container_never_used_ms_max),
         checkpoint_interval: CHECKPOINT_EVERY,
+        compare_interval: COMPARE_EVERY,
     };
     let service = Service::new(clock.now(), tree, room.clone(), options);
     let space = Arc::new(Space::new(disk, config.storage.disk_reserve_mb, room.clone()));

@@ -392,7 +392,7 @@ impl LinkHandler for Handler {
                 engine.look(move |service| {
                     let tree = service.tree();
                     let applied = tree.position().index;
-                    let answer = match (last_index, applied < last_index) {
+                    let answer = match (last_index, applied < last_index || service.is_wrong()) {
                         // It has begun, and waits for a majority that the asker may be needed for.
                         (0, _) if applied == 0 => Answer::Empty,
                         (_, true) => Answer::Undecided,

@@ -47,6 +47,7 @@ impl Service {
 
     /// Who votes is known, or is others.
     pub(super) fn on_voters(&mut self, now: Moment) {
+        self.note_voters();
         let conf_state = self.tree.conf_state();
         self.alone = !self.observer && consensus::is_alone(conf_state, self.options.server_id);
         if self.alone {
@@ -145,12 +146,18 @@ impl Service {
         tracing::info!(index = position.index, "took a snapshot; clients have to connect anew");
         // Before the new tree can be read, so that no reply shows a change whose event was skipped.
         self.dismiss_everybody("this server took a snapshot");
+        let was_wrong = self.is_wrong();
         self.tree = tree;
+        self.divergence.on_other_tree();
         self.backlog.retain(|entry| entry.position.index > position.index);
         self.epoch_term = position.term;
         (self.refusals, self.misses) = (self.tree.refusals(), self.tree.misses());
         self.foreign_checkpoints += u32::from(std::mem::take(&mut self.checkpointing));
         self.unpublished = true;
+        if was_wrong {
+            tracing::warn!("this server's tree was wrong; it is another server's now");
+            self.show_wrong();
+        }
         self.on_voters(now);
         self.tell_members();
         self.actions.push_back(Action::Applied(position.index));

@@ -50,6 +50,8 @@ const TICK_MS: u64 = 100;
 const TIMER_US_MIN: u64 = 1_000;
 /// Events that the service takes one at a time, each with its own delays; what is beyond comes at once.
 const SERVICE_BEHIND: usize = 8;
+/// Between two comparisons of the servers' trees.
+pub(super) const COMPARE_EVERY: Duration = Duration::from_millis(250);
 /// How far the planted fault lets the service's clock run ahead.
 const AHEAD: Duration = Duration::from_millis(2_500);
 
@@ -271,6 +273,7 @@ impl Server {
             sweeps_per_minute_max: 10_000,
             container_unused_max: Duration::from_secs(5),
             checkpoint_interval: Duration::from_millis(ctx.setup.checkpoint_interval_ms),
+            compare_interval: COMPARE_EVERY,
         };
         let exporter = tree.exporter();
         let founding = asks.then(|| Founding::new(tree.store_id(), ctx.setup.servers));

@@ -43,7 +43,7 @@ impl Server {
                 self.consensus_in.push(consensus::Event::Peer { from, message });
                 self.wake(ctx, Step::Consensus);
             }
-            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) => {
+            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) | PeerMessage::Compare(_) => {
                 self.service_in.push_back(ToService::Event(service::Event::Peer { from, message }));
                 self.wake(ctx, Step::Service);
             }
