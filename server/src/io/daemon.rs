@@ -29,6 +29,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use warren_storage::discard::discard_if_asked;
 use warren_storage::io::{FolderDisk, OpenError};
 use warren_storage::log::{self, Log, LogOptions};
 use warren_storage::tree::{Tree, TreeOptions};
@@ -92,6 +93,16 @@ pub enum StartError {
         "a sync failed before this start, and the files in {folder} cannot be written once more; replace the disk"
     )]
     Mend {
+        /// The store's folder.
+        folder: String,
+        /// Why.
+        source: DiskError,
+    },
+    /// The store is to begin anew, and what is there cannot be removed.
+    #[error(
+        "an operator had this server rebuilt, and the files in {folder} cannot be removed: empty the folder"
+    )]
+    Discard {
         /// The store's folder.
         folder: String,
         /// Why.
@@ -386,6 +397,12 @@ fn open(clock: &Clock, config: &Config, store: &Path, metrics: &Arc<Metrics>) ->
         hash_seed: entropy.next_u64(),
         store_id: entropy.next_u64(),
     };
+    let discarded = discard_if_asked(&*disk);
+    if discarded.map_err(|source| StartError::Discard { folder: folder.clone(), source })? {
+        tracing::warn!(
+            "this server is rebuilt: its data were thrown away, and it takes them from the others"
+        );
+    }
     disk.mend().map_err(|source| StartError::Mend { folder: folder.clone(), source })?;
     let log_options = LogOptions {
         // What redb needs beside the records.

@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
+use warren_storage::discard::ask_to_discard;
 use warren_storage::log::LogReader;
 use warren_storage::tree::{Exporter, Identity, Import, ImportError, Staged, Tree, TreeError, TreeOptions};
-use warren_storage::{Members, SharedDisk};
+use warren_storage::{DiskError, Members, SharedDisk};
 use warren_transport::io::links::{
     DownReason, LinkHandler, Links, PeerAddr, Refusal, SnapshotError, SnapshotReceiver,
 };
@@ -293,6 +294,16 @@ impl Ensemble {
         let tree = Tree::replace(self.disk.clone(), taken, self.tree_options)?;
         *self.exporter.lock() = tree.exporter();
         Ok(tree)
+    }
+
+    /// Which of its disks this server takes part with.
+    pub(super) fn disk_number(&self) -> u32 {
+        self.disk_number.load(Ordering::Relaxed)
+    }
+
+    /// See [`warren_storage::discard`].
+    pub(super) fn ask_to_discard(&self) -> Result<(), DiskError> {
+        ask_to_discard(&*self.disk)
     }
 
     fn identity(&self) -> Identity {

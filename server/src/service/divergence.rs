@@ -92,6 +92,14 @@ impl Service {
 
     fn on_wrong(&mut self, index: u64, right: &Mark) -> Result<(), TreeError> {
         if self.is_wrong() {
+            if self.began_wrong {
+                self.began_wrong = false;
+                tracing::error!(
+                    index,
+                    "this server's tree is still not what the log makes: the fault is in its last checkpoint. {}",
+                    remedy(self.options.server_id)
+                );
+            }
             return Ok(());
         }
         let own = self.divergence.last();
@@ -143,10 +151,10 @@ impl Service {
     pub(super) fn begin_wrong(&mut self) {
         if self.is_wrong() {
             tracing::error!(
-                "this server's tree was found not to be what the log makes, and it serves nobody until a majority has what \
-                 it has. If that does not come by itself within a minute, the fault is in its last checkpoint. {}",
-                remedy(self.options.server_id)
+                "this server's tree was found not to be what the log makes. It serves nobody until the log is replayed from \
+                 its last checkpoint, and a majority has what that makes"
             );
+            self.began_wrong = true;
             self.show_wrong();
         }
     }
@@ -198,8 +206,8 @@ impl Service {
 /// What an operator does about it.
 fn remedy(id: ServerId) -> String {
     format!(
-        "Restart it once: where its last checkpoint is older than the fault, it is right again by itself. Else rebuild it from \
-         the others: `warren member replace {id}` on another server, stop this one, empty its data folder, and start it. \
-         Suspect its memory and its disk"
+        "Restart it once: where its last checkpoint is older than the fault, it is right again by itself. If it does not serve \
+         within a minute, `warren rebuild --yes` on it lets it take its data anew from the others (or `warren member replace {id}` \
+         on another server, and this one started with an empty folder). Suspect its memory and its disk"
     )
 }

@@ -215,6 +215,8 @@ pub struct Service {
     reports: Reports,
     read_only: ReadOnly,
     divergence: Divergence,
+    /// It started with a tree that had been found wrong, and was not judged since.
+    began_wrong: bool,
     /// See [`Service::note_voters`].
     voters: Vec<ServerId>,
     sweeper: Sweeper,
@@ -274,6 +276,7 @@ impl Service {
                 options.incarnation,
             ),
             divergence: Divergence::new(now, options.server_id, options.compare_interval),
+            began_wrong: false,
             voters: Vec::new(),
             sweeper: Sweeper::new(now, &options),
             alone: true,

@@ -129,8 +129,7 @@ fn that_a_tree_is_wrong_outlives_a_restart_and_not_another_tree() {
 
     told.tree.set_differs(Some(at)).unwrap();
     let mut export = told.tree.export().unwrap();
-    let mut import =
-        Import::begin(told.disk.shared(), Identity { store_id: 11, disk: 1 }, 0).unwrap();
+    let mut import = Import::begin(told.disk.shared(), Identity { store_id: 11, disk: 1 }, 0).unwrap();
     while let Some(chunk) = export.next_chunk(1 << 20).unwrap() {
         import.push(&chunk).unwrap();
     }

@@ -2,6 +2,7 @@
 //! scripts are told, and the servers go on serving.
 
 mod certificates;
+mod divergence;
 mod fleet;
 mod members;
 mod words;
@@ -51,6 +52,10 @@ pub fn run(warrend: &Path, warren: &Path, seed: Option<u64>) -> bool {
         ("a new server is let in, and votes once it has the log", members::added),
         ("a server is let go", members::removed),
         ("a server that lost its data comes back when it is replaced", members::replaced),
+        (
+            "a server whose data went bad is found, serves nobody, and is rebuilt",
+            divergence::found_and_rebuilt,
+        ),
         ("the last of three goes on alone when data are given up", members::forced),
         ("zoo.cfg makes an ensemble", zoo_cfg::ensemble),
         ("four-letter words tell of the ensemble what ZooKeeper's tell", words::tell),
