@@ -316,6 +316,8 @@ pub struct Facts {
     pub feeder: Option<ServerId>,
     /// Requests of this server that are not known to be committed.
     pub own: usize,
+    /// Syncs, and other questions whether the leader still leads, that wait for their read index here.
+    pub pending_syncs: usize,
     /// Requests of other servers that wait to be proposed here, bytes.
     pub foreign_bytes: usize,
     /// Messages and requests of peers that were dropped because they contradict themselves, since the start.

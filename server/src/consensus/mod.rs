@@ -418,6 +418,7 @@ impl Consensus {
             observers: Vec::new(),
             feeder: None,
             own: self.outbox.len(),
+            pending_syncs: self.reads.len(),
             foreign_bytes: self.inbox.bytes(),
             refused: self.refused,
         }

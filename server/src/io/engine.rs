@@ -412,6 +412,9 @@ fn show(consensus: &Seat, engine: &Engine, metrics: &Metrics) {
     let facts = consensus.facts();
     metrics.quorum_size.set(facts.voters.len() as i64);
     metrics.synced_followers.set(facts.followers.iter().filter(|f| f.active && f.synced).count() as i64);
+    let joining = |f: &&consensus::Follower| f.active && f.synced && !facts.voters.contains(&f.server);
+    metrics.synced_non_voting_followers.set(facts.followers.iter().filter(joining).count() as i64);
+    metrics.pending_syncs.set(facts.pending_syncs as i64);
     let active = facts.followers.iter().filter(|f| f.active).count();
     metrics.learners.set((active + facts.observers.len()) as i64);
     metrics.leader_id.set(facts.leader.map_or(0, i64::from));

@@ -136,6 +136,7 @@ metrics! {
         synced_observers Count "Observers that this server feeds and that have all that is committed here. Summed over all servers it is how many are up to date."
         warren_observers_fed Count "Observers that this server feeds."
         synced_non_voting_followers Count "On the leader: servers that join, and take entries as they come."
+        pending_syncs Count "On the leader: syncs, and other questions whether it still leads, that wait for the quorum's answer."
         learners Count "On the leader: voters and joining servers that were heard of since it last looked for its quorum, and observers that it feeds."
         warren_tree_differs Flag "1 while this server's tree is not what the log makes and a majority has: it serves nobody, and has to be rebuilt."
         leader_uptime Ms "On the leader: how long it leads."

@@ -290,6 +290,7 @@ impl Observer {
             observers: Vec::new(),
             feeder: self.search.feeder(),
             own: self.outbox.len(),
+            pending_syncs: 0,
             foreign_bytes: 0,
             refused: self.refused,
         }

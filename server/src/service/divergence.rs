@@ -20,6 +20,11 @@ impl Service {
         self.tree.differs().is_some()
     }
 
+    /// Is that of this run, or was it found again in it?
+    pub fn is_judged(&self) -> bool {
+        !self.began_wrong
+    }
+
     /// A mark is applied.
     pub(super) fn on_mark(&mut self, now: Moment) -> Result<(), TreeError> {
         if self.alone {

@@ -35,14 +35,20 @@ impl Service {
 
     pub(super) fn show_standing(&self) {
         let mode = match (self.alone, self.leading) {
-            (true, _) => Mode::Standalone,
+            (true, _) if self.stands_alone() => Mode::Standalone,
             _ if self.read_only.is_on() => Mode::ReadOnly,
-            (false, true) => Mode::Leader,
-            (false, false) if self.observer => Mode::Observer,
-            (false, false) => Mode::Follower,
+            (_, true) => Mode::Leader,
+            (_, false) if self.observer => Mode::Observer,
+            (_, false) => Mode::Follower,
         };
         let Service { term, leader, .. } = *self;
         self.room.set_standing(Standing { server_id: self.options.server_id, mode, leader, term });
+    }
+
+    /// Is it an ensemble of itself from the beginning? One that others have left is its ensemble's leader.
+    fn stands_alone(&self) -> bool {
+        let members = self.tree.members();
+        members.servers.len() <= 1 && members.version == 0
     }
 
     /// Who votes is known, or is others.

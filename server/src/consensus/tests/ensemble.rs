@@ -366,3 +366,18 @@ fn a_mark_is_an_entry_of_the_leaders() {
     c.run_until(1_000, "quiet", Cluster::is_settled);
     assert_eq!(marks(&c), 1, "the others have nothing to say");
 }
+
+#[test]
+fn a_leader_without_its_quorum_tells_that_syncs_wait() {
+    let mut c = Cluster::new(3, 4);
+    let leader = c.elect();
+    c.run_until(1_000, "quiet", Cluster::is_settled);
+    assert_eq!(c.life(leader).consensus.facts().pending_syncs, 0);
+    c.isolate(leader);
+    c.sync(leader);
+    c.sync(leader);
+    assert_eq!(c.life(leader).consensus.facts().pending_syncs, 2);
+    c.heal();
+    c.run_until(3_000, "they are answered", Cluster::is_settled);
+    assert_eq!(c.life(leader).consensus.facts().pending_syncs, 0);
+}

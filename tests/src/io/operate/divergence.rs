@@ -1,5 +1,6 @@
 //! A server whose data went bad on its disk: it is found, serves nobody, says so everywhere, and is rebuilt.
 
+use super::changes::{connect, read, write};
 use super::fleet::Fleet;
 use super::{Outcome, all_well, members};
 use crate::io::daemon::eventually;
@@ -7,46 +8,12 @@ use redb::{Database, ReadableTable as _, TableDefinition};
 use std::path::Path;
 use std::time::Duration;
 use warren_server::admin::{Response, Status};
-use warren_storage::{Acl, AclRef, CreateMode, Op};
 use warren_transport::io::blocking::{Connection, Options};
-use warren_transport::{Change, Opcode, Request, Response as Answer};
 
 /// What goes bad.
 const PATH: &str = "/kept";
 /// As `storage/src/tree/tables.rs` has it.
 const ZNODES: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("znodes-1");
-
-fn connect(fleet: &Fleet, id: u8) -> Outcome<Connection> {
-    let clients = fleet.server(id).clients;
-    let mut connection = None;
-    let came = eventually(|| {
-        connection = Connection::connect(clients, &Options { timeout_ms: 30_000, ..Options::default() }).ok();
-        connection.is_some()
-    });
-    connection.filter(|_| came).ok_or_else(|| format!("server {id} takes no client").into())
-}
-
-fn write(connection: &mut Connection, data: &[u8]) -> Outcome<()> {
-    let open = Acl::open();
-    let acl: Vec<AclRef<'_>> = open.iter().map(Acl::as_ref).collect();
-    let op = Op::Create { path: PATH, data: Some(data), acl, mode: CreateMode::Persistent, ttl: 0 };
-    let create = Change { opcode: Opcode::Create, op };
-    let op = Op::SetData { path: PATH, data: Some(data), version: -1 };
-    let set = Change { opcode: Opcode::SetData, op };
-    if connection.call(&Request::Change(create))?.response().is_err() {
-        connection.call(&Request::Change(set))?.response()?;
-    }
-    Ok(())
-}
-
-fn read(connection: &mut Connection) -> Outcome<Vec<u8>> {
-    connection.call(&Request::Sync { path: PATH })?;
-    let reply = connection.call(&Request::GetData { path: PATH, watch: false })?;
-    match reply.response()? {
-        Answer::Data(data, _) => Ok(data.unwrap_or_default().to_vec()),
-        other => Err(format!("{other:?} is no data").into()),
-    }
-}
 
 /// A bit flips in the data of a znode, in the file of a server that is stopped.
 fn rot(data: &Path) -> Outcome<()> {
@@ -75,9 +42,9 @@ pub(super) fn found_and_rebuilt(fleet: &mut Fleet) -> Outcome<()> {
     let leader = fleet.leader()?;
     let bad = leader % 3 + 1;
     let disk = members::disk_of(fleet, leader, bad)?;
-    let mut client = connect(fleet, leader)?;
-    write(&mut client, b"as it was written")?;
-    if read(&mut connect(fleet, bad)?)? != b"as it was written" {
+    let mut client = connect(fleet.server(leader).clients)?;
+    write(&mut client, PATH, b"as it was written")?;
+    if read(&mut connect(fleet.server(bad).clients)?, PATH)? != b"as it was written" {
         return Err("it is not there before anything happens".into());
     }
     fleet.server_mut(bad).stop()?;
@@ -85,11 +52,11 @@ pub(super) fn found_and_rebuilt(fleet: &mut Fleet) -> Outcome<()> {
     fleet.start(bad)?;
     fleet.server_mut(bad).serves()?;
     // This is the harm: nobody knows yet.
-    let mut misled = connect(fleet, bad)?;
-    if read(&mut misled)? == b"as it was written" {
+    let mut misled = connect(fleet.server(bad).clients)?;
+    if read(&mut misled, PATH)? == b"as it was written" {
         return Err("nothing went bad".into());
     }
-    write(&mut client, b"as it was written later")?;
+    write(&mut client, PATH, b"as it was written later")?;
     fleet.until("it is found, and says so", |fleet| {
         status(fleet, bad).is_ok_and(|(exit, status)| exit == 1 && status.tree_differs && !status.serving)
     })?;
@@ -104,7 +71,7 @@ pub(super) fn found_and_rebuilt(fleet: &mut Fleet) -> Outcome<()> {
     if !gone || !closed {
         return Err(format!("clients are still served: {gone} {closed}").into());
     }
-    write(&mut client, b"as it was written last")?;
+    write(&mut client, PATH, b"as it was written last")?;
     for id in [leader, bad % 3 + 1].into_iter().filter(|id| *id != bad) {
         if !status(fleet, id)?.1.serving {
             return Err(format!("server {id} serves no more").into());
@@ -129,7 +96,7 @@ pub(super) fn found_and_rebuilt(fleet: &mut Fleet) -> Outcome<()> {
     fleet.server_mut(bad).serves()?;
     members::until_all_know(fleet, bad, Some(("voter", disk + 1)))?;
     all_well(fleet)?;
-    match read(&mut connect(fleet, bad)?)?.as_slice() {
+    match read(&mut connect(fleet.server(bad).clients)?, PATH)?.as_slice() {
         b"as it was written last" => Ok(()),
         other => Err(format!("it has {:?} now", String::from_utf8_lossy(other)).into()),
     }

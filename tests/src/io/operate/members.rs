@@ -124,11 +124,7 @@ pub(super) fn forced(fleet: &mut Fleet) -> Outcome<()> {
     fleet.ask(survivor, &["force-quorum"])?.must(64, "--yes-i-lose-data")?;
     let said = fleet.ask(survivor, &["force-quorum", "--yes-i-lose-data"])?;
     said.must(0, "this server is the only one that belongs to the ensemble")?;
-    // The only voter there is says of itself what one says that stands alone.
-    let leads = || {
-        let said = fleet.server(survivor).word("srvr");
-        said.is_ok_and(|text| text.contains("Mode: leader") || text.contains("Mode: standalone"))
-    };
+    let leads = || fleet.server(survivor).word("srvr").is_ok_and(|text| text.contains("Mode: leader"));
     if !eventually(leads) {
         let (word, status) = (fleet.server(survivor).word("srvr"), fleet.status(survivor));
         return Err(

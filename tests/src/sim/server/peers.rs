@@ -143,6 +143,7 @@ impl Server {
             }
         }
         let message = match message {
+            PeerMessage::Compare(_) if ctx.planted == Some(Planted::NobodyCompares) => return,
             PeerMessage::Feed(feed) if ctx.planted == Some(Planted::FeedUncommitted) => {
                 PeerMessage::Feed(self.with_uncommitted(feed))
             }
