@@ -21,6 +21,7 @@ mod facts;
 mod inbox;
 mod members;
 mod prometheus;
+mod rebuild;
 mod reconfigure;
 mod space;
 
