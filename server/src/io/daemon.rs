@@ -253,14 +253,15 @@ async fn serve(config: Config, reread: Option<Reread>) -> Result<(), StartError>
         config.data_dir.display()
     );
     let served = {
-        let (room, metrics, systemd) = (room.clone(), metrics.clone(), systemd.clone());
+        let (room, metrics) = (room.clone(), metrics.clone());
+        let (systemd, ensemble) = (systemd.clone(), ensemble.clone());
         async move {
             while !room.is_serving() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             metrics.startup_txns_load_time.record(clock.now() - began);
             tracing::info!("{said}");
-            systemd.ready();
+            systemd.ready(&room, ensemble.as_deref());
         }
     };
     match &ensemble {

@@ -12,9 +12,12 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, Formatter};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload::Handle;
 
+/// Where lines go.
+type Stderr = fn() -> std::io::Stderr;
+
 /// The log, once it is written.
 pub struct Logging {
-    filter: Handle<EnvFilter, Formatter<DefaultFields, Lines, fn() -> std::io::Stderr>>,
+    filter: Handle<EnvFilter, Formatter<DefaultFields, Lines, Stderr>>,
     /// The environment says what is logged, whatever the settings say.
     is_fixed: bool,
 }
@@ -32,7 +35,7 @@ impl Logging {
             // reason to die.
             .log_internal_errors(false)
             .event_format(Lines { journal, format })
-            .with_writer(std::io::stderr as fn() -> std::io::Stderr)
+            .with_writer(std::io::stderr as Stderr)
             .with_env_filter(fixed.unwrap_or_else(|| EnvFilter::new("info")))
             .with_filter_reloading();
         let filter = builder.reload_handle();

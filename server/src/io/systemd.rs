@@ -42,9 +42,15 @@ impl Systemd {
     }
 
     /// It serves.
-    pub(super) fn ready(&self) {
+    pub(super) fn ready(&self, room: &Room, ensemble: Option<&Ensemble>) {
         self.is_ready.store(true, Ordering::Relaxed);
         tell(&[NotifyState::Ready]);
+        self.tell_how(room, ensemble);
+    }
+
+    fn tell_how(&self, room: &Room, ensemble: Option<&Ensemble>) {
+        let epoch = room.snapshot().zxid().epoch();
+        self.status(&line(room.is_serving(), room.standing(), epoch, ensemble.map(linked)));
     }
 
     /// It reads its settings and certificates again, until [`Systemd::reloaded`].
@@ -116,9 +122,7 @@ impl Systemd {
                         if !systemd.is_ready.load(Ordering::Relaxed) {
                             systemd.extend_start();
                         }
-                        let linked = ensemble.as_deref().map(linked);
-                        let epoch = room.snapshot().zxid().epoch();
-                        systemd.status(&line(room.is_serving(), room.standing(), epoch, linked));
+                        systemd.tell_how(&room, ensemble.as_deref());
                     }
                     Beat::Stands { machines, since } => {
                         let text =
