@@ -54,7 +54,21 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// How the server is, in one screen
-    Status,
+    Status {
+        /// Again and again, every so many seconds, until Ctrl-C
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true,
+              value_parser = clap::value_parser!(u32).range(1..=3600))]
+        watch: Option<u32>,
+    },
+    /// What is wrong or will be with this server and its host, and what to do about it
+    ///
+    /// It looks at disk, syncs, clock, limits, the other servers, certificates, settings and ports. Exit status: 0 nothing to
+    /// do, 1 something to do, 2 the server does not answer.
+    Doctor {
+        /// The settings that the server is started with [default: /etc/warren/warren.toml, if it is of this data folder]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// The ensemble's leader
     #[command(subcommand)]
     Leader(Leader),

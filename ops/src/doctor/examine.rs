@@ -87,8 +87,7 @@ fn disk(facts: &Facts, status: Option<&Status>, out: &mut Findings) {
             facts.data_dir,
             bytes(reserve)
         );
-        let todo =
-            "remove what else is on that disk, or give it a larger one; deleting znodes helps, too, a checkpoint later";
+        let todo = "remove what else is on that disk, or give it a larger one; deleting znodes helps, too, a checkpoint later";
         match free {
             _ if free < reserve => out.add("disk", Gravity::Bad, found, todo),
             _ if free < RESERVES_WARN * reserve => out.add("disk", Gravity::Warn, found, todo),
@@ -239,7 +238,8 @@ fn peers(facts: &Facts, status: Option<&Status>, out: &mut Findings) {
 }
 
 fn certificates(facts: &Facts, out: &mut Findings) {
-    let authority = facts.settings.as_ref().and_then(|s| s.ensemble.as_ref()).map(|e| e.ca.display().to_string());
+    let authority =
+        facts.settings.as_ref().and_then(|s| s.ensemble.as_ref()).map(|e| e.ca.display().to_string());
     for (path, left) in &facts.certificates {
         let is_authority = authority.as_ref() == Some(path);
         let (warn_s, todo) = match is_authority {
@@ -379,7 +379,10 @@ mod tests {
     #[test]
     fn where_all_is_well_nothing_is_to_be_done() {
         let all = examine(&well());
-        assert!(all.iter().all(|finding| finding.gravity == Gravity::Ok && finding.todo.is_empty()), "{all:?}");
+        assert!(
+            all.iter().all(|finding| finding.gravity == Gravity::Ok && finding.todo.is_empty()),
+            "{all:?}"
+        );
         assert!(all.len() >= 10, "and it says what it looked at");
     }
 
@@ -402,7 +405,8 @@ mod tests {
                 f.clocks.insert(3, Ahead { ms: -90_000, within_ms: 10 });
             }),
             ("files", Gravity::Warn, |f| {
-                f.status = Some(Ok(Box::new(Status { serving: true, files_max: 1_024, ..Status::default() })));
+                f.status =
+                    Some(Ok(Box::new(Status { serving: true, files_max: 1_024, ..Status::default() })));
             }),
             ("memory", Gravity::Warn, |f| f.memory_bytes = Some(300 << 20)),
             ("lag", Gravity::Warn, |f| {

@@ -2,13 +2,16 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the world is touched")]
 
 mod admin;
+mod doctor;
 mod local;
+mod peers;
 mod prepare;
 mod signals;
+mod status;
 
 use crate::cli::{Certs, Cli, Command, Exit, Leader, Output};
 use crate::prepare::Plan;
-use crate::status;
+use crate::status::membership;
 use std::path::{Path, PathBuf};
 use warren_server::admin::{Request, Response};
 use warren_transport::io::certs::{self, CertsError};
@@ -27,7 +30,8 @@ pub(crate) fn data_dir() -> PathBuf {
 /// Do what the command line says, print what is to be printed, and say how it ended.
 pub fn run(cli: Cli) -> Exit {
     match &cli.command {
-        Command::Status => ask(&cli, &Request::Status),
+        Command::Status { watch } => status::run(&cli, *watch),
+        Command::Doctor { config } => doctor::run(&cli, config.as_deref()),
         Command::Leader(Leader::Transfer { to }) => ask(&cli, &Request::TransferLeader { to: *to }),
         Command::Member(member) => ask(&cli, &member.request()),
         Command::ForceQuorum { .. } => ask(&cli, &Request::ForceQuorum),
@@ -81,17 +85,17 @@ fn ask(cli: &Cli, request: &Request) -> Exit {
         print!("{}", warren_server::admin::line(&response));
     }
     match response {
-        Response::Status(status) => {
+        Response::Members(members) => {
             if cli.output == Output::Text {
-                print!("{}", status::text(&status));
-            }
-            if status.complaints().is_empty() { Exit::Done } else { Exit::Degraded }
-        }
-        Response::Members(membership) => {
-            if cli.output == Output::Text {
-                print!("{}", status::membership(&membership));
+                print!("{}", membership(&members));
             }
             Exit::Done
+        }
+        Response::Status(_) | Response::Settings(_) => {
+            eprintln!(
+                "warren: the server answered something else than what was asked; is it of another version?"
+            );
+            Exit::Degraded
         }
         Response::Done(what) => {
             if cli.output == Output::Text {
