@@ -32,6 +32,8 @@ pub enum Request {
     ForceQuorum,
     /// Throw this server's data away and take them anew from the others.
     Rebuild,
+    /// Which settings are in effect?
+    Settings,
 }
 
 /// A change of the membership; see [`Change`].
@@ -100,6 +102,8 @@ pub enum Response {
     Status(Box<Status>),
     /// To [`Request::Members`].
     Members(Box<Membership>),
+    /// To [`Request::Settings`]: as `warren.toml`, without the super digest.
+    Settings(String),
     /// It is done; in words.
     Done(String),
     /// It is not done; why, and what to do.
@@ -143,6 +147,24 @@ pub struct Status {
     pub outstanding: u64,
     /// Files of tree and log, bytes.
     pub store_bytes: u64,
+    /// Free space on the disk of the store, bytes.
+    #[serde(default)]
+    pub disk_free_bytes: u64,
+    /// Below this much, writes that grow data are refused, bytes.
+    #[serde(default)]
+    pub disk_reserve_bytes: u64,
+    /// Syncs of the log since start or reset, on average, ms.
+    #[serde(default)]
+    pub sync_avg_ms: f64,
+    /// The slowest of them, ms.
+    #[serde(default)]
+    pub sync_max_ms: u64,
+    /// Open file descriptors.
+    #[serde(default)]
+    pub files_open: u64,
+    /// As many as it may open.
+    #[serde(default)]
+    pub files_max: u64,
     /// Is the disk below its reserve, so that growth is refused?
     pub growth_refused: bool,
     /// Is this server's tree not what the log makes, so that it serves nobody?
@@ -203,6 +225,9 @@ pub struct Member {
     pub why: String,
     /// Entries that it is behind the leader; only the leader knows.
     pub lag: Option<u64>,
+    /// What it runs. Servers do not tell one another; `warren` asks each where clients find it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 impl Status {
@@ -266,6 +291,7 @@ mod tests {
             Request::ChangeMembers(add),
             Request::ForceQuorum,
             Request::Rebuild,
+            Request::Settings,
         ] {
             assert_eq!(parse(line(&request).trim_end()), Ok(request));
         }

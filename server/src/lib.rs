@@ -22,6 +22,7 @@ pub mod membership;
 pub mod metrics;
 pub mod moment;
 pub mod observer;
+pub mod pulse;
 pub mod room;
 pub mod service;
 pub mod version;

@@ -8,6 +8,7 @@ use super::space::Space;
 use crate::consensus::{self, Facts, Measure, Role, Submission};
 use crate::metrics::Metrics;
 use crate::observer::Seat;
+use crate::pulse::Turns;
 use crate::room::Room;
 use crate::service::{self, Service};
 use parking_lot::Mutex;
@@ -37,6 +38,8 @@ enum LogJob {
         checkpoint: Position,
         conf_state: Vec<u8>,
     },
+    /// Nothing, but it was here: see [`crate::pulse`].
+    Turn,
     /// See [`consensus::Action::Install`].
     Install {
         number: u64,
@@ -77,6 +80,26 @@ pub(super) struct Engine {
     retire: Arc<Mutex<Option<mpsc::Sender<()>>>>,
     /// The log from here on is still to be sent to a follower that is heard of; `u64::MAX` when none is behind.
     wanted_from: Arc<AtomicU64>,
+    turned: Arc<Turned>,
+}
+
+/// How often each of the machines' threads came back to its inbox; see [`crate::pulse`].
+#[derive(Default)]
+struct Turned {
+    consensus: Count,
+    service: Count,
+    log: Count,
+}
+
+/// Has a cache line to itself, as each belongs to a thread that counts all the time.
+#[derive(Default)]
+#[repr(align(64))]
+struct Count(AtomicU64);
+
+impl Count {
+    fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 enum ToService {
@@ -122,6 +145,7 @@ impl Engine {
             facts: Arc::default(),
             retire: Arc::default(),
             wanted_from: Arc::new(AtomicU64::new(u64::MAX)),
+            turned: Arc::default(),
         };
         let (checkpoints, leavings) = (Inbox::new(), Inbox::new());
         spawn("warren-log", {
@@ -226,6 +250,24 @@ impl Engine {
         !leads()
     }
 
+    /// How often consensus, service and log have turned.
+    pub(super) fn turns(&self) -> Turns {
+        let Turned { consensus, service, log } = &*self.turned;
+        [consensus, service, log].map(|count| count.0.load(Ordering::Relaxed))
+    }
+
+    /// Have each of them turn at least once more, as soon as it has done what it is at.
+    pub(super) fn poke(&self) {
+        self.consensus.rouse(consensus::Event::Tick);
+        self.service.rouse(ToService::Look(Box::new(|_| {})));
+        self.log.rouse(LogJob::Turn);
+    }
+
+    /// Does a write wait for space on the disk?
+    pub(super) fn waits_for_space(&self) -> bool {
+        self.keeper.space.waits()
+    }
+
     /// How consensus stood a moment ago; `None` where there is but one voter.
     pub(super) fn facts(&self) -> Option<Facts> {
         self.facts.lock().clone()
@@ -298,6 +340,7 @@ fn run_consensus(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Roo
     let mut led_since = None;
     loop {
         engine.consensus.take(clock, Some(consensus.poll_timeout()), &mut events);
+        engine.turned.consensus.add();
         if let Some(done) = engine.retire.lock().take() {
             let _ = done.send(());
             return;
@@ -521,10 +564,11 @@ fn run_log(clock: &Clock, engine: &Engine, leavings: &Inbox<Chore>) {
     let mut jobs = Vec::new();
     loop {
         engine.log.take(clock, None, &mut jobs);
+        engine.turned.log.add();
         // Below the reserve the log waits for the purge that was asked for, and takes it first.
         if keeper.must_wait_for_purge() {
             let until = clock.now() + PURGE_WAIT_MAX;
-            while jobs.iter().all(|job| matches!(job, LogJob::Append { .. }))
+            while jobs.iter().all(|job| matches!(job, LogJob::Append { .. } | LogJob::Turn))
                 && !until.since(clock.now()).is_zero()
             {
                 engine.log.take(clock, Some(until), &mut jobs);
@@ -571,6 +615,7 @@ fn run_log(clock: &Clock, engine: &Engine, leavings: &Inbox<Chore>) {
                         first_index,
                     });
                 }
+                LogJob::Turn => {}
                 LogJob::Install { number, head, hard_state } => {
                     let (done, wait) = mpsc::channel();
                     let (index, term) = (head.index, head.term);
@@ -609,6 +654,7 @@ fn run_service(
     let mut settles: Vec<mpsc::Sender<()>> = Vec::new();
     loop {
         engine.service.take(clock, service.poll_timeout(), &mut events);
+        engine.turned.service.add();
         let now = clock.now();
         let mut nothing = true;
         for event in events.drain(..) {

@@ -184,6 +184,7 @@ impl Registry {
             Request::ChangeMembers(change) => self.change_members(change).await,
             Request::ForceQuorum => self.force_quorum().await,
             Request::Rebuild => self.rebuild().await,
+            Request::Settings => Response::Settings(self.config.to_toml()),
         }
     }
 
@@ -218,6 +219,7 @@ impl Registry {
         let (tree, log) = store_bytes(&self.store);
         let addr = &self.config.client.addr;
         let standing = self.room.standing();
+        let sync = metrics.sync_latency();
         Status {
             version: crate::version::full(),
             server_id: standing.server_id,
@@ -239,6 +241,14 @@ impl Registry {
             watches: self.room.watches.len() as u64,
             outstanding: metrics.outstanding_requests.value().max(0) as u64,
             store_bytes: tree + log,
+            disk_free_bytes: metrics.warren_disk_free_bytes.value().max(0) as u64,
+            disk_reserve_bytes: u64::from(self.config.storage.disk_reserve_mb) << 20,
+            sync_avg_ms: sync.avg,
+            sync_max_ms: sync.max,
+            files_open: std::fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64),
+            files_max: rustix::process::getrlimit(rustix::process::Resource::Nofile)
+                .current
+                .unwrap_or(u64::MAX),
             growth_refused: self.room.is_growth_refused(),
             tree_differs: self.room.is_wrong(),
             memory_bytes: resident_bytes().max(0) as u64,
@@ -262,6 +272,7 @@ impl Registry {
         metrics.ephemerals_count.set(snapshot.ephemeral_count() as i64);
         metrics.approximate_data_size.set(snapshot.data_bytes() as i64);
         metrics.watch_count.set(self.room.watches.len() as i64);
+        metrics.warren_clock.set(self.clock.now().wall_ms);
         metrics.uptime.set(self.clock.now().since(self.started).as_millis() as i64);
         if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
             metrics.open_file_descriptor_count.set(open.count() as i64);

@@ -44,6 +44,7 @@ impl Registry {
                 linked: why.is_empty(),
                 why,
                 lag: lag(member.id),
+                version: None,
             }
         };
         self.roster().servers.iter().map(member).collect()

@@ -146,6 +146,7 @@ metrics! {
         warren_feeder_id Count "On an observer: the server that feeds it; 0 while none does, and on servers that vote."
         leader_id Count "The server that leads, as this one knows it; 0 when it knows none."
         warren_is_leader Flag "1 on the leader; summed over an ensemble it is 1, but for the moment of an election."
+        warren_clock Ms "This server's wall clock, since 1970: `warren doctor` compares it with the other servers'."
         uptime Ms "Time since the server began to serve."
         process_resident_memory_bytes Bytes "Memory of the process that is in RAM."
         warren_disk_free_bytes Bytes "Free space on the disk of the data folder."
@@ -238,6 +239,12 @@ impl Metrics {
             (self.readlatency.summary().since_reset(), self.updatelatency.summary().since_reset());
         let both = read.merged(update);
         LatencyMs { min: both.min_whole(), avg: both.avg(), max: both.max_whole() }
+    }
+
+    /// Syncs of the log, likewise.
+    pub fn sync_latency(&self) -> LatencyMs {
+        let seen = self.fsynctime.summary().since_reset();
+        LatencyMs { min: seen.min_whole(), avg: seen.avg(), max: seen.max_whole() }
     }
 
     /// A leader proposed an entry of so many bytes.
