@@ -6,6 +6,7 @@ mod local;
 mod signals;
 
 use crate::cli::{Certs, Cli, Command, Exit, Leader, Output};
+use crate::local::Ports;
 use crate::status;
 use warren_server::admin::{Request, Response};
 use warren_transport::io::certs::{self, CertsError};
@@ -25,8 +26,9 @@ pub fn run(cli: Cli) -> Exit {
             let made = certs::issue(dir, *server_id).and_then(|pem| certs::write_secret(out, &pem));
             done(made, format!("made {} for server {server_id}; give it to that server alone", out.display()))
         }
-        Command::Local { servers, observers, dir, client_port } => {
-            local::run(*servers, *observers, dir, *client_port)
+        Command::Local { servers, observers, dir, client_port, metrics_port, admin_port } => {
+            let ports = Ports { client: *client_port, metrics: *metrics_port, admin: *admin_port };
+            local::run(*servers, *observers, dir, ports)
         }
     }
 }

@@ -146,6 +146,8 @@ impl Service {
         // Before the new tree can be read, so that no reply shows a change whose event was skipped.
         self.dismiss_everybody("this server took a snapshot");
         self.tree = tree;
+        self.room.digests.clear();
+        self.room.set_checkpointed(self.tree.zxid());
         self.backlog.retain(|entry| entry.position.index > position.index);
         self.epoch_term = position.term;
         (self.refusals, self.misses) = (self.tree.refusals(), self.tree.misses());

@@ -220,6 +220,8 @@ pub struct Service {
     /// Checkpoints that are still being written and are of trees that are no longer ours.
     foreign_checkpoints: u32,
     checkpoint_wanted: bool,
+    /// Of the checkpoint that is being written.
+    checkpoint_zxid: Zxid,
     last_checkpoint: Moment,
     /// When time was looked at last.
     last_time: Moment,
@@ -243,6 +245,7 @@ impl Service {
     pub fn new(now: Moment, tree: Tree, room: Arc<Room>, options: ServiceOptions) -> Service {
         room.publish(tree.snapshot());
         room.set_sessions(tree.session_count());
+        room.set_checkpointed(tree.zxid());
         room.set_run(options.server_id, options.incarnation);
         let mut service = Service {
             epoch_term: tree.position().term,
@@ -271,6 +274,7 @@ impl Service {
             checkpointing: false,
             foreign_checkpoints: 0,
             checkpoint_wanted: false,
+            checkpoint_zxid: Zxid::ZERO,
             last_checkpoint: now,
             last_time: now,
             epoch_asked: false,
@@ -393,6 +397,9 @@ impl Service {
     // ---- apply ---------------------------------------------------------------------------------------------
 
     fn apply_backlog(&mut self, now: Moment) -> Result<(), TreeError> {
+        if !self.backlog.is_empty() {
+            self.room.set_applied_us(now.us);
+        }
         let mut applied = None;
         while !self.backlog.is_empty() {
             match self.tree.pressure() {
@@ -440,6 +447,7 @@ impl Service {
                             panic!("a command of {:?} cannot be read: {e}", committed.position)
                         });
                         self.apply_command(now, time_ms, &rules, &logged)?;
+                        self.room.digests.on_applied(&self.tree);
                     }
                 }
             }
@@ -565,6 +573,7 @@ impl Service {
         self.last_checkpoint = now;
         if let Some(checkpoint) = self.tree.freeze() {
             self.checkpointing = true;
+            self.checkpoint_zxid = self.tree.zxid();
             self.actions.push_back(Action::Checkpoint(checkpoint));
         }
     }
@@ -578,6 +587,7 @@ impl Service {
         self.checkpointing = false;
         self.last_checkpoint = now;
         let superseded = self.tree.install(written);
+        self.room.set_checkpointed(self.checkpoint_zxid);
         self.room.publish(self.tree.snapshot());
         self.actions.push_back(Action::Superseded(superseded));
         self.actions.push_back(Action::Purge(self.tree.checkpointed().index));
