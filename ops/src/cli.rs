@@ -71,6 +71,11 @@ pub enum Command {
         #[arg(long, required = true)]
         yes_i_lose_data: bool,
     },
+    /// What an alert means, and what to do about it; without a name, the list of them
+    Runbook {
+        /// The alert
+        name: Option<String>,
+    },
     /// Certificates, by which the servers of an ensemble know each other
     #[command(subcommand)]
     Certs(Certs),

@@ -18,6 +18,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Leader(Leader::Transfer { to }) => ask(&cli, &Request::TransferLeader { to: *to }),
         Command::Member(member) => ask(&cli, &member.request()),
         Command::ForceQuorum { .. } => ask(&cli, &Request::ForceQuorum),
+        Command::Runbook { name } => crate::runbook::print(name.as_deref()),
         Command::Certs(Certs::Init { dir, ensemble }) => {
             let made = certs::init(dir, ensemble);
             done(made, format!("made {}; give it to every server", dir.join("ca.pem").display()))
