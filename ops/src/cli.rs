@@ -94,6 +94,11 @@ pub enum Command {
         #[arg(long, required = true)]
         yes: bool,
     },
+    /// What an alert means, and what to do about it; without a name, the list of them
+    Runbook {
+        /// The alert
+        name: Option<String>,
+    },
     /// Certificates, by which the servers of an ensemble know each other
     #[command(subcommand)]
     Certs(Certs),
@@ -129,6 +134,12 @@ pub enum Command {
         /// The first server's client port P; server N has P+N-1, and UDP port P+100+N for the others
         #[arg(long, value_name = "PORT", default_value_t = 2181)]
         client_port: u16,
+        /// The first server's port for Prometheus; server N has the Nth from it
+        #[arg(long, value_name = "PORT", default_value_t = 7000)]
+        metrics_port: u16,
+        /// The first server's port of the AdminServer; server N has the Nth from it
+        #[arg(long, value_name = "PORT", default_value_t = 8080)]
+        admin_port: u16,
     },
 }
 

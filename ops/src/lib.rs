@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod io;
 pub mod local;
 pub mod prepare;
+pub mod runbook;
 pub mod status;
 
 /// `manual/configuration.md`: every key of `warren.toml`.

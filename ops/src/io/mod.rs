@@ -10,6 +10,7 @@ mod signals;
 mod status;
 
 use crate::cli::{Certs, Cli, Command, Exit, Leader, Output};
+use crate::local::Ports;
 use crate::prepare::Plan;
 use crate::status::membership;
 use std::path::{Path, PathBuf};
@@ -36,6 +37,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Member(member) => ask(&cli, &member.request()),
         Command::Rebuild { .. } => ask(&cli, &Request::Rebuild),
         Command::ForceQuorum { .. } => ask(&cli, &Request::ForceQuorum),
+        Command::Runbook { name } => crate::runbook::print(name.as_deref()),
         Command::Certs(Certs::Init { dir, ensemble }) => {
             let made = certs::init(dir, ensemble);
             done(made, format!("made {}; give it to every server", dir.join("ca.pem").display()))
@@ -55,8 +57,9 @@ pub fn run(cli: Cli) -> Exit {
                 }
             }
         }
-        Command::Local { servers, observers, dir, client_port } => {
-            local::run(*servers, *observers, dir, *client_port)
+        Command::Local { servers, observers, dir, client_port, metrics_port, admin_port } => {
+            let ports = Ports { client: *client_port, metrics: *metrics_port, admin: *admin_port };
+            local::run(*servers, *observers, dir, ports)
         }
     }
 }

@@ -9,7 +9,7 @@ use super::reconfigure::Reconfigurations;
 use super::reload::{Hangup, Reread};
 use super::space::Space;
 use super::systemd::Systemd;
-use super::{Clock, SystemEntropy, admin, certificates, prometheus};
+use super::{Clock, SystemEntropy, admin, admin_server, certificates, prometheus};
 use crate::config::{self, Config, Listen};
 use crate::connection::Limits;
 use crate::consensus::{self, Timers};
@@ -49,6 +49,8 @@ const LOG_CACHE_SHARE: u64 = 32;
 const OUTSTANDING_BYTES_MAX: i64 = 64 << 20;
 /// Bytes of outstanding requests of one connection, at most.
 const OUTSTANDING_BYTES_PER_CONNECTION_MAX: usize = 8 << 20;
+/// Connections to the AdminServer that the kernel holds until they are accepted.
+const ADMIN_BACKLOG: u32 = 32;
 /// Between two looks at free space, when little is written.
 const DISK_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A checkpoint is made at least this often while anything changes.
@@ -235,6 +237,23 @@ async fn serve(config: Config, reread: Option<Reread>) -> Result<(), StartError>
             format!("http://{at}/metrics")
         }
     };
+    let admin_at = match &config.admin.addr {
+        Listen::Off => "off".to_owned(),
+        Listen::At(addr) => match listen(addr, ADMIN_BACKLOG).await {
+            Ok(listener) => {
+                let at = listener.local_addr().map_or_else(|_| addr.to_string(), |at| at.to_string());
+                admin_server::serve(registry.clone(), listener);
+                format!("http://{at}{}", config.admin.command_url)
+            }
+            // Clients matter more, as in ZooKeeper.
+            Err(e) => {
+                tracing::warn!(
+                    "the AdminServer cannot listen on {addr}: {e}; the server goes on without it. Set admin.addr to a free                      port, or to `off`"
+                );
+                "off".to_owned()
+            }
+        },
+    };
     let socket = match admin::serve(registry.clone(), &config.data_dir) {
         Ok(socket) => Some(socket),
         // Clients matter more. A path of more than 107 bytes is the usual cause.
@@ -263,7 +282,7 @@ async fn serve(config: Config, reread: Option<Reread>) -> Result<(), StartError>
     });
     let at = bound.map_or_else(|| config.client.addr.to_string(), |a| a.to_string());
     let said = format!(
-        "serving ZooKeeper clients on {at}, data in {}, metrics {metrics_at}",
+        "serving ZooKeeper clients on {at}, data in {}, metrics {metrics_at}, AdminServer {admin_at}",
         config.data_dir.display()
     );
     let served = {
