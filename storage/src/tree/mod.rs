@@ -7,13 +7,15 @@
 //!            apply ─▶ live overlay ──freeze──▶ frozen overlay ──Checkpoint::write──▶ tree.redb
 //!  node(path):         look here 1             then here 2        node cache 3       then here 4
 //! ```
-//! Another server takes the checkpoint as a stream: [`Exporter`] makes it, [`Import`] takes it, `stream` is its format.
+//! Another server takes the checkpoint as a stream: [`Exporter`] makes it, [`Import`] takes it, `stream` is its format. [`Composer`]
+//! makes such a stream of what another system kept.
 
 mod acls;
 mod apply;
 mod base;
 mod cache;
 mod checkpoint;
+mod compose;
 mod digest;
 mod error;
 mod export;
@@ -33,9 +35,11 @@ mod znode;
 pub use acls::{AclId, SharedAcl};
 pub use apply::{Applied, Change, ChangeKind, Outcome, Reply};
 pub use checkpoint::{Checkpoint, Written};
+pub use compose::{Composer, Persisted, Totals, content_digest, counted_bytes};
 pub use error::{ImportError, TreeError};
 pub use export::{Export, ExportHead, Exporter};
 pub use import::{Import, Staged};
+pub use quota::{limited_path, stats_path, stats_text};
 pub use roster::Identity;
 pub use snapshot::{Digest, Snapshot};
 pub use state::{Position, Pressure, Refusals, Superseded, Tree, TreeOptions};
