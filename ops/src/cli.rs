@@ -74,6 +74,8 @@ pub enum Command {
     /// Certificates, by which the servers of an ensemble know each other
     #[command(subcommand)]
     Certs(Certs),
+    /// Make a store of a ZooKeeper's data (3.4 to 3.9), into DATA_DIR; the ZooKeeper must not run
+    Import(crate::import::flags::ImportFlags),
     /// Run a whole ensemble on this machine until Ctrl-C, for trying and for tests
     Local {
         /// How many servers that vote

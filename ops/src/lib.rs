@@ -2,6 +2,7 @@
 //! it, so that neither says what the other does not.
 
 pub mod cli;
+pub mod import;
 pub mod io;
 pub mod local;
 pub mod status;

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the world is touched")]
 
 mod admin;
+mod import;
 mod local;
 mod signals;
 
@@ -25,10 +26,22 @@ pub fn run(cli: Cli) -> Exit {
             let made = certs::issue(dir, *server_id).and_then(|pem| certs::write_secret(out, &pem));
             done(made, format!("made {} for server {server_id}; give it to that server alone", out.display()))
         }
+        Command::Import(flags) => import::run(&cli, flags),
         Command::Local { servers, observers, dir, client_port } => {
             local::run(*servers, *observers, dir, *client_port)
         }
     }
+}
+
+/// An error with what is behind it.
+pub(crate) fn full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
 }
 
 fn done(made: Result<(), CertsError>, text: String) -> Exit {

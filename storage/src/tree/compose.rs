@@ -179,14 +179,13 @@ impl<S: FnMut(&[u8]) -> Result<(), ImportError>> Composer<S> {
         self.row(Kind::Timed, &index_row(0, path), &[])
     }
 
-    /// There is no more. Gives back what took the chunks.
-    pub fn finish(mut self) -> Result<S, ImportError> {
+    /// There is no more.
+    pub fn finish(mut self) -> Result<(), ImportError> {
         self.flush()?;
         self.kind = Kind::End;
         let end = checkpoint::encode(&self.counted);
         self.chunk.extend_from_slice(&end);
-        self.flush()?;
-        Ok(self.sink)
+        self.flush()
     }
 
     fn row(&mut self, kind: Kind, key: &[u8], value: &[u8]) -> Result<(), ImportError> {
