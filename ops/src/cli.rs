@@ -1,5 +1,6 @@
 //! The command line of `warren`, declared once.
 
+use crate::backup::flags::{BackupFlags, RestoreFlags};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use warren_server::admin::{MemberChange, Request, SOCKET};
@@ -74,6 +75,10 @@ pub enum Command {
     /// Certificates, by which the servers of an ensemble know each other
     #[command(subcommand)]
     Certs(Certs),
+    /// Back up a running server's data, and so its ensemble's, as of one zxid
+    Backup(BackupFlags),
+    /// Make a backup the data of a server that is not running and has none
+    Restore(RestoreFlags),
     /// Make a store of a ZooKeeper's data (3.4 to 3.9), into DATA_DIR; the ZooKeeper must not run
     Import(crate::import::flags::ImportFlags),
     /// Run a whole ensemble on this machine until Ctrl-C, for trying and for tests

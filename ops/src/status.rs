@@ -74,7 +74,8 @@ fn table(out: &mut String, members: &[Member], leader: Option<u8>) {
     }
 }
 
-fn bytes(n: u64) -> String {
+/// For people.
+pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = n as f64;
     let mut unit = 0;

@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the world is touched")]
 
 mod admin;
+mod backup;
 mod import;
 mod local;
 mod signals;
@@ -26,6 +27,8 @@ pub fn run(cli: Cli) -> Exit {
             let made = certs::issue(dir, *server_id).and_then(|pem| certs::write_secret(out, &pem));
             done(made, format!("made {} for server {server_id}; give it to that server alone", out.display()))
         }
+        Command::Backup(flags) => backup::take(&cli, flags),
+        Command::Restore(flags) => backup::restore(&cli, flags),
         Command::Import(flags) => import::run(&cli, flags),
         Command::Local { servers, observers, dir, client_port } => {
             local::run(*servers, *observers, dir, *client_port)
@@ -86,6 +89,10 @@ fn ask(cli: &Cli, request: &Request) -> Exit {
                 println!("{what}");
             }
             Exit::Done
+        }
+        Response::Backup(_) => {
+            eprintln!("warren: the server answered what was not asked");
+            Exit::Degraded
         }
         Response::Refused(why) => {
             eprintln!("warren: refused: {why}");

@@ -123,6 +123,10 @@ impl Registry {
         }
     }
 
+    pub(super) fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.connections.lock().len()
     }
@@ -180,6 +184,7 @@ impl Registry {
             Request::Members => self.membership(),
             Request::ChangeMembers(change) => self.change_members(change).await,
             Request::ForceQuorum => self.force_quorum().await,
+            Request::Backup { .. } => unreachable!("it is answered by a stream, where the socket is"),
         }
     }
 
