@@ -79,6 +79,9 @@ pub enum Command {
     Backup(BackupFlags),
     /// Make a backup the data of a server that is not running and has none
     Restore(RestoreFlags),
+    /// Settings
+    #[command(subcommand)]
+    Config(Config),
     /// Make a store of a ZooKeeper's data (3.4 to 3.9), into DATA_DIR; the ZooKeeper must not run
     Import(crate::import::flags::ImportFlags),
     /// Run a whole ensemble on this machine until Ctrl-C, for trying and for tests
@@ -95,6 +98,21 @@ pub enum Command {
         /// The first server's client port P; server N has P+N-1, and UDP port P+100+N for the others
         #[arg(long, value_name = "PORT", default_value_t = 2181)]
         client_port: u16,
+    },
+}
+
+/// What to do with settings.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Write a zoo.cfg as the warren.toml that means the same
+    ///
+    /// What means nothing here stands in it as a comment, with the reason.
+    Convert {
+        /// The file; its dynamic file and `myid` are read as ZooKeeper would
+        zoo_cfg: PathBuf,
+        /// Where to write it, if not to the terminal; nothing is written over
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
 }
 

@@ -3,6 +3,7 @@
 
 pub mod backup;
 pub mod cli;
+pub mod convert;
 pub mod import;
 pub mod io;
 pub mod local;

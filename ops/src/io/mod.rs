@@ -3,11 +3,12 @@
 
 mod admin;
 mod backup;
+mod convert;
 mod import;
 mod local;
 mod signals;
 
-use crate::cli::{Certs, Cli, Command, Exit, Leader, Output};
+use crate::cli::{Certs, Cli, Command, Config, Exit, Leader, Output};
 use crate::status;
 use warren_server::admin::{Request, Response};
 use warren_transport::io::certs::{self, CertsError};
@@ -29,6 +30,7 @@ pub fn run(cli: Cli) -> Exit {
         }
         Command::Backup(flags) => backup::take(&cli, flags),
         Command::Restore(flags) => backup::restore(&cli, flags),
+        Command::Config(Config::Convert { zoo_cfg, out }) => convert::run(zoo_cfg, out.as_deref()),
         Command::Import(flags) => import::run(&cli, flags),
         Command::Local { servers, observers, dir, client_port } => {
             local::run(*servers, *observers, dir, *client_port)
