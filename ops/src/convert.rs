@@ -34,7 +34,8 @@ pub fn convert(loaded: &Loaded, file: &str) -> Result<Converted, ConvertError> {
     if let Some(ensemble) = &mut config.ensemble {
         remarks.extend(client_addresses(ensemble, config.client.addr.port));
     }
-    let mut text = format!("# Made of {file} by `warren config convert`. What is not said here has its default.\n");
+    let mut text =
+        format!("# Made of {file} by `warren config convert`. What is not said here has its default.\n");
     for remark in &remarks {
         let _ = writeln!(text, "# {file}, {remark}");
     }
@@ -128,7 +129,9 @@ mod tests {
         let files = |path: &Path| -> io::Result<Vec<u8>> {
             match path.to_str() {
                 Some("/d/myid") => Ok(b"2\n".to_vec()),
-                Some("/d/dynamic") => Ok(b"server.1=a:2888:3888;0.0.0.0:2181\nserver.2=b:2888:3888:observer;2182\n".to_vec()),
+                Some("/d/dynamic") => {
+                    Ok(b"server.1=a:2888:3888;0.0.0.0:2181\nserver.2=b:2888:3888:observer;2182\n".to_vec())
+                }
                 _ => Err(io::ErrorKind::NotFound.into()),
             }
         };
@@ -180,7 +183,11 @@ mod tests {
         let text = "dataDir=/d\nclientPort=2181\nserver.1=a:2888:3888\nserver.2=b:2888:3888\nserver.3=c:2888:3888;9\n\
                     ssl.quorum.keyStore.location=/k.pem\nssl.quorum.trustStore.location=/t.pem\n";
         let converted = convert(&read(text), "zoo.cfg").unwrap();
-        assert!(converted.remarks.iter().any(|said| said.starts_with("server 1, 2: ")), "{:?}", converted.remarks);
+        assert!(
+            converted.remarks.iter().any(|said| said.starts_with("server 1, 2: ")),
+            "{:?}",
+            converted.remarks
+        );
         assert!(converted.text.contains("client_addr = \"a:2181\""), "{}", converted.text);
         let again = load(FileText::WarrenToml(&converted.text), &Overrides::default()).unwrap().config;
         let own = again.ensemble.as_ref().unwrap().own();

@@ -102,7 +102,7 @@ impl<R: Read> Input<R> {
 
     /// Adler-32 of them.
     pub(super) fn sum(&self) -> Adler32 {
-        self.sum.clone()
+        self.sum
     }
 
     pub(super) fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], FileError> {

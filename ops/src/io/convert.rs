@@ -31,10 +31,11 @@ fn try_run(zoo_cfg: &Path, out: Option<&Path>) -> Result<(), String> {
         return Ok(());
     };
     let mode = if converted.is_secret { 0o600 } else { 0o644 };
-    let written = OpenOptions::new().write(true).create_new(true).mode(mode).open(out).and_then(|mut file| {
-        file.write_all(converted.text.as_bytes())?;
-        file.sync_all()
-    });
+    let written =
+        OpenOptions::new().write(true).create_new(true).mode(mode).open(out).and_then(|mut file| {
+            file.write_all(converted.text.as_bytes())?;
+            file.sync_all()
+        });
     written.map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists => {
             format!("{} exists, and is not written over: name another file, or move it away", out.display())
