@@ -27,7 +27,7 @@ pub use command::{Asker, Command, CreateMode, Decided, Entry, Logged, Op, Origin
 pub use disk::{Disk, DiskError, SharedDisk};
 pub use members::{Change, Member, MemberRole, Members};
 pub use path::{PathError, ZPath};
-pub use recover::{RecoverError, Recovered, recover};
+pub use recover::{RecoverError, Recovered, begin_log, recover};
 pub use session::{SessionId, SessionRow};
 pub use stat::{Kind, Stat};
 pub use tree::{Snapshot, Tree, TreeError, TreeOptions, Znode};

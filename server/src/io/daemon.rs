@@ -32,7 +32,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use warren_storage::discard::discard_if_asked;
 use warren_storage::io::{FolderDisk, OpenError};
-use warren_storage::log::{self, Log, LogOptions};
+use warren_storage::log::{self, HardState, Log, LogOptions};
 use warren_storage::tree::{Tree, TreeOptions};
 use warren_storage::{Disk as _, DiskError, MemberRole, RecoverError, Recovered, recover};
 use warren_transport::io::links::{LinkError, LinkTimers, Links, LinksConfig, PeerAddr, TlsFiles};
@@ -85,6 +85,17 @@ pub enum StartError {
         server: u8,
         /// The store that the ensemble knows.
         recorded: u64,
+        /// The store's folder.
+        folder: String,
+    },
+    /// A store that was made of a backup or of a ZooKeeper's data is to be an observer's.
+    #[error(
+        "the store in {folder} was restored or imported, and server {server} only observes, so nobody would be sent what is \
+         in it. Restore or import it on a server that votes, and start this one with an empty data folder"
+    )]
+    DataOfObserver {
+        /// This server's id.
+        server: u8,
         /// The store's folder.
         folder: String,
     },
@@ -391,6 +402,9 @@ impl Opened {
         if self.tree.disk() != 0 {
             return Ok(());
         }
+        if self.tree.position().index > 0 {
+            return self.take_part_with_data(config);
+        }
         let settings = config.ensemble.as_ref();
         let server_id = settings.map_or(SERVER_ID, |settings| settings.server_id);
         let (disk, conf_state) = match (begins, settings) {
@@ -412,6 +426,53 @@ impl Opened {
             folder: self.folder.clone(),
             source: Box::new(RecoverError::Tree(e)),
         })
+    }
+
+    /// The same for a store that a command made, of a backup or of a ZooKeeper's data: this server founds the ensemble of
+    /// its settings, and the others, which must be empty, are sent the tree. Everybody gets a disk that none of the former
+    /// ensemble had, so that whoever comes with its data of then counts for nobody.
+    fn take_part_with_data(&mut self, config: &Config) -> Result<(), StartError> {
+        let settings = config.ensemble.as_ref();
+        let (disk, voters, table) = match settings {
+            None => {
+                let disk = self.tree.next_disk(SERVER_ID);
+                (disk, vec![consensus::raft_id(SERVER_ID, disk)], None)
+            }
+            Some(settings) if settings.is_observer() => {
+                return Err(StartError::DataOfObserver {
+                    server: settings.server_id,
+                    folder: self.folder.clone(),
+                });
+            }
+            Some(settings) => {
+                let mut members = membership::found(settings);
+                members.servers.iter_mut().for_each(|member| member.disk = self.tree.next_disk(member.id));
+                let voters = members.voters().map(|m| consensus::raft_id(m.id, m.disk)).collect();
+                (self.tree.next_disk(settings.server_id), voters, Some(consensus::table_of(members)))
+            }
+        };
+        let failed = |source| StartError::Store { folder: self.folder.clone(), source: Box::new(source) };
+        let now = Clock::start().now().wall_ms;
+        let table = table.as_ref().map(|table| (now, table));
+        self.tree
+            .take_part_with(disk, consensus::found(&voters), table)
+            .map_err(|e| failed(RecoverError::Tree(e)))?;
+        // Killed in between, the next start does it: the log does not have the tree's position.
+        let at = self.tree.position();
+        let hard_state = HardState { term: at.term, vote: 0, commit: at.index };
+        self.log.reset(at.index, at.term, Some(hard_state)).map_err(|e| failed(RecoverError::Log(e)))?;
+        self.found = log::Recovered {
+            hard_state,
+            first_index: at.index + 1,
+            last_index: at.index,
+            last_term: at.term,
+            ..self.found
+        };
+        tracing::info!(
+            zxid = self.tree.zxid().to_string(),
+            "this store was made by `warren restore` or `warren import` and takes part for the first time"
+        );
+        Ok(())
     }
 
     fn wiped(&self, settings: &config::Ensemble, recorded: u64) -> StartError {

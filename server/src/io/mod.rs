@@ -11,6 +11,7 @@
 
 mod admin;
 mod admin_server;
+mod backup;
 mod certificates;
 mod clients;
 mod clock;

@@ -10,5 +10,6 @@ pub mod crash;
 pub mod daemon;
 pub mod disk;
 pub mod ensemble;
+pub mod import;
 pub mod operate;
 pub mod relay;
