@@ -24,6 +24,7 @@ mod members;
 mod prometheus;
 mod reconfigure;
 mod space;
+mod with_data;
 
 pub use clock::Clock;
 pub use entropy::SystemEntropy;
