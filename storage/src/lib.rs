@@ -9,6 +9,7 @@ pub mod acl;
 pub mod code;
 pub mod command;
 pub mod disk;
+pub mod inspect;
 pub mod io;
 pub mod log;
 pub mod members;
@@ -18,6 +19,7 @@ pub mod session;
 pub mod simdisk;
 pub mod stat;
 pub mod tree;
+pub mod verify;
 pub mod zxid;
 
 pub use acl::{Acl, AclRef, Id, IdRef, perms};
