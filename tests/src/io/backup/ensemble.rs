@@ -45,7 +45,7 @@ pub(super) fn restored(trial: &mut Trial) -> Outcome<()> {
         server.spawn()?;
     }
     let told = eventually(|| servers[0].said("Stop server 3, empty its data folder") > 0);
-    if !told || servers.iter().any(|server| serves(server)) {
+    if !told || servers.iter().any(serves) {
         return Err("beside a server with data of before, somebody serves, or nobody is told".into());
     }
     servers[2].kill();
