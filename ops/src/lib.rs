@@ -4,6 +4,7 @@
 pub mod cli;
 pub mod io;
 pub mod local;
+pub mod shell;
 pub mod status;
 
 /// `manual/configuration.md`: every key of `warren.toml`.

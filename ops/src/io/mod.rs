@@ -3,6 +3,7 @@
 
 mod admin;
 mod local;
+mod shell;
 mod signals;
 
 use crate::cli::{Certs, Cli, Command, Exit, Leader, Output};
@@ -12,7 +13,9 @@ use warren_transport::io::certs::{self, CertsError};
 
 /// Do what the command line says, print what is to be printed, and say how it ended.
 pub fn run(cli: Cli) -> Exit {
-    match &cli.command {
+    let Some(command) = &cli.command else { return shell::interactive(&cli) };
+    match command {
+        Command::Shell(command) => shell::once(&cli, command.clone()),
         Command::Status => ask(&cli, &Request::Status),
         Command::Leader(Leader::Transfer { to }) => ask(&cli, &Request::TransferLeader { to: *to }),
         Command::Member(member) => ask(&cli, &member.request()),

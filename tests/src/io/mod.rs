@@ -12,3 +12,4 @@ pub mod disk;
 pub mod ensemble;
 pub mod operate;
 pub mod relay;
+pub mod shell;
