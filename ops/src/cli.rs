@@ -1,7 +1,8 @@
 //! The command line of `warren`, declared once.
 
 use crate::shell::address::Servers;
-use crate::shell::command::{self, ShellCommand};
+use crate::shell::command::ShellCommand;
+use crate::shell::forms;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -213,12 +214,15 @@ pub enum Leader {
 impl Cli {
     /// From the words of the command line, the first of which is the program's name.
     pub fn of(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-        let words: Vec<OsString> = words.into_iter().collect();
+        let mut words = words.into_iter();
+        let program = words.next();
+        let words: Vec<OsString> = words.collect();
         // Words that are no text are clap's to refuse.
         let words = match words.iter().map(|word| word.to_str().map(str::to_owned)).collect() {
-            Some(text) => command::zkcli_words(text).into_iter().map(OsString::from).collect(),
+            Some(text) => forms::zkcli_words(text).into_iter().map(OsString::from).collect(),
             None => words,
         };
+        let words = program.into_iter().chain(words);
         Cli::from_arg_matches(&Cli::declared().try_get_matches_from(words)?)
     }
 

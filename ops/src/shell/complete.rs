@@ -57,7 +57,9 @@ pub fn wanted(line: &str) -> Wanted {
         let words: Vec<String> = known.into_iter().filter(|known| known.starts_with(&word.text)).collect();
         if words.is_empty() { Wanted::Nothing } else { Wanted::Words { start: word.start, words } }
     };
-    let declared = Line::command();
+    let mut declared = Line::command();
+    // So that a command knows the options that all have.
+    declared.build();
     let names = || {
         let shown = declared.get_subcommands().filter(|command| !command.is_hide_set());
         let mut names: Vec<String> = shown.map(|command| command.get_name().to_owned()).collect();
@@ -109,7 +111,7 @@ fn znodes_of(word: &words::Word, parent: &str, prefix: &str) -> Wanted {
 
 fn options(command: &clap::Command) -> Vec<String> {
     let mut all = Vec::new();
-    for arg in command.get_arguments().filter(|arg| !arg.is_positional() && !arg.is_hide_set()) {
+    for arg in command.get_arguments().filter(|arg| !arg.is_positional()) {
         all.extend(arg.get_short().map(|short| format!("-{short}")));
         all.extend(arg.get_long().map(|long| format!("--{long}")));
     }
@@ -176,7 +178,7 @@ mod tests {
         assert_eq!(words_of("getA"), ["getAcl", "getAllChildrenNumber"]);
         assert!(words_of("").contains(&"quit".to_owned()) && !words_of("").contains(&"ls2".to_owned()));
         assert_eq!(words_of("  del"), ["delete", "deleteall", "delquota"]);
-        assert_eq!(words_of("ls -"), ["--help", "-R", "-h", "-s", "-w"].map(String::from));
+        assert_eq!(words_of("ls -"), ["--help", "--output", "-R", "-h", "-o", "-s", "-w"].map(String::from));
         assert_eq!(words_of("addWatch -m P"), ["PERSISTENT", "PERSISTENT_RECURSIVE"]);
         assert_eq!(words_of("printwatches "), ["on", "off"]);
         assert_eq!(words_of("help whoa"), ["whoami"]);

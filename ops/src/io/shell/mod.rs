@@ -12,8 +12,9 @@ mod news;
 mod session;
 
 use crate::cli::{Cli, Exit};
-use crate::shell::command::{ShellCommand, Watches};
+use crate::shell::command::ShellCommand;
 use crate::shell::failure::Failure;
+use crate::shell::forms::Watches;
 use crate::shell::run::{Listener as _, Shell, hints};
 use console::Console;
 use session::{News, Session, Terms};
