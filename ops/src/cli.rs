@@ -1,6 +1,11 @@
 //! The command line of `warren`, declared once.
 
-use clap::{Parser, Subcommand, ValueEnum};
+use crate::backup::flags::{BackupFlags, RestoreFlags};
+use crate::shell::address::Servers;
+use crate::shell::command::ShellCommand;
+use crate::shell::forms;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use warren_server::admin::{MemberChange, Request, SOCKET};
 use warren_server::config::Address;
@@ -24,8 +29,8 @@ pub enum Exit {
 #[derive(Debug, Parser)]
 #[command(name = "warren", version = warren_server::version::VERSION)]
 pub struct Cli {
-    /// The data folder of the server on this machine
-    #[arg(long, global = true, value_name = "DIR", default_value = "./warren-data")]
+    /// The data folder of the server on this machine [default: ./warren-data where there is one, else /var/lib/warren where there is]
+    #[arg(long, global = true, value_name = "DIR", default_value_os_t = crate::io::data_dir(), hide_default_value = true)]
     pub data_dir: PathBuf,
 
     /// The server's administration socket, if not DATA_DIR/admin.sock
@@ -36,9 +41,25 @@ pub struct Cli {
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,
 
-    /// What to do.
+    /// The servers that shell commands ask: HOST:PORT[,HOST:PORT]...[/CHROOT]
+    #[arg(short, long = "server", value_name = "SERVERS", default_value = "127.0.0.1:2181")]
+    pub servers: Servers,
+
+    /// The session timeout that shell commands ask for, ms
+    #[arg(long = "timeout", value_name = "MS", default_value_t = 30_000, value_parser = clap::value_parser!(i32).range(1..))]
+    pub timeout_ms: i32,
+
+    /// A server without a leader will do, which answers reads alone
+    #[arg(short, long)]
+    pub read_only: bool,
+
+    /// For scripts of zkCli's: a connection is waited for in any case
+    #[arg(long = "waitforconnection", hide = true)]
+    pub wait_for_connection: bool,
+
+    /// What to do; without it, the shell.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// How to print.
@@ -54,7 +75,21 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// How the server is, in one screen
-    Status,
+    Status {
+        /// Again and again, every so many seconds, until Ctrl-C
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true,
+              value_parser = clap::value_parser!(u32).range(1..=3600))]
+        watch: Option<u32>,
+    },
+    /// What is wrong or will be with this server and its host, and what to do about it
+    ///
+    /// It looks at disk, syncs, clock, limits, the other servers, certificates, settings and ports. Exit status: 0 nothing to
+    /// do, 1 something to do, 2 the server does not answer.
+    Doctor {
+        /// The settings that the server is started with [default: /etc/warren/warren.toml, if it is of this data folder]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// The ensemble's leader
     #[command(subcommand)]
     Leader(Leader),
@@ -71,9 +106,47 @@ pub enum Command {
         #[arg(long, required = true)]
         yes_i_lose_data: bool,
     },
+    /// Throw this server's data away, and take them anew from the others
+    ///
+    /// For a server whose tree is not what the others have (`warren status`), or whose disk is not to be trusted. The others go on
+    /// to serve; a voter votes again as soon as it has the log (`warren member list`).
+    Rebuild {
+        /// Say that you mean this server's data
+        #[arg(long, required = true)]
+        yes: bool,
+    },
+    /// What an alert means, and what to do about it; without a name, the list of them
+    Runbook {
+        /// The alert
+        name: Option<String>,
+    },
     /// Certificates, by which the servers of an ensemble know each other
     #[command(subcommand)]
     Certs(Certs),
+    /// Make certificates and settings for the servers of a new ensemble: a folder for each, to be copied to its /etc/warren
+    Prepare {
+        /// Where to write; DIR/ca is the authority, DIR/N what server N is given
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The ensemble's name, which certificates carry
+        #[arg(long, value_name = "NAME", default_value = "warren")]
+        ensemble: String,
+        /// TCP port for clients, the same on every host
+        #[arg(long, value_name = "PORT", default_value_t = 2181)]
+        client_port: u16,
+        /// UDP port for the other servers, likewise
+        #[arg(long, value_name = "PORT", default_value_t = 2182)]
+        peer_port: u16,
+        /// Names or addresses of the hosts, in the order of their servers' ids
+        #[arg(value_name = "HOST", required = true)]
+        hosts: Vec<String>,
+    },
+    /// Back up a running server's data, and so its ensemble's, as of one zxid
+    Backup(BackupFlags),
+    /// Make a backup the data of a server that is not running and has none
+    Restore(RestoreFlags),
+    /// Make a store of a ZooKeeper's data (3.4 to 3.9), into DATA_DIR; the ZooKeeper must not run
+    Import(crate::import::flags::ImportFlags),
     /// Run a whole ensemble on this machine until Ctrl-C, for trying and for tests
     Local {
         /// How many servers that vote
@@ -88,7 +161,16 @@ pub enum Command {
         /// The first server's client port P; server N has P+N-1, and UDP port P+100+N for the others
         #[arg(long, value_name = "PORT", default_value_t = 2181)]
         client_port: u16,
+        /// The first server's port for Prometheus; server N has the Nth from it
+        #[arg(long, value_name = "PORT", default_value_t = 7000)]
+        metrics_port: u16,
+        /// The first server's port of the AdminServer; server N has the Nth from it
+        #[arg(long, value_name = "PORT", default_value_t = 8080)]
+        admin_port: u16,
     },
+    /// What the shell can do, one at a time.
+    #[command(flatten)]
+    Shell(ShellCommand),
 }
 
 /// What to do with certificates.
@@ -189,6 +271,38 @@ pub enum Leader {
 }
 
 impl Cli {
+    /// From the words of the command line, the first of which is the program's name.
+    pub fn of(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+        let mut words = words.into_iter();
+        let program = words.next();
+        let words: Vec<OsString> = words.collect();
+        // Words that are no text are clap's to refuse.
+        let words = match words.iter().map(|word| word.to_str().map(str::to_owned)).collect() {
+            Some(text) => forms::zkcli_words(text).into_iter().map(OsString::from).collect(),
+            None => words,
+        };
+        let words = program.into_iter().chain(words);
+        Cli::from_arg_matches(&Cli::declared().try_get_matches_from(words)?)
+    }
+
+    /// The declaration, with the shell's commands in a list of their own, so that they do not drown the operator's.
+    pub fn declared() -> clap::Command {
+        let shell = ShellCommand::augment_subcommands(clap::Command::new("shell"));
+        let mut list = String::from(
+            "Shell commands, asked of the servers named by -s; without a command, all of them at a prompt:\n",
+        );
+        let mut declared = Cli::command();
+        for command in shell.get_subcommands() {
+            let name = command.get_name().to_owned();
+            if !command.is_hide_set() {
+                let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+                list.push_str(&format!("  {name:<20}  {about}\n"));
+            }
+            declared = declared.mut_subcommand(name, |command| command.hide(true));
+        }
+        declared.after_help(list)
+    }
+
     /// Where the server is asked.
     pub fn socket(&self) -> PathBuf {
         self.admin.clone().unwrap_or_else(|| self.data_dir.join(SOCKET))
@@ -198,11 +312,10 @@ impl Cli {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_declaration_is_sound() {
-        Cli::command().debug_assert();
+        Cli::declared().debug_assert();
     }
 
     #[test]
@@ -218,7 +331,7 @@ mod tests {
     #[test]
     fn members_are_changed_by_plain_words() {
         let request = |words: &[&str]| match Cli::try_parse_from(words).map(|cli| cli.command) {
-            Ok(Command::Member(member)) => Ok(member.request()),
+            Ok(Some(Command::Member(member))) => Ok(member.request()),
             Ok(other) => panic!("{other:?}"),
             Err(e) => Err(e.to_string()),
         };

@@ -26,7 +26,9 @@ mod tests;
 mod view;
 mod wire;
 
-pub use configuration::{Configuration, disk_of, found, is_alone, joining, raft_id, server_of, voters};
+pub use configuration::{
+    Configuration, disk_of, found, found_alone, is_alone, joining, raft_id, server_of, voter_ids, voters,
+};
 pub(crate) use interface::Handed;
 pub use interface::{Action, Committed, Event, Facts, Follower, Measure, Role, Start, Submission, Timers};
 
@@ -99,6 +101,10 @@ pub struct Consensus {
     introductions: Vec<(ServerId, (u32, u64))>,
     /// As the leader: a new epoch comes before anything else.
     epoch_due: bool,
+    /// As the leader: a mark is to be set.
+    mark_due: bool,
+    /// See [`Event::Abstain`].
+    abstains: bool,
     roster: Roster,
     /// Committed, and not handed out before the commit of a change of configuration among them is durable.
     held_back: VecDeque<raft::eraftpb::Entry>,
@@ -187,6 +193,8 @@ impl Consensus {
             stores: BTreeMap::new(),
             introductions: Vec::new(),
             epoch_due: false,
+            mark_due: false,
+            abstains: false,
             roster: Roster::new(start.members, start.retired, start.found),
             held_back: VecDeque::new(),
             commit_in: None,
@@ -268,6 +276,7 @@ impl Consensus {
                 self.node.mut_store().checkpointed(position, conf, first_index)?;
             }
             Event::Transfer { to } => self.transfer(to),
+            Event::Abstain(abstains) => self.abstain(now, abstains),
             Event::Tick => self.on_tick(now),
         }
         self.drive(now)
@@ -364,6 +373,7 @@ impl Consensus {
             observers: Vec::new(),
             feeder: None,
             own: self.outbox.len(),
+            pending_syncs: self.reads.len(),
             foreign_bytes: self.inbox.bytes(),
             refused: self.refused,
         }
@@ -378,6 +388,7 @@ impl Consensus {
         match submission {
             Submission::Sync(token) => self.reads.push(token),
             Submission::NewEpoch => self.epoch_due |= self.leading,
+            Submission::Mark => self.mark_due |= self.leading,
             Submission::LeaderOnly(encoded) if self.leading => self.asked_by_timers.push_back(encoded),
             Submission::LeaderOnly(_) => {}
             own @ (Submission::Command(_) | Submission::Reconfigure(_) | Submission::OpenSession { .. }) => {
@@ -441,8 +452,8 @@ impl Consensus {
                     self.refuse(1, from, &"it acknowledges requests that were never sent");
                 }
             }
-            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) => {
-                self.refuse(1, from, &"touches are not for consensus");
+            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) | PeerMessage::Compare(_) => {
+                self.refuse(1, from, &"touches and comparisons are not for consensus");
             }
             PeerMessage::Ask(_) | PeerMessage::Answer(_) => {
                 self.refuse(1, from, &"questions before the start are not for consensus");
@@ -486,6 +497,9 @@ impl Consensus {
                 // raft 0.7.0 would send again what is known to be there (raft-rs #557).
                 (message.reject_hint, message.log_term) = (progress.matched, 0);
             }
+        }
+        if message.kind == RaftKind::TimeoutNow && self.abstains {
+            return Ok(());
         }
         if message.kind == RaftKind::TimeoutNow && !self.unsynced.is_empty() {
             // No campaign while syncs are outstanding: it waits for them.

@@ -200,7 +200,7 @@ impl Observer {
                     match submission {
                         Submission::Sync(token) => self.reads.waiting.push(token),
                         // A leader's own business.
-                        Submission::NewEpoch | Submission::LeaderOnly(_) => {}
+                        Submission::NewEpoch | Submission::Mark | Submission::LeaderOnly(_) => {}
                         own => self.outbox.push(now, own),
                     }
                 }
@@ -221,6 +221,7 @@ impl Observer {
             Event::Met { .. }
             | Event::Recorded(_)
             | Event::RefuseGrowth(_)
+            | Event::Abstain(_)
             | Event::Transfer { .. }
             | Event::SnapshotSent { .. }
             | Event::Checkpointed { .. } => {}
@@ -298,6 +299,7 @@ impl Observer {
             observers: Vec::new(),
             feeder: self.search.feeder(),
             own: self.outbox.len(),
+            pending_syncs: 0,
             foreign_bytes: 0,
             refused: self.refused,
         }
@@ -390,6 +392,7 @@ impl Observer {
             PeerMessage::Raft(_) => {}
             PeerMessage::Touches(_)
             | PeerMessage::TouchesAck(_)
+            | PeerMessage::Compare(_)
             | PeerMessage::Ask(_)
             | PeerMessage::Answer(_)
             | PeerMessage::Observe(_) => self.refuse(from, "it is not for an observer"),

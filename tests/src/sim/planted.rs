@@ -43,11 +43,13 @@ pub enum Planted {
     ConfigurationWhenProposed,
     /// A changed configuration does not reach the checkpoint.
     ConfigurationNotKept,
+    /// No server hears what the others' trees are.
+    NobodyCompares,
 }
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 20] = [
+    pub const ALL: [Planted; 21] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -68,6 +70,7 @@ impl Planted {
         Planted::NewVotersAlone,
         Planted::ConfigurationWhenProposed,
         Planted::ConfigurationNotKept,
+        Planted::NobodyCompares,
     ];
 
     /// Does it take several servers?
@@ -80,6 +83,7 @@ impl Planted {
                 | Planted::SkipEntryOnInstall
                 | Planted::SyncWithoutQuorum
                 | Planted::WipedVoterVotes
+                | Planted::NobodyCompares
         ) || self.is_of_observers()
             || self.is_of_membership()
     }
@@ -88,9 +92,7 @@ impl Planted {
     pub fn is_of_membership(self) -> bool {
         matches!(
             self,
-            Planted::NewVotersAlone
-                | Planted::ConfigurationWhenProposed
-                | Planted::ConfigurationNotKept
+            Planted::NewVotersAlone | Planted::ConfigurationWhenProposed | Planted::ConfigurationNotKept
         )
     }
 

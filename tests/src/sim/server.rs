@@ -17,6 +17,7 @@ pub(super) use connections::deliver;
 use super::context::{Context, Event, Halt, Step};
 use super::net::{self, host_of, id_of};
 use super::planted::Planted;
+use super::world::rot;
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -44,6 +45,8 @@ const TICK_MS: u64 = 100;
 const TIMER_US_MIN: u64 = 1_000;
 /// Events that the service takes one at a time, each with its own delays; what is beyond comes at once.
 const SERVICE_BEHIND: usize = 8;
+/// Between two comparisons of the servers' trees.
+pub(super) const COMPARE_EVERY: Duration = Duration::from_millis(250);
 /// How far the planted fault lets the service's clock run ahead.
 const AHEAD: Duration = Duration::from_millis(2_500);
 
@@ -146,6 +149,8 @@ pub(super) struct Server {
     repeats: VecDeque<Vec<Vec<u8>>>,
     /// Entries that the planted fault forgets.
     forget: u64,
+    /// It applies the next write of [`rot`] otherwise than the log says.
+    goes_bad: bool,
     /// What is on the queue, so that a thread is not woken twice.
     scheduled: Vec<Step>,
 }
@@ -262,6 +267,22 @@ impl Server {
     /// Which of its server's disks it has; 0 as long as it is nobody.
     pub(super) fn disk_number(&self) -> u32 {
         self.service.tree().disk()
+    }
+
+    /// Its memory goes bad.
+    pub(super) fn go_bad(&mut self) {
+        self.goes_bad = true;
+    }
+
+    /// Bring this to the leader, for nobody in particular.
+    pub(super) fn order(&mut self, ctx: &mut Context, command: Vec<u8>) {
+        self.consensus_in.push(consensus::Event::Submit(vec![Submission::Command(command)]));
+        self.wake(ctx, Step::Consensus);
+    }
+
+    /// Is anybody connected?
+    pub(super) fn has_clients(&self) -> bool {
+        !self.clients.is_empty()
     }
 
     /// Make a checkpoint now.
@@ -382,6 +403,9 @@ impl Server {
                     }
                     if ctx.planted == Some(Planted::ConfigurationNotKept) {
                         entries.iter_mut().for_each(|entry| entry.conf_state = None);
+                    }
+                    if self.goes_bad && rot::strike(&mut entries) {
+                        self.goes_bad = false;
                     }
                     self.service_in.push_back(ToService::Event(service::Event::Commit(entries)));
                     self.wake(ctx, Step::Service);

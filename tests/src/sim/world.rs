@@ -1,5 +1,7 @@
 //! A run: the loop that lets events happen, the faults, the two phases and the verdict.
 
+pub(super) mod rot;
+
 use super::check::{Violation, able, heal};
 use super::client::Client;
 use super::context::{Context, Event};
@@ -224,6 +226,7 @@ impl World {
             }
             self.run_healing(|world| world.clients.iter().all(Client::is_well) && world.is_settled())?;
         }
+        self.go_bad()?;
         self.frozen = true;
         self.run_healing(World::is_quiet)?;
         self.judge_quiet()?;

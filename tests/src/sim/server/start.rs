@@ -1,6 +1,6 @@
 //! A server comes up, on what is on its disk.
 
-use super::{Server, TICK_MS};
+use super::{COMPARE_EVERY, Server, TICK_MS};
 use crate::sim::Setup;
 use crate::sim::check::conversation::authentication;
 use crate::sim::context::{Begins, Context, Halt};
@@ -152,6 +152,7 @@ impl Server {
             sweeps_per_minute_max: 10_000,
             container_unused_max: Duration::from_secs(5),
             checkpoint_interval: Duration::from_millis(ctx.setup.checkpoint_interval_ms),
+            compare_interval: COMPARE_EVERY,
         };
         let exporter = tree.exporter();
         let founding = asks.then(|| Founding::new(tree.store_id(), file.voters().count()));
@@ -207,6 +208,7 @@ impl Server {
             clients: BTreeMap::new(),
             woken: Arc::default(),
             repeats: VecDeque::new(),
+            goes_bad: false,
             forget: u64::from(
                 ctx.planted == Some(Planted::SkipEntryOnRestart) && checkpoint.index < recovered.last_index
                     || ctx.planted == Some(Planted::ObserverSkipsEntry) && observes,
