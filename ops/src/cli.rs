@@ -85,6 +85,15 @@ pub enum Command {
         #[arg(long, required = true)]
         yes_i_lose_data: bool,
     },
+    /// Throw this server's data away, and take them anew from the others
+    ///
+    /// For a server whose tree is not what the others have (`warren status`), or whose disk is not to be trusted. The others go on
+    /// to serve; a voter votes again as soon as it has the log (`warren member list`).
+    Rebuild {
+        /// Say that you mean this server's data
+        #[arg(long, required = true)]
+        yes: bool,
+    },
     /// Certificates, by which the servers of an ensemble know each other
     #[command(subcommand)]
     Certs(Certs),

@@ -30,6 +30,8 @@ pub enum Request {
     ChangeMembers(MemberChange),
     /// Make this server the only voter, whatever the others have; what they acknowledged and it lacks is lost.
     ForceQuorum,
+    /// Throw this server's data away and take them anew from the others.
+    Rebuild,
     /// Which settings are in effect?
     Settings,
 }
@@ -165,6 +167,8 @@ pub struct Status {
     pub files_max: u64,
     /// Is the disk below its reserve, so that growth is refused?
     pub growth_refused: bool,
+    /// Is this server's tree not what the log makes, so that it serves nobody?
+    pub tree_differs: bool,
     /// Resident memory, bytes.
     pub memory_bytes: u64,
     /// How much longer this server's certificate is valid, s; none when it stands alone.
@@ -233,6 +237,13 @@ impl Status {
         if !self.serving {
             complaints.push("this server does not serve clients".to_owned());
         }
+        if self.tree_differs {
+            complaints.push(
+                "this server's tree is not what the log makes, which a majority of the servers has: restart it once, and if it \
+                 does not serve within a minute, `warren rebuild --yes` on it; suspect its memory and its disk"
+                    .to_owned(),
+            );
+        }
         if self.growth_refused {
             complaints.push(
                 "the disk is below its reserve, and writes that grow data are refused: make room on it"
@@ -279,6 +290,7 @@ mod tests {
             Request::Members,
             Request::ChangeMembers(add),
             Request::ForceQuorum,
+            Request::Rebuild,
             Request::Settings,
         ] {
             assert_eq!(parse(line(&request).trim_end()), Ok(request));
@@ -296,12 +308,13 @@ mod tests {
         let gone = Member { id: 2, why: "refused".into(), ..Member::default() };
         let bad = Status {
             growth_refused: true,
+            tree_differs: true,
             members: vec![gone],
             certificate_s: Some(7_200),
             ..Status::default()
         };
-        assert_eq!(bad.complaints().len(), 4);
-        assert!(bad.complaints()[2].contains("ends in 2 hours"));
+        assert_eq!(bad.complaints().len(), 5);
+        assert!(bad.complaints()[3].contains("ends in 2 hours"));
         let renewed = Status { serving: true, certificate_s: Some(30 * 86_400), ..Status::default() };
         assert!(renewed.complaints().is_empty());
     }

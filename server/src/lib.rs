@@ -9,6 +9,7 @@ pub mod answer;
 pub mod config;
 pub mod connection;
 pub mod consensus;
+pub mod divergence;
 pub mod entropy;
 pub mod expiry;
 pub mod flags;

@@ -34,6 +34,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Doctor { config } => doctor::run(&cli, config.as_deref()),
         Command::Leader(Leader::Transfer { to }) => ask(&cli, &Request::TransferLeader { to: *to }),
         Command::Member(member) => ask(&cli, &member.request()),
+        Command::Rebuild { .. } => ask(&cli, &Request::Rebuild),
         Command::ForceQuorum { .. } => ask(&cli, &Request::ForceQuorum),
         Command::Certs(Certs::Init { dir, ensemble }) => {
             let made = certs::init(dir, ensemble);

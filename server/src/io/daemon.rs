@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use warren_storage::discard::discard_if_asked;
 use warren_storage::io::{FolderDisk, OpenError};
 use warren_storage::log::{self, Log, LogOptions};
 use warren_storage::tree::{Tree, TreeOptions};
@@ -52,6 +53,9 @@ const OUTSTANDING_BYTES_PER_CONNECTION_MAX: usize = 8 << 20;
 const DISK_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A checkpoint is made at least this often while anything changes.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
+/// The trees of the servers are compared so often while anything changes: a server whose tree is wrong serves no longer
+/// than this, and an exchange of messages.
+const COMPARE_EVERY: Duration = Duration::from_secs(2);
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
@@ -90,6 +94,16 @@ pub enum StartError {
         "a sync failed before this start, and the files in {folder} cannot be written once more; replace the disk"
     )]
     Mend {
+        /// The store's folder.
+        folder: String,
+        /// Why.
+        source: DiskError,
+    },
+    /// The store is to begin anew, and what is there cannot be removed.
+    #[error(
+        "an operator had this server rebuilt, and the files in {folder} cannot be removed: empty the folder"
+    )]
+    Discard {
         /// The store's folder.
         folder: String,
         /// Why.
@@ -398,6 +412,12 @@ fn open(clock: &Clock, config: &Config, store: &Path, metrics: &Arc<Metrics>) ->
         hash_seed: entropy.next_u64(),
         store_id: entropy.next_u64(),
     };
+    let discarded = discard_if_asked(&*disk);
+    if discarded.map_err(|source| StartError::Discard { folder: folder.clone(), source })? {
+        tracing::warn!(
+            "this server is rebuilt: its data were thrown away, and it takes them from the others"
+        );
+    }
     disk.mend().map_err(|source| StartError::Mend { folder: folder.clone(), source })?;
     let log_options = LogOptions {
         // What redb needs beside the records.
@@ -523,6 +543,7 @@ fn start(
         sweeps_per_minute_max: config.znodes.container_deletes_per_minute_max,
         container_unused_max: Duration::from_millis(config.znodes.container_never_used_ms_max),
         checkpoint_interval: CHECKPOINT_EVERY,
+        compare_interval: COMPARE_EVERY,
     };
     let service = Service::new(clock.now(), tree, room.clone(), options);
     let space = Arc::new(Space::new(disk, config.storage.disk_reserve_mb, room.clone()));

@@ -195,7 +195,7 @@ impl Engine {
     /// What another server said, to the machine that understands it.
     pub(super) fn hear_peer(&self, from: ServerId, message: PeerMessage) {
         match message {
-            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) => {
+            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) | PeerMessage::Compare(_) => {
                 self.service.push(ToService::Event(service::Event::Peer { from, message }));
             }
             message => self.consensus.push(consensus::Event::Peer { from, message }),
@@ -291,7 +291,7 @@ impl Engine {
     /// Make a last checkpoint and close the log. Waits, but not for a full disk to have space again: then `false`.
     pub(super) fn stop(&self) -> bool {
         let (done, wait) = mpsc::channel();
-        self.checkpoint_now();
+        self.service.push(ToService::Event(service::Event::LastCheckpoint));
         self.service.push(ToService::Settle(done));
         let settled = wait.recv_timeout(LAST_CHECKPOINT_MAX).is_ok();
         // Without its peers it would look for a leader, and in a log that is closed.
@@ -404,6 +404,9 @@ fn run_consensus(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Roo
                     engine.service.push(ToService::Event(service::Event::Leader { term, leader }));
                 }
                 consensus::Action::Send { to, message } => engine.others().send(to, message),
+                consensus::Action::SendSnapshot { to, .. } if room.is_wrong() => {
+                    engine.snapshot_sent(to, false);
+                }
                 consensus::Action::SendSnapshot { to, message } => engine.others().send_snapshot(to, message),
                 consensus::Action::Install { number, head, hard_state } => {
                     installs = true;
@@ -452,6 +455,9 @@ fn show(consensus: &Seat, engine: &Engine, metrics: &Metrics) {
     let facts = consensus.facts();
     metrics.quorum_size.set(facts.voters.len() as i64);
     metrics.synced_followers.set(facts.followers.iter().filter(|f| f.active && f.synced).count() as i64);
+    let joining = |f: &&consensus::Follower| f.active && f.synced && !facts.voters.contains(&f.server);
+    metrics.synced_non_voting_followers.set(facts.followers.iter().filter(joining).count() as i64);
+    metrics.pending_syncs.set(facts.pending_syncs as i64);
     let active = facts.followers.iter().filter(|f| f.active).count();
     metrics.learners.set((active + facts.observers.len()) as i64);
     metrics.leader_id.set(facts.leader.map_or(0, i64::from));
@@ -687,6 +693,7 @@ fn run_service(
                     engine.consensus.push(consensus::Event::Submit(submissions));
                 }
                 // Nothing that anybody waits for comes of it.
+                service::Action::Abstain(wrong) => engine.consensus.push(consensus::Event::Abstain(wrong)),
                 service::Action::Applied(index) => engine.consensus.leave(consensus::Event::Applied(index)),
                 service::Action::Members { members, retired } => {
                     if let Some(ensemble) = &engine.ensemble {

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use tokio::sync::Notify;
 
 /// Open connections, and what a word may ask of the server.
@@ -36,6 +36,8 @@ pub(super) struct Registry {
     pub(super) ensemble: Option<Arc<Ensemble>>,
     /// As bound; 0 before.
     pub(super) port: AtomicU16,
+    /// See [`super::rebuild`].
+    pub(super) begins_anew: AtomicBool,
 }
 
 /// What a connection shows of itself.
@@ -120,6 +122,7 @@ impl Registry {
             engine,
             ensemble,
             port: AtomicU16::new(0),
+            begins_anew: AtomicBool::new(false),
         }
     }
 
@@ -180,6 +183,7 @@ impl Registry {
             Request::Members => self.membership(),
             Request::ChangeMembers(change) => self.change_members(change).await,
             Request::ForceQuorum => self.force_quorum().await,
+            Request::Rebuild => self.rebuild().await,
             Request::Settings => Response::Settings(self.config.to_toml()),
         }
     }
@@ -246,6 +250,7 @@ impl Registry {
                 .current
                 .unwrap_or(u64::MAX),
             growth_refused: self.room.is_growth_refused(),
+            tree_differs: self.room.is_wrong(),
             memory_bytes: resident_bytes().max(0) as u64,
             certificate_s: self.certificate_s(),
             members: self.members(),
@@ -283,7 +288,8 @@ impl Registry {
     async fn answer(&self, word: Word) -> String {
         if !self.room.is_serving() && !self.room.is_read_only() {
             if let Some(text) = word.while_not_serving() {
-                return text.to_owned();
+                let why = self.room.is_wrong() && word != Word::Isro;
+                return format!("{text}{}", if why { words::TREE_DIFFERS } else { "" });
             }
         }
         match word {

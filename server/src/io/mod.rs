@@ -23,6 +23,7 @@ mod listen;
 pub mod logging;
 mod members;
 mod prometheus;
+mod rebuild;
 mod reconfigure;
 mod reload;
 mod space;
