@@ -1,5 +1,6 @@
 //! The command line of `warren`, declared once.
 
+use crate::backup::flags::{BackupFlags, RestoreFlags};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use warren_server::admin::{MemberChange, Request, SOCKET};
@@ -94,6 +95,11 @@ pub enum Command {
         #[arg(long, required = true)]
         yes: bool,
     },
+    /// What an alert means, and what to do about it; without a name, the list of them
+    Runbook {
+        /// The alert
+        name: Option<String>,
+    },
     /// Certificates, by which the servers of an ensemble know each other
     #[command(subcommand)]
     Certs(Certs),
@@ -115,6 +121,15 @@ pub enum Command {
         #[arg(value_name = "HOST", required = true)]
         hosts: Vec<String>,
     },
+    /// Back up a running server's data, and so its ensemble's, as of one zxid
+    Backup(BackupFlags),
+    /// Make a backup the data of a server that is not running and has none
+    Restore(RestoreFlags),
+    /// Settings
+    #[command(subcommand)]
+    Config(Config),
+    /// Make a store of a ZooKeeper's data (3.4 to 3.9), into DATA_DIR; the ZooKeeper must not run
+    Import(crate::import::flags::ImportFlags),
     /// Run a whole ensemble on this machine until Ctrl-C, for trying and for tests
     Local {
         /// How many servers that vote
@@ -129,6 +144,27 @@ pub enum Command {
         /// The first server's client port P; server N has P+N-1, and UDP port P+100+N for the others
         #[arg(long, value_name = "PORT", default_value_t = 2181)]
         client_port: u16,
+        /// The first server's port for Prometheus; server N has the Nth from it
+        #[arg(long, value_name = "PORT", default_value_t = 7000)]
+        metrics_port: u16,
+        /// The first server's port of the AdminServer; server N has the Nth from it
+        #[arg(long, value_name = "PORT", default_value_t = 8080)]
+        admin_port: u16,
+    },
+}
+
+/// What to do with settings.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Write a zoo.cfg as the warren.toml that means the same
+    ///
+    /// What means nothing here stands in it as a comment, with the reason.
+    Convert {
+        /// The file; its dynamic file and `myid` are read as ZooKeeper would
+        zoo_cfg: PathBuf,
+        /// Where to write it, if not to the terminal; nothing is written over
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
 }
 

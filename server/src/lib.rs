@@ -5,10 +5,12 @@
 //! [`connection`], stands for each client. Sockets, clocks, threads and randomness live in [`io`] alone.
 
 pub mod admin;
+pub mod admin_server;
 pub mod answer;
 pub mod config;
 pub mod connection;
 pub mod consensus;
+pub mod digests;
 pub mod divergence;
 pub mod entropy;
 pub mod expiry;

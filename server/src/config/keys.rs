@@ -105,6 +105,15 @@ settings! {
         level: LogLevel = LogLevel::Info, "error, warn, info, debug or trace";
     }
 
+    /// The AdminServer: ZooKeeper's commands as JSON over HTTP, and what load balancers ask.
+    admin: Admin {
+        /// Where it answers, or `off`: its commands, `/livez` and `/readyz`. It asks nobody who he is, and changes
+        /// nothing. When the port is taken, the server says so and serves without it.
+        addr: Listen = Listen::At(Address::new("127.0.0.1", 8080)), "HOST:PORT or off";
+        /// Where its commands are: `/commands` lists them.
+        command_url: String = "/commands".to_owned(), "path";
+    }
+
     /// How long a silent client is waited for.
     sessions: Sessions {
         /// Sessions expire in steps of this.
@@ -292,6 +301,12 @@ impl Config {
         }
         if data_dir.as_os_str().is_empty() {
             return Err(OutOfBounds { key: "data_dir", reason: "is empty".to_owned() });
+        }
+        let path = &self.admin.command_url;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
+        if !path.starts_with('/') || path.len() < 2 || path.ends_with('/') || !path.chars().all(plain) {
+            let reason = format!("`{path}` is not a path such as `/commands`");
+            return Err(OutOfBounds { key: "admin.command_url", reason });
         }
         if let Some(SuperDigest(digest)) = &security.super_digest {
             let whole =

@@ -81,6 +81,9 @@ pub(super) struct Engine {
     /// The log from here on is still to be sent to a follower that is heard of; `u64::MAX` when none is behind.
     wanted_from: Arc<AtomicU64>,
     turned: Arc<Turned>,
+    clock: Clock,
+    /// When the oldest of the requests that wait for the consensus thread came, µs; 0 while none waits.
+    waiting_us: Arc<AtomicU64>,
 }
 
 /// How often each of the machines' threads came back to its inbox; see [`crate::pulse`].
@@ -146,6 +149,8 @@ impl Engine {
             retire: Arc::default(),
             wanted_from: Arc::new(AtomicU64::new(u64::MAX)),
             turned: Arc::default(),
+            clock,
+            waiting_us: Arc::default(),
         };
         let (checkpoints, leavings) = (Inbox::new(), Inbox::new());
         spawn("warren-log", {
@@ -183,6 +188,9 @@ impl Engine {
             }
         }
         if !effects.submissions.is_empty() {
+            if self.waiting_us.load(Ordering::Relaxed) == 0 {
+                self.waiting_us.store(self.clock.now().us, Ordering::Relaxed);
+            }
             self.consensus.push(consensus::Event::Submit(std::mem::take(&mut effects.submissions)));
         }
     }
@@ -214,6 +222,12 @@ impl Engine {
 
     /// A snapshot was sent, or was not.
     pub(super) fn snapshot_sent(&self, to: ServerId, ok: bool) {
+        let metrics = &self.keeper.metrics;
+        if ok {
+            metrics.snap_count.add(1)
+        } else {
+            metrics.warren_snapshots_failed_total.add(1)
+        }
         self.consensus.push(consensus::Event::SnapshotSent { to, ok });
     }
 
@@ -366,6 +380,11 @@ fn run_consensus(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Roo
             }
         }
         if !submissions.is_empty() {
+            let since_us = engine.waiting_us.swap(0, Ordering::Relaxed);
+            if since_us > 0 {
+                let waited = Duration::from_micros(now.us.saturating_sub(since_us));
+                room.metrics.warren_admission_ms.record(waited);
+            }
             handle(&mut consensus, now, consensus::Event::Submit(std::mem::take(&mut submissions)));
         }
         handle(&mut consensus, now, consensus::Event::Tick);
@@ -465,6 +484,7 @@ fn show(consensus: &Seat, engine: &Engine, metrics: &Metrics) {
     metrics.synced_observers.set(facts.observers.iter().filter(|f| f.synced).count() as i64);
     metrics.warren_feeder_id.set(facts.feeder.map_or(0, i64::from));
     metrics.warren_observers_fed.set(facts.observers.len() as i64);
+    metrics.warren_committed_index.set(facts.committed as i64);
     let behind = facts.followers.iter().filter(|f| f.active).map(|f| f.matched + 1);
     let behind = behind.chain(consensus.wanted_from()).min();
     engine.wanted_from.store(behind.unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -674,8 +694,12 @@ fn run_service(
                 }
                 ToService::Event(event) => {
                     nothing = false;
+                    let applies = matches!(event, service::Event::Commit(_)).then(|| clock.now());
                     if let Err(e) = service.handle(now, event) {
                         stop_for("the tree cannot be read or written", &e);
+                    }
+                    if let Some(start) = applies {
+                        engine.keeper.metrics.warren_apply_ms.record(clock.now() - start);
                     }
                     service.publish();
                 }

@@ -50,6 +50,14 @@ impl Registry {
         self.roster().servers.iter().map(member).collect()
     }
 
+    /// Other servers to which the link is up, and those to which it is not.
+    pub(super) fn links(&self) -> (i64, i64) {
+        let own = self.room.standing().server_id;
+        let members = self.members();
+        let others = members.iter().filter(|member| member.id != own);
+        others.fold((0, 0), |(up, down), other| if other.linked { (up + 1, down) } else { (up, down + 1) })
+    }
+
     /// To [`admin::Request::Members`].
     pub(super) fn membership(&self) -> Response {
         let Some(ensemble) = &self.ensemble else {

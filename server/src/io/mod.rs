@@ -10,6 +10,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the world is touched")]
 
 mod admin;
+mod admin_server;
+mod backup;
 mod certificates;
 mod clients;
 mod clock;
@@ -28,6 +30,7 @@ mod reconfigure;
 mod reload;
 mod space;
 mod systemd;
+mod with_data;
 
 pub use clock::Clock;
 pub use entropy::SystemEntropy;
