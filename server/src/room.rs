@@ -1,5 +1,6 @@
 //! What connections and service share: the published snapshot, the watches, the counters.
 
+use crate::digests::Digests;
 use crate::listings::Listings;
 use crate::metrics::Metrics;
 use crate::watches::Watches;
@@ -45,6 +46,10 @@ pub struct Room {
     next_token: AtomicU64,
     sessions: AtomicUsize,
     run: OnceLock<(ServerId, u64)>,
+    /// Of the tree, for operators.
+    pub digests: Digests,
+    checkpointed: AtomicU64,
+    applied_us: AtomicU64,
 }
 
 impl Room {
@@ -67,6 +72,9 @@ impl Room {
             next_token: AtomicU64::new(0),
             sessions: AtomicUsize::new(0),
             run: OnceLock::new(),
+            digests: Digests::default(),
+            checkpointed: AtomicU64::new(0),
+            applied_us: AtomicU64::new(0),
         }
     }
 
@@ -106,6 +114,26 @@ impl Room {
     /// Say which server and run this is; it stays so.
     pub fn set_run(&self, server_id: ServerId, incarnation: u64) {
         let _ = self.run.set((server_id, incarnation));
+    }
+
+    /// The zxid of the last durable checkpoint.
+    pub fn checkpointed(&self) -> Zxid {
+        Zxid(self.checkpointed.load(Ordering::Relaxed))
+    }
+
+    /// Say which it is.
+    pub fn set_checkpointed(&self, zxid: Zxid) {
+        self.checkpointed.store(zxid.0, Ordering::Relaxed);
+    }
+
+    /// When the newest batch of writes began to be applied, µs of the monotonic clock.
+    pub fn applied_us(&self) -> u64 {
+        self.applied_us.load(Ordering::Relaxed)
+    }
+
+    /// Say when that was.
+    pub fn set_applied_us(&self, us: u64) {
+        self.applied_us.store(us, Ordering::Relaxed);
     }
 
     /// So many more requests (or fewer) are taken and not answered.

@@ -155,6 +155,8 @@ impl Service {
         let was_wrong = self.is_wrong();
         self.tree = tree;
         self.divergence.on_other_tree();
+        self.room.digests.clear();
+        self.room.set_checkpointed(self.tree.zxid());
         self.backlog.retain(|entry| entry.position.index > position.index);
         self.epoch_term = position.term;
         (self.refusals, self.misses) = (self.tree.refusals(), self.tree.misses());

@@ -233,6 +233,8 @@ pub struct Service {
     /// Checkpoints that are still being written and are of trees that are no longer ours.
     foreign_checkpoints: u32,
     checkpoint_wanted: bool,
+    /// Of the checkpoint that is being written.
+    checkpoint_zxid: Zxid,
     last_checkpoint: Moment,
     /// When time was looked at last.
     last_time: Moment,
@@ -256,6 +258,7 @@ impl Service {
     pub fn new(now: Moment, tree: Tree, room: Arc<Room>, options: ServiceOptions) -> Service {
         room.publish(tree.snapshot());
         room.set_sessions(tree.session_count());
+        room.set_checkpointed(tree.zxid());
         room.set_run(options.server_id, options.incarnation);
         let mut service = Service {
             epoch_term: tree.position().term,
@@ -287,6 +290,7 @@ impl Service {
             checkpointing: false,
             foreign_checkpoints: 0,
             checkpoint_wanted: false,
+            checkpoint_zxid: Zxid::ZERO,
             last_checkpoint: now,
             last_time: now,
             epoch_asked: false,
@@ -420,6 +424,9 @@ impl Service {
     // ---- apply ---------------------------------------------------------------------------------------------
 
     fn apply_backlog(&mut self, now: Moment) -> Result<(), TreeError> {
+        if !self.backlog.is_empty() {
+            self.room.set_applied_us(now.us);
+        }
         let mut applied = None;
         while !self.backlog.is_empty() {
             match self.tree.pressure() {
@@ -469,6 +476,7 @@ impl Service {
                             panic!("a command of {:?} cannot be read: {e}", committed.position)
                         });
                         self.apply_command(now, time_ms, &rules, &logged)?;
+                        self.room.digests.on_applied(&self.tree);
                     }
                 }
             }
@@ -601,6 +609,7 @@ impl Service {
         self.last_checkpoint = now;
         if let Some(checkpoint) = self.tree.freeze() {
             self.checkpointing = true;
+            self.checkpoint_zxid = self.tree.zxid();
             self.actions.push_back(Action::Checkpoint(checkpoint));
         }
     }
@@ -614,6 +623,7 @@ impl Service {
         self.checkpointing = false;
         self.last_checkpoint = now;
         let superseded = self.tree.install(written);
+        self.room.set_checkpointed(self.checkpoint_zxid);
         self.room.publish(self.tree.snapshot());
         self.actions.push_back(Action::Superseded(superseded));
         self.actions.push_back(Action::Purge(self.tree.checkpointed().index));
