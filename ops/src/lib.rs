@@ -4,9 +4,12 @@
 pub mod backup;
 pub mod cli;
 pub mod convert;
+pub mod doctor;
 pub mod import;
 pub mod io;
 pub mod local;
+pub mod prepare;
+pub mod runbook;
 pub mod status;
 pub mod times;
 
