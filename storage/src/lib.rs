@@ -10,6 +10,7 @@ pub mod code;
 pub mod command;
 pub mod discard;
 pub mod disk;
+pub mod inspect;
 pub mod io;
 pub mod log;
 pub mod members;
@@ -19,6 +20,7 @@ pub mod session;
 pub mod simdisk;
 pub mod stat;
 pub mod tree;
+pub mod verify;
 pub mod zxid;
 
 pub use acl::{Acl, AclRef, Id, IdRef, perms};

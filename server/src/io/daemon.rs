@@ -9,7 +9,7 @@ use super::reconfigure::Reconfigurations;
 use super::reload::{Hangup, Reread};
 use super::space::Space;
 use super::systemd::Systemd;
-use super::{Clock, SystemEntropy, admin, admin_server, certificates, prometheus};
+use super::{Clock, SystemEntropy, admin, admin_server, certificates, prometheus, with_data};
 use crate::config::{self, Config, Listen};
 use crate::connection::Limits;
 use crate::consensus::{self, Timers};
@@ -32,13 +32,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use warren_storage::discard::discard_if_asked;
 use warren_storage::io::{FolderDisk, OpenError};
-use warren_storage::log::{self, HardState, Log, LogOptions};
+use warren_storage::log::{self, Log, LogOptions};
 use warren_storage::tree::{Tree, TreeOptions};
 use warren_storage::{Disk as _, DiskError, MemberRole, RecoverError, Recovered, recover};
 use warren_transport::io::links::{LinkError, LinkTimers, Links, LinksConfig, PeerAddr, TlsFiles};
 
 /// The only server of an ensemble of one.
-const SERVER_ID: u8 = 1;
+pub(super) const SERVER_ID: u8 = 1;
 /// Threads that carry the links to the other servers.
 const LINK_THREADS: usize = 1;
 /// Which of its disks a server founds an ensemble with.
@@ -220,6 +220,15 @@ async fn serve(config: Config, reread: Option<Reread>) -> Result<(), StartError>
             _ => Begins::Founds,
         };
     }
+    if let Some(ensemble) = ensemble.as_ref().filter(|e| opened.brings_data() && !e.config.is_observer()) {
+        let waiting = systemd.wait_for_others(ensemble.clone());
+        tokio::select! {
+            () = ensemble.may_found_with_data() => {}
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+        waiting.abort();
+    }
     opened.take_part(&config, begins)?;
     let reader = opened.log.reader();
     let (engine, room, space) = start(&clock, &config, opened, &metrics, ensemble.clone())?;
@@ -380,13 +389,13 @@ enum Begins {
 }
 
 /// The store, open.
-struct Opened {
-    tree: Tree,
+pub(super) struct Opened {
+    pub(super) tree: Tree,
     tree_options: TreeOptions,
-    log: Log,
-    found: log::Recovered,
+    pub(super) log: Log,
+    pub(super) found: log::Recovered,
     disk: Arc<FolderDisk>,
-    folder: String,
+    pub(super) folder: String,
 }
 
 impl Opened {
@@ -396,14 +405,19 @@ impl Opened {
         self.tree.disk() == 0 && !written && self.found.hard_state.term == 0
     }
 
+    /// Was it made by a command, of a backup or of a ZooKeeper's data, and never used?
+    fn brings_data(&self) -> bool {
+        self.tree.disk() == 0 && self.tree.position().index > 0
+    }
+
     /// Say durably as whom it takes part, when it does for the first time: from then on neither the file nor another server
     /// is asked.
     fn take_part(&mut self, config: &Config, begins: Begins) -> Result<(), StartError> {
         if self.tree.disk() != 0 {
             return Ok(());
         }
-        if self.tree.position().index > 0 {
-            return self.take_part_with_data(config);
+        if self.brings_data() {
+            return with_data::take_part(self, config);
         }
         let settings = config.ensemble.as_ref();
         let server_id = settings.map_or(SERVER_ID, |settings| settings.server_id);
@@ -426,53 +440,6 @@ impl Opened {
             folder: self.folder.clone(),
             source: Box::new(RecoverError::Tree(e)),
         })
-    }
-
-    /// The same for a store that a command made, of a backup or of a ZooKeeper's data: this server founds the ensemble of
-    /// its settings, and the others, which must be empty, are sent the tree. Everybody gets a disk that none of the former
-    /// ensemble had, so that whoever comes with its data of then counts for nobody.
-    fn take_part_with_data(&mut self, config: &Config) -> Result<(), StartError> {
-        let settings = config.ensemble.as_ref();
-        let (disk, voters, table) = match settings {
-            None => {
-                let disk = self.tree.next_disk(SERVER_ID);
-                (disk, vec![consensus::raft_id(SERVER_ID, disk)], None)
-            }
-            Some(settings) if settings.is_observer() => {
-                return Err(StartError::DataOfObserver {
-                    server: settings.server_id,
-                    folder: self.folder.clone(),
-                });
-            }
-            Some(settings) => {
-                let mut members = membership::found(settings);
-                members.servers.iter_mut().for_each(|member| member.disk = self.tree.next_disk(member.id));
-                let voters = members.voters().map(|m| consensus::raft_id(m.id, m.disk)).collect();
-                (self.tree.next_disk(settings.server_id), voters, Some(consensus::table_of(members)))
-            }
-        };
-        let failed = |source| StartError::Store { folder: self.folder.clone(), source: Box::new(source) };
-        let now = Clock::start().now().wall_ms;
-        let table = table.as_ref().map(|table| (now, table));
-        self.tree
-            .take_part_with(disk, consensus::found(&voters), table)
-            .map_err(|e| failed(RecoverError::Tree(e)))?;
-        // Killed in between, the next start does it: the log does not have the tree's position.
-        let at = self.tree.position();
-        let hard_state = HardState { term: at.term, vote: 0, commit: at.index };
-        self.log.reset(at.index, at.term, Some(hard_state)).map_err(|e| failed(RecoverError::Log(e)))?;
-        self.found = log::Recovered {
-            hard_state,
-            first_index: at.index + 1,
-            last_index: at.index,
-            last_term: at.term,
-            ..self.found
-        };
-        tracing::info!(
-            zxid = self.tree.zxid().to_string(),
-            "this store was made by `warren restore` or `warren import` and takes part for the first time"
-        );
-        Ok(())
     }
 
     fn wiped(&self, settings: &config::Ensemble, recorded: u64) -> StartError {

@@ -30,6 +30,7 @@ mod reconfigure;
 mod reload;
 mod space;
 mod systemd;
+mod with_data;
 
 pub use clock::Clock;
 pub use entropy::SystemEntropy;

@@ -5,6 +5,7 @@
     reason = "this is io: processes, sockets, clocks"
 )]
 
+pub mod backup;
 pub mod bench;
 pub mod crash;
 pub mod daemon;

@@ -156,8 +156,9 @@ fn say(cli: &Cli, flags: &RestoreFlags, restored: &Restored) {
         "zxids go on at {zxid}, ahead of all that clients have seen; sequence numbers and versions go on where they were"
     );
     println!(
-        "next: start warrend on {}. In an ensemble, restore on this one voter alone; empty the data folders of all other \
-         servers, whose old data must not come back, and start them: they are sent the tree",
+        "next: start warrend on {}, and wait until it serves (`warren status`). In an ensemble, restore on this one voter \
+         alone; empty the data folders of all other servers, whose old data must not come back, and start them after it: \
+         they are sent the tree",
         cli.data_dir.display()
     );
 }
