@@ -126,6 +126,7 @@ def leaders_change(fleet, prometheus):
 def many_clients(fleet, prometheus):
     first, second = others(fleet, fleet.leader())
     clients = []
+    eventually("the sessions of former clients are gone", lambda: fleet.figure(first, "global_sessions") < 8)
     try:
         # The load and the words have connections of their own.
         while len(clients) < 38 and fleet.figure(first, "num_alive_connections") < 37:
@@ -233,6 +234,16 @@ def a_full_disk(fleet, prometheus):
         free = shutil.disk_usage(folder).free
         subprocess.run(["fallocate", "-l", str(free - (40 << 20)), filler], check=True)
         prometheus.fires("WarrenDiskBelowReserve")
+        # It refuses what would grow data, but not what the leader sends, and keeps the log short by checkpoints.
+        client = Client(port(fleet.leader()), 20000)
+        client.create("/large")
+
+        def checkpoint():
+            client.set("/large", b"x" * 200_000)
+            return prometheus.ask("query", query="increase(snapshottime_count[10s]) > 0")["result"]
+
+        eventually("a checkpoint is made", checkpoint)
+        client.drop()
         os.remove(filler)
         fleet.all_serve()
     finally:

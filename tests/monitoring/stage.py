@@ -5,15 +5,18 @@ import math
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
+import urllib.error
+import urllib.request
 
 import causes
-from fleet import CLIENTS, METRICS, OPS, SERVERS, WARREN, Fleet, Prometheus, eventually
+from fleet import ADMIN, CLIENTS, METRICS, OPS, SERVERS, WARREN, Fleet, Prometheus, eventually
 from raw import Client
 
 passed, failed = 0, 0
@@ -119,6 +122,20 @@ def filled(expr, id):
 def panels(prometheus):
     """Over the run so far, on one server at least, each query has data that are numbers."""
     silent = []
+
+    def all_speak():
+        silent[:] = silent_panels(prometheus)
+        return not silent
+
+    try:
+        # What came last is told a moment later.
+        eventually("every panel speaks", all_speak, 10)
+    except AssertionError:
+        raise AssertionError(silent) from None
+
+
+def silent_panels(prometheus):
+    silent = []
     for name, dashboard in dashboards():
         for panel, target in queries(dashboard):
             points = (
@@ -129,7 +146,7 @@ def panels(prometheus):
             )
             if not any(map(math.isfinite, points)):
                 silent.append(f"{name}, {panel['title']}: {target['expr']}")
-    assert not silent, silent
+    return silent
 
 
 def healthy(prometheus):
@@ -137,6 +154,69 @@ def healthy(prometheus):
     # Without its patience it takes the first seconds of a run for a trend.
     fired = [labels for labels in fired if labels["alertname"] not in causes.BY_PROMTOOL_ALONE]
     assert not fired, fired
+
+
+def admin(id, path):
+    """An answer's status and body."""
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{ADMIN + id - 1}{path}", timeout=5) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as e:
+        return e.code, e.read().decode()
+
+
+def admin_server(fleet):
+    """Every command answers on every server, and nobody changes anything."""
+    leader = fleet.leader()
+    for id in SERVERS:
+        commands = re.findall(r'href="(/commands/\w+)"', admin(id, "/commands")[1])
+        assert len(commands) == 28, commands
+        told = {command.rsplit("/", 1)[1]: admin(id, command) for command in commands}
+        for name, (status, body) in told.items():
+            answer = json.loads(body)
+            assert answer["command"] == name, (name, body)
+            if name in ("snapshot", "restore"):
+                assert status == 503 and "warren backup" in answer["error"], (name, body)
+            elif name.endswith("_reset") or name == "set_trace_mask":
+                assert status == 200 and "whitelist" in answer["error"], (name, body)
+            else:
+                assert status == 200 and answer["error"] is None, (name, body)
+        told = {name: json.loads(body) for name, (_, body) in told.items()}
+        assert told["leader"]["leader_id"] == leader
+        assert told["leader"]["is_leader"] == told["zabstate"]["is_leader"] == (id == leader)
+        assert set(told["voting_view"]["current_config"]) == {"1", "2", "3"}
+        assert f"/ephemeral-{id}" in str(told["dump"]["session_id_to_ephemeral_paths"])
+        assert bool(told["dump"]["expiry_time_to_session_ids"]) == (id == leader)
+        assert told["monitor"]["server_state"] == ("leader" if id == leader else "follower")
+        assert told["connections"]["connections"] and told["server_stats"]["node_count"] > 5
+    digests = [json.loads(admin(id, "/commands/hash")[1])["digests"] for id in SERVERS]
+    by_zxid = [{digest["zxid"]: digest["digest"] for digest in all} for all in digests]
+    common = set.intersection(*map(set, by_zxid))
+    assert common and all(len({all[zxid] for all in by_zxid}) == 1 for zxid in common), "digests differ"
+    assert [admin(1, path)[0] for path in ("/livez", "/readyz", "/nothing", "/commands/nothing")] == [200, 200, 404, 200]
+
+
+def admin_server_is_bounded(fleet):
+    """What a stranger sends costs little, and others are answered."""
+
+    def sent(data):
+        with socket.create_connection(("127.0.0.1", ADMIN), timeout=20) as sock:
+            try:
+                sock.sendall(data)
+                return sock.recv(100)
+            except ConnectionError:
+                return b""
+
+    assert b" 400 " in sent(b"\xff\x00 nonsense\r\n\r\n")
+    assert b" 431 " in sent(b"GET / HTTP/1.1\r\nx: " + b"y" * 100_000)
+    assert b" 405 " in sent(b"DELETE /commands/ruok HTTP/1.1\r\nhost: x\r\n\r\n")
+    silent = [socket.create_connection(("127.0.0.1", ADMIN), timeout=20) for _ in range(32)]
+    # One more is closed at once, and the silent ones when their time is over.
+    eventually("no place is left", lambda: sent(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n") == b"", 4)
+    for sock in silent:
+        sock.recv(1000)
+        sock.close()
+    eventually("it answers again", lambda: admin(1, "/livez")[0] == 200, 5)
 
 
 def runbooks(fleet, prometheus):
@@ -172,6 +252,8 @@ def main():
         eventually("requests are counted", lambda: prometheus.series("warren_write_ms_count > 100"))
         eventually("a rate can be told", lambda: time.time() - prometheus.began > 20)
         case("no alert fires on a healthy ensemble", healthy, prometheus)
+        case("the AdminServer answers every command, and changes nothing", admin_server, fleet)
+        case("the AdminServer bounds what strangers cost", admin_server_is_bounded, fleet)
         fleet.stop_local()
         fleet.tighten(causes.TIGHT)
         for id in SERVERS:
