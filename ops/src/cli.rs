@@ -24,8 +24,8 @@ pub enum Exit {
 #[derive(Debug, Parser)]
 #[command(name = "warren", version = warren_server::version::VERSION)]
 pub struct Cli {
-    /// The data folder of the server on this machine
-    #[arg(long, global = true, value_name = "DIR", default_value = "./warren-data")]
+    /// The data folder of the server on this machine [default: ./warren-data where there is one, else /var/lib/warren where there is]
+    #[arg(long, global = true, value_name = "DIR", default_value_os_t = crate::io::data_dir(), hide_default_value = true)]
     pub data_dir: PathBuf,
 
     /// The server's administration socket, if not DATA_DIR/admin.sock
@@ -54,7 +54,21 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// How the server is, in one screen
-    Status,
+    Status {
+        /// Again and again, every so many seconds, until Ctrl-C
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true,
+              value_parser = clap::value_parser!(u32).range(1..=3600))]
+        watch: Option<u32>,
+    },
+    /// What is wrong or will be with this server and its host, and what to do about it
+    ///
+    /// It looks at disk, syncs, clock, limits, the other servers, certificates, settings and ports. Exit status: 0 nothing to
+    /// do, 1 something to do, 2 the server does not answer.
+    Doctor {
+        /// The settings that the server is started with [default: /etc/warren/warren.toml, if it is of this data folder]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// The ensemble's leader
     #[command(subcommand)]
     Leader(Leader),
@@ -71,6 +85,15 @@ pub enum Command {
         #[arg(long, required = true)]
         yes_i_lose_data: bool,
     },
+    /// Throw this server's data away, and take them anew from the others
+    ///
+    /// For a server whose tree is not what the others have (`warren status`), or whose disk is not to be trusted. The others go on
+    /// to serve; a voter votes again as soon as it has the log (`warren member list`).
+    Rebuild {
+        /// Say that you mean this server's data
+        #[arg(long, required = true)]
+        yes: bool,
+    },
     /// What an alert means, and what to do about it; without a name, the list of them
     Runbook {
         /// The alert
@@ -79,6 +102,24 @@ pub enum Command {
     /// Certificates, by which the servers of an ensemble know each other
     #[command(subcommand)]
     Certs(Certs),
+    /// Make certificates and settings for the servers of a new ensemble: a folder for each, to be copied to its /etc/warren
+    Prepare {
+        /// Where to write; DIR/ca is the authority, DIR/N what server N is given
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The ensemble's name, which certificates carry
+        #[arg(long, value_name = "NAME", default_value = "warren")]
+        ensemble: String,
+        /// TCP port for clients, the same on every host
+        #[arg(long, value_name = "PORT", default_value_t = 2181)]
+        client_port: u16,
+        /// UDP port for the other servers, likewise
+        #[arg(long, value_name = "PORT", default_value_t = 2182)]
+        peer_port: u16,
+        /// Names or addresses of the hosts, in the order of their servers' ids
+        #[arg(value_name = "HOST", required = true)]
+        hosts: Vec<String>,
+    },
     /// Run a whole ensemble on this machine until Ctrl-C, for trying and for tests
     Local {
         /// How many servers that vote

@@ -2,8 +2,10 @@
 //! it, so that neither says what the other does not.
 
 pub mod cli;
+pub mod doctor;
 pub mod io;
 pub mod local;
+pub mod prepare;
 pub mod runbook;
 pub mod status;
 

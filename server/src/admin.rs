@@ -30,6 +30,10 @@ pub enum Request {
     ChangeMembers(MemberChange),
     /// Make this server the only voter, whatever the others have; what they acknowledged and it lacks is lost.
     ForceQuorum,
+    /// Throw this server's data away and take them anew from the others.
+    Rebuild,
+    /// Which settings are in effect?
+    Settings,
 }
 
 /// A change of the membership; see [`Change`].
@@ -98,6 +102,8 @@ pub enum Response {
     Status(Box<Status>),
     /// To [`Request::Members`].
     Members(Box<Membership>),
+    /// To [`Request::Settings`]: as `warren.toml`, without the super digest.
+    Settings(String),
     /// It is done; in words.
     Done(String),
     /// It is not done; why, and what to do.
@@ -141,8 +147,28 @@ pub struct Status {
     pub outstanding: u64,
     /// Files of tree and log, bytes.
     pub store_bytes: u64,
+    /// Free space on the disk of the store, bytes.
+    #[serde(default)]
+    pub disk_free_bytes: u64,
+    /// Below this much, writes that grow data are refused, bytes.
+    #[serde(default)]
+    pub disk_reserve_bytes: u64,
+    /// Syncs of the log since start or reset, on average, ms.
+    #[serde(default)]
+    pub sync_avg_ms: f64,
+    /// The slowest of them, ms.
+    #[serde(default)]
+    pub sync_max_ms: u64,
+    /// Open file descriptors.
+    #[serde(default)]
+    pub files_open: u64,
+    /// As many as it may open.
+    #[serde(default)]
+    pub files_max: u64,
     /// Is the disk below its reserve, so that growth is refused?
     pub growth_refused: bool,
+    /// Is this server's tree not what the log makes, so that it serves nobody?
+    pub tree_differs: bool,
     /// Resident memory, bytes.
     pub memory_bytes: u64,
     /// How much longer this server's certificate is valid, s; none when it stands alone.
@@ -199,6 +225,9 @@ pub struct Member {
     pub why: String,
     /// Entries that it is behind the leader; only the leader knows.
     pub lag: Option<u64>,
+    /// What it runs. Servers do not tell one another; `warren` asks each where clients find it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 impl Status {
@@ -207,6 +236,13 @@ impl Status {
         let mut complaints = Vec::new();
         if !self.serving {
             complaints.push("this server does not serve clients".to_owned());
+        }
+        if self.tree_differs {
+            complaints.push(
+                "this server's tree is not what the log makes, which a majority of the servers has: restart it once, and if it \
+                 does not serve within a minute, `warren rebuild --yes` on it; suspect its memory and its disk"
+                    .to_owned(),
+            );
         }
         if self.growth_refused {
             complaints.push(
@@ -254,6 +290,8 @@ mod tests {
             Request::Members,
             Request::ChangeMembers(add),
             Request::ForceQuorum,
+            Request::Rebuild,
+            Request::Settings,
         ] {
             assert_eq!(parse(line(&request).trim_end()), Ok(request));
         }
@@ -270,12 +308,13 @@ mod tests {
         let gone = Member { id: 2, why: "refused".into(), ..Member::default() };
         let bad = Status {
             growth_refused: true,
+            tree_differs: true,
             members: vec![gone],
             certificate_s: Some(7_200),
             ..Status::default()
         };
-        assert_eq!(bad.complaints().len(), 4);
-        assert!(bad.complaints()[2].contains("ends in 2 hours"));
+        assert_eq!(bad.complaints().len(), 5);
+        assert!(bad.complaints()[3].contains("ends in 2 hours"));
         let renewed = Status { serving: true, certificate_s: Some(30 * 86_400), ..Status::default() };
         assert!(renewed.complaints().is_empty());
     }

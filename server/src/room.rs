@@ -32,6 +32,7 @@ pub struct Room {
     serving: AtomicBool,
     read_only: AtomicBool,
     stopping: AtomicBool,
+    wrong: AtomicBool,
     growth_refused: AtomicBool,
     standing: RwLock<Standing>,
     contact_ms: AtomicU64,
@@ -60,6 +61,7 @@ impl Room {
             serving: AtomicBool::new(false),
             read_only: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            wrong: AtomicBool::new(false),
             growth_refused: AtomicBool::new(false),
             standing: RwLock::new(Standing { server_id: 0, mode: Mode::Standalone, leader: None, term: 0 }),
             contact_ms: AtomicU64::new(u64::MAX),
@@ -170,6 +172,16 @@ impl Room {
     /// Say whether it is so.
     pub fn set_read_only(&self, read_only: bool) {
         self.read_only.store(read_only, Ordering::Release);
+    }
+
+    /// Is this server's tree not what the log makes ([`crate::divergence`])? Nobody is served from it then.
+    pub fn is_wrong(&self) -> bool {
+        self.wrong.load(Ordering::Acquire)
+    }
+
+    /// Say whether it is so.
+    pub fn set_wrong(&self, wrong: bool) {
+        self.wrong.store(wrong, Ordering::Release);
     }
 
     /// Has a stop begun? Nobody is served from then on.

@@ -8,6 +8,7 @@
 pub mod acl;
 pub mod code;
 pub mod command;
+pub mod discard;
 pub mod disk;
 pub mod io;
 pub mod log;

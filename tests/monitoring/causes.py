@@ -9,9 +9,11 @@ import time
 from fleet import CLIENTS, SERVERS, WARREN, eventually
 from raw import Client
 
-# Fires only after hours, on a disk that is slow or lacks its last byte (`tests/disk` makes one), or behind a certificate or a
-# lag that cannot be made in minutes: promtool tries these alone.
+# Fires only after hours, on a disk that is slow or lacks its last byte (`tests/disk` makes one), on a tree that went bad (`operate`
+# makes one), or behind a certificate or a lag that cannot be made in minutes: promtool tries these alone.
 BY_PROMTOOL_ALONE = {
+    "WarrenTreeDiffers",
+    "WarrenDigestsMismatch",
     "WarrenDiskFillsUp",
     "WarrenDiskWaiting",
     "WarrenSlowDisk",

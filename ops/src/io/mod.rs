@@ -2,21 +2,40 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the world is touched")]
 
 mod admin;
+mod doctor;
 mod local;
+mod peers;
+mod prepare;
 mod signals;
+mod status;
 
 use crate::cli::{Certs, Cli, Command, Exit, Leader, Output};
 use crate::local::Ports;
-use crate::status;
+use crate::prepare::Plan;
+use crate::status::membership;
+use std::path::{Path, PathBuf};
 use warren_server::admin::{Request, Response};
 use warren_transport::io::certs::{self, CertsError};
+
+/// Where a server keeps its data that was started by hand without being told.
+const OWN_DATA_DIR: &str = "./warren-data";
+/// Where the packaged one does.
+const HOST_DATA_DIR: &str = "/var/lib/warren";
+
+/// The data folder that is meant where none is named.
+pub(crate) fn data_dir() -> PathBuf {
+    let (own, host) = (Path::new(OWN_DATA_DIR), Path::new(HOST_DATA_DIR));
+    if !own.is_dir() && host.is_dir() { host } else { own }.to_owned()
+}
 
 /// Do what the command line says, print what is to be printed, and say how it ended.
 pub fn run(cli: Cli) -> Exit {
     match &cli.command {
-        Command::Status => ask(&cli, &Request::Status),
+        Command::Status { watch } => status::run(&cli, *watch),
+        Command::Doctor { config } => doctor::run(&cli, config.as_deref()),
         Command::Leader(Leader::Transfer { to }) => ask(&cli, &Request::TransferLeader { to: *to }),
         Command::Member(member) => ask(&cli, &member.request()),
+        Command::Rebuild { .. } => ask(&cli, &Request::Rebuild),
         Command::ForceQuorum { .. } => ask(&cli, &Request::ForceQuorum),
         Command::Runbook { name } => crate::runbook::print(name.as_deref()),
         Command::Certs(Certs::Init { dir, ensemble }) => {
@@ -26,6 +45,17 @@ pub fn run(cli: Cli) -> Exit {
         Command::Certs(Certs::Issue { dir, server_id, out }) => {
             let made = certs::issue(dir, *server_id).and_then(|pem| certs::write_secret(out, &pem));
             done(made, format!("made {} for server {server_id}; give it to that server alone", out.display()))
+        }
+        Command::Prepare { dir, ensemble, client_port, peer_port, hosts } => {
+            let (client_port, peer_port) = (*client_port, *peer_port);
+            let plan = Plan { ensemble: ensemble.clone(), hosts: hosts.clone(), client_port, peer_port };
+            match prepare::run(&plan, dir) {
+                Ok(text) => done(Ok(()), text),
+                Err(e) => {
+                    eprintln!("warren: {e}");
+                    Exit::Degraded
+                }
+            }
         }
         Command::Local { servers, observers, dir, client_port, metrics_port, admin_port } => {
             let ports = Ports { client: *client_port, metrics: *metrics_port, admin: *admin_port };
@@ -59,17 +89,17 @@ fn ask(cli: &Cli, request: &Request) -> Exit {
         print!("{}", warren_server::admin::line(&response));
     }
     match response {
-        Response::Status(status) => {
+        Response::Members(members) => {
             if cli.output == Output::Text {
-                print!("{}", status::text(&status));
-            }
-            if status.complaints().is_empty() { Exit::Done } else { Exit::Degraded }
-        }
-        Response::Members(membership) => {
-            if cli.output == Output::Text {
-                print!("{}", status::membership(&membership));
+                print!("{}", membership(&members));
             }
             Exit::Done
+        }
+        Response::Status(_) | Response::Settings(_) => {
+            eprintln!(
+                "warren: the server answered something else than what was asked; is it of another version?"
+            );
+            Exit::Degraded
         }
         Response::Done(what) => {
             if cli.output == Output::Text {

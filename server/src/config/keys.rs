@@ -98,6 +98,13 @@ settings! {
         addr: Listen = Listen::At(Address::new("127.0.0.1", 7000)), "HOST:PORT or off";
     }
 
+    /// What is logged, to the standard error.
+    log: Log {
+        /// What is at least so grave is logged. SIGHUP lets a change take effect; the environment's `WARREN_LOG` wins over
+        /// it.
+        level: LogLevel = LogLevel::Info, "error, warn, info, debug or trace";
+    }
+
     /// The AdminServer: ZooKeeper's commands as JSON over HTTP, and what load balancers ask.
     admin: Admin {
         /// Where it answers, or `off`: its commands, `/livez` and `/readyz`. It asks nobody who he is, and changes
@@ -182,6 +189,30 @@ settings! {
     four_letter_words: FourLetterWords {
         /// Which are answered; `"*"` is all. `srvr` always is.
         whitelist: Vec<String> = Word::DEFAULT.iter().map(|word| word.name().to_owned()).collect(), "words";
+    }
+}
+
+/// How grave something is that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "each is what it is called")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        })
     }
 }
 

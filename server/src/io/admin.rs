@@ -1,11 +1,13 @@
 //! The socket of the operator's command line; see [`crate::admin`].
 
 use super::facts::Registry;
+use super::rebuild::begin_anew;
 use crate::admin::{self, CONNECTIONS_MAX, LINE_BYTES_MAX, Response, SOCKET};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -73,6 +75,10 @@ async fn talk(registry: &Registry, stream: UnixStream) -> io::Result<()> {
             Err(why) => Response::Refused(why),
         };
         output.write_all(admin::line(&response).as_bytes()).await?;
+        if registry.begins_anew.load(Ordering::Acquire) {
+            output.shutdown().await?;
+            begin_anew(registry.ensemble.as_ref());
+        }
         if !line.ends_with('\n') {
             return Ok(());
         }

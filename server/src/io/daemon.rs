@@ -4,10 +4,13 @@ use super::clients::{self, Clients, Reactors};
 use super::engine::{Engine, Parts};
 use super::ensemble::{Ensemble, Handler};
 use super::facts::Registry;
+use super::listen::{listen, resolve};
 use super::reconfigure::Reconfigurations;
+use super::reload::{Hangup, Reread};
 use super::space::Space;
+use super::systemd::Systemd;
 use super::{Clock, SystemEntropy, admin, admin_server, certificates, prometheus};
-use crate::config::{self, Address, Config, Listen};
+use crate::config::{self, Config, Listen};
 use crate::connection::Limits;
 use crate::consensus::{self, Timers};
 use crate::entropy::Entropy as _;
@@ -21,14 +24,13 @@ use crate::service::{Service, ServiceOptions};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use warren_storage::discard::discard_if_asked;
 use warren_storage::io::{FolderDisk, OpenError};
 use warren_storage::log::{self, Log, LogOptions};
 use warren_storage::tree::{Tree, TreeOptions};
@@ -53,6 +55,9 @@ const ADMIN_BACKLOG: u32 = 32;
 const DISK_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A checkpoint is made at least this often while anything changes.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
+/// The trees of the servers are compared so often while anything changes: a server whose tree is wrong serves no longer
+/// than this, and an exchange of messages.
+const COMPARE_EVERY: Duration = Duration::from_secs(2);
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
@@ -96,6 +101,16 @@ pub enum StartError {
         /// Why.
         source: DiskError,
     },
+    /// The store is to begin anew, and what is there cannot be removed.
+    #[error(
+        "an operator had this server rebuilt, and the files in {folder} cannot be removed: empty the folder"
+    )]
+    Discard {
+        /// The store's folder.
+        folder: String,
+        /// Why.
+        source: DiskError,
+    },
     /// Tree and log cannot be opened, or do not belong together.
     #[error("the store in {folder} cannot be opened")]
     Store {
@@ -127,11 +142,11 @@ pub enum StartError {
     },
 }
 
-/// Serve until SIGTERM or SIGINT.
+/// Serve until SIGTERM or SIGINT. `reread` is what SIGHUP does about the settings, where they are of a file.
 ///
 /// # Errors
 /// When it cannot start; once it serves, what is broken stops the process.
-pub fn run(config: Config) -> Result<(), StartError> {
+pub fn run(config: Config, reread: Option<Reread>) -> Result<(), StartError> {
     // For what is not a client's: accepting, signals, metrics, timers.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -139,18 +154,23 @@ pub fn run(config: Config) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|source| StartError::System { what: "threads", source })?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, reread))
 }
 
-async fn serve(config: Config) -> Result<(), StartError> {
+async fn serve(config: Config, reread: Option<Reread>) -> Result<(), StartError> {
     let clock = Clock::start();
+    let systemd = Arc::new(Systemd::default());
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|source| StartError::System { what: "signals", source })?;
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|source| StartError::System { what: "signals", source })?;
-    // Alone, there are no certificates to read again, and the signal keeps its meaning.
-    let hangup = config.ensemble.as_ref().map(|_| signal(SignalKind::hangup()));
-    let hangup = hangup.transpose().map_err(|source| StartError::System { what: "signals", source })?;
+    // With nothing to read again, the signal keeps its meaning.
+    let rereads = config.ensemble.is_some() || reread.is_some();
+    let hangup = rereads.then(|| signal(SignalKind::hangup())).transpose();
+    let hangup = hangup.map_err(|source| StartError::System { what: "signals", source })?;
+    let hangup =
+        hangup.map(|signal| Hangup { signal, reread, config: config.clone(), systemd: systemd.clone() });
+    systemd.status("opening the store");
     let store = store_folder(&config.data_dir)?;
     // Whoever cannot listen should not open the store either.
     let listener = listen(&config.client.addr, config.client.listen_backlog).await.map_err(|source| {
@@ -162,29 +182,33 @@ async fn serve(config: Config) -> Result<(), StartError> {
     let opened = open(&clock, &config, &store, &metrics)?;
     let mut opened = opened;
     let mut begins = Begins::Founds;
+    let mut certificates = None;
     let ensemble = match &config.ensemble {
         None => None,
         Some(settings) => {
             let read = certificates::Stamps::take(settings);
             let ensemble = join(settings, &config, &opened, &metrics).await?;
-            if let Some(hangup) = hangup {
-                certificates::watch(ensemble.clone(), read, hangup, metrics.clone());
-            }
-            // An observer has nothing to vote with, and so nothing to lose: it begins with what it is fed.
-            if opened.is_empty() && !settings.is_observer() {
-                let verdict = tokio::select! {
-                    verdict = ensemble.may_take_part() => verdict,
-                    _ = terminate.recv() => return Ok(()),
-                    _ = interrupt.recv() => return Ok(()),
-                };
-                begins = match verdict {
-                    Verdict::Join { disk } => Begins::Joins { disk },
-                    _ => Begins::Founds,
-                };
-            }
+            certificates = Some(certificates::watch(ensemble.clone(), read, metrics.clone()));
             Some(ensemble)
         }
     };
+    if let Some(hangup) = hangup {
+        hangup.watch(certificates);
+    }
+    // An observer has nothing to vote with, and so nothing to lose: it begins with what it is fed.
+    if let Some(ensemble) = ensemble.as_ref().filter(|e| opened.is_empty() && !e.config.is_observer()) {
+        let waiting = systemd.wait_for_others(ensemble.clone());
+        let verdict = tokio::select! {
+            verdict = ensemble.may_take_part() => verdict,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        };
+        waiting.abort();
+        begins = match verdict {
+            Verdict::Join { disk } => Begins::Joins { disk },
+            _ => Begins::Founds,
+        };
+    }
     opened.take_part(&config, begins)?;
     let reader = opened.log.reader();
     let (engine, room, space) = start(&clock, &config, opened, &metrics, ensemble.clone())?;
@@ -193,6 +217,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
         ensemble.attach_engine(engine.clone(), reader);
     }
     space.look(&engine);
+    systemd.watch(clock, engine.clone(), room.clone(), ensemble.clone());
     let registry = Arc::new(Registry::new(
         clock,
         room.clone(),
@@ -262,12 +287,14 @@ async fn serve(config: Config) -> Result<(), StartError> {
     );
     let served = {
         let (room, metrics) = (room.clone(), metrics.clone());
+        let (systemd, ensemble) = (systemd.clone(), ensemble.clone());
         async move {
             while !room.is_serving() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             metrics.startup_txns_load_time.record(clock.now() - began);
             tracing::info!("{said}");
+            systemd.ready(&room, ensemble.as_deref());
         }
     };
     match &ensemble {
@@ -294,6 +321,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
         _ = interrupt.recv() => "SIGINT",
     };
     tracing::info!("{name}: taking no more work, finishing what is in flight");
+    systemd.stopping("stopping: finishing what is in flight");
     // Whoever comes now is better served elsewhere.
     let _ = stop.send(true);
     let _ = accepting.await;
@@ -307,6 +335,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
     while registry.len() > 0 && tokio::time::Instant::now() < patience {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    systemd.stopping("stopping: writing a last checkpoint");
     let stopped = tokio::task::spawn_blocking(move || {
         if let Some(ensemble) = ensemble {
             ensemble.stop();
@@ -402,6 +431,12 @@ fn open(clock: &Clock, config: &Config, store: &Path, metrics: &Arc<Metrics>) ->
         hash_seed: entropy.next_u64(),
         store_id: entropy.next_u64(),
     };
+    let discarded = discard_if_asked(&*disk);
+    if discarded.map_err(|source| StartError::Discard { folder: folder.clone(), source })? {
+        tracing::warn!(
+            "this server is rebuilt: its data were thrown away, and it takes them from the others"
+        );
+    }
     disk.mend().map_err(|source| StartError::Mend { folder: folder.clone(), source })?;
     let log_options = LogOptions {
         // What redb needs beside the records.
@@ -527,6 +562,7 @@ fn start(
         sweeps_per_minute_max: config.znodes.container_deletes_per_minute_max,
         container_unused_max: Duration::from_millis(config.znodes.container_never_used_ms_max),
         checkpoint_interval: CHECKPOINT_EVERY,
+        compare_interval: COMPARE_EVERY,
     };
     let service = Service::new(clock.now(), tree, room.clone(), options);
     let space = Arc::new(Space::new(disk, config.storage.disk_reserve_mb, room.clone()));
@@ -563,53 +599,4 @@ fn limits(config: &Config) -> Limits {
             digest_off: !config.security.digest_enabled,
         },
     }
-}
-
-async fn resolve(addr: &Address) -> io::Result<SocketAddr> {
-    let mut last = None;
-    for candidate in addr.bind_candidates() {
-        match tokio::net::lookup_host(candidate).await {
-            Ok(mut found) => {
-                if let Some(addr) = found.next() {
-                    return Ok(addr);
-                }
-            }
-            Err(e) => last = Some(e),
-        }
-    }
-    Err(last.unwrap_or_else(|| io::Error::other("the name has no address")))
-}
-
-async fn listen(addr: &Address, backlog: u32) -> io::Result<TcpListener> {
-    let mut last = None;
-    for candidate in addr.bind_candidates() {
-        let found = match tokio::net::lookup_host(candidate).await {
-            Ok(found) => found,
-            Err(e) => {
-                last = Some(e);
-                continue;
-            }
-        };
-        for at in found {
-            match bind(at, backlog) {
-                Ok(listener) => return Ok(listener),
-                Err(e) => last = Some(e),
-            }
-        }
-    }
-    Err(last.unwrap_or_else(|| io::Error::other("the name has no address")))
-}
-
-fn bind(at: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    use socket2::{Domain, Socket, Type};
-    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    if at.is_ipv6() {
-        // As Java does: one listener for both families.
-        socket.set_only_v6(false)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&at.into())?;
-    socket.listen(if backlog == 0 { 128 } else { i32::try_from(backlog).unwrap_or(i32::MAX) })?;
-    TcpListener::from_std(socket.into())
 }

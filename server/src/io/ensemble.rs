@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
+use warren_storage::discard::ask_to_discard;
 use warren_storage::log::LogReader;
 use warren_storage::tree::{Exporter, Identity, Import, ImportError, Staged, Tree, TreeError, TreeOptions};
-use warren_storage::{Members, SharedDisk};
+use warren_storage::{DiskError, Members, SharedDisk};
 use warren_transport::io::links::{
     DownReason, LinkHandler, Links, PeerAddr, Refusal, SnapshotError, SnapshotReceiver,
 };
@@ -295,6 +296,16 @@ impl Ensemble {
         Ok(tree)
     }
 
+    /// Which of its disks this server takes part with.
+    pub(super) fn disk_number(&self) -> u32 {
+        self.disk_number.load(Ordering::Relaxed)
+    }
+
+    /// See [`warren_storage::discard`].
+    pub(super) fn ask_to_discard(&self) -> Result<(), DiskError> {
+        ask_to_discard(&*self.disk)
+    }
+
     fn identity(&self) -> Identity {
         Identity { store_id: self.store_id, disk: self.disk_number.load(Ordering::Relaxed) }
     }
@@ -392,7 +403,7 @@ impl LinkHandler for Handler {
                 engine.look(move |service| {
                     let tree = service.tree();
                     let applied = tree.position().index;
-                    let answer = match (last_index, applied < last_index) {
+                    let answer = match (last_index, applied < last_index || service.is_wrong()) {
                         // It has begun, and waits for a majority that the asker may be needed for.
                         (0, _) if applied == 0 => Answer::Empty,
                         (_, true) => Answer::Undecided,

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, Ordering};
 use tokio::sync::Notify;
 use warren_storage::tree::TreeError;
 
@@ -37,6 +37,8 @@ pub(super) struct Registry {
     pub(super) ensemble: Option<Arc<Ensemble>>,
     /// As bound; 0 before.
     pub(super) port: AtomicU16,
+    /// See [`super::rebuild`].
+    pub(super) begins_anew: AtomicBool,
     /// As `stmk` set it.
     trace_mask: AtomicI64,
 }
@@ -132,6 +134,7 @@ impl Registry {
             engine,
             ensemble,
             port: AtomicU16::new(0),
+            begins_anew: AtomicBool::new(false),
             trace_mask: AtomicI64::new(words::TRACE_MASK),
         }
     }
@@ -193,6 +196,8 @@ impl Registry {
             Request::Members => self.membership(),
             Request::ChangeMembers(change) => self.change_members(change).await,
             Request::ForceQuorum => self.force_quorum().await,
+            Request::Rebuild => self.rebuild().await,
+            Request::Settings => Response::Settings(self.config.to_toml()),
         }
     }
 
@@ -227,6 +232,7 @@ impl Registry {
         let (tree, log) = store_bytes(&self.store);
         let addr = &self.config.client.addr;
         let standing = self.room.standing();
+        let sync = metrics.sync_latency();
         Status {
             version: crate::version::full(),
             server_id: standing.server_id,
@@ -248,7 +254,16 @@ impl Registry {
             watches: self.room.watches.len() as u64,
             outstanding: metrics.outstanding_requests.value().max(0) as u64,
             store_bytes: tree + log,
+            disk_free_bytes: metrics.warren_disk_free_bytes.value().max(0) as u64,
+            disk_reserve_bytes: u64::from(self.config.storage.disk_reserve_mb) << 20,
+            sync_avg_ms: sync.avg,
+            sync_max_ms: sync.max,
+            files_open: std::fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64),
+            files_max: rustix::process::getrlimit(rustix::process::Resource::Nofile)
+                .current
+                .unwrap_or(u64::MAX),
             growth_refused: self.room.is_growth_refused(),
+            tree_differs: self.room.is_wrong(),
             memory_bytes: resident_bytes().max(0) as u64,
             certificate_s: self.certificate_s(),
             members: self.members(),
@@ -270,6 +285,7 @@ impl Registry {
         metrics.ephemerals_count.set(snapshot.ephemeral_count() as i64);
         metrics.approximate_data_size.set(snapshot.data_bytes() as i64);
         metrics.watch_count.set(self.room.watches.len() as i64);
+        metrics.warren_clock.set(self.clock.now().wall_ms);
         metrics.uptime.set(self.uptime_ms());
         if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
             metrics.open_file_descriptor_count.set(open.count() as i64);
@@ -347,7 +363,8 @@ impl Registry {
     async fn answer(&self, word: Word) -> String {
         if !self.room.is_serving() && !self.room.is_read_only() {
             if let Some(text) = word.while_not_serving() {
-                return text.to_owned();
+                let why = self.room.is_wrong() && word != Word::Isro;
+                return format!("{text}{}", if why { words::TREE_DIFFERS } else { "" });
             }
         }
         match word {

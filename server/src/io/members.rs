@@ -44,6 +44,7 @@ impl Registry {
                 linked: why.is_empty(),
                 why,
                 lag: lag(member.id),
+                version: None,
             }
         };
         self.roster().servers.iter().map(member).collect()
@@ -99,6 +100,12 @@ impl Registry {
 
     /// To [`admin::Request::ForceQuorum`].
     pub(super) async fn force_quorum(&self) -> Response {
+        if self.room.is_wrong() {
+            return Response::Refused(
+                "this server's tree is not what the log makes: it must not be the one that is left. Force another one"
+                    .to_owned(),
+            );
+        }
         match self.engine.force_quorum().await {
             Ok(_) => Response::Done(
                 "this server is the only one that belongs to the ensemble, and serves with what it has. The others must not \

@@ -20,10 +20,16 @@ mod ensemble;
 mod entropy;
 mod facts;
 mod inbox;
+mod listen;
+pub mod logging;
 mod members;
 mod prometheus;
+mod rebuild;
 mod reconfigure;
+mod reload;
 mod space;
+mod systemd;
 
 pub use clock::Clock;
 pub use entropy::SystemEntropy;
+pub use reload::Reread;

@@ -158,7 +158,9 @@ metrics! {
         synced_observers Count "Observers that this server feeds and that have all that is committed here. Summed over all servers it is how many are up to date."
         warren_observers_fed Count "Observers that this server feeds."
         synced_non_voting_followers Count "On the leader: servers that join, and take entries as they come."
+        pending_syncs Count "On the leader: syncs, and other questions whether it still leads, that wait for the quorum's answer."
         learners Count "On the leader: voters and joining servers that were heard of since it last looked for its quorum, and observers that it feeds."
+        warren_tree_differs Flag "1 while this server's tree is not what the log makes and a majority has: it serves nobody, and has to be rebuilt."
         leader_uptime Ms "On the leader: how long it leads."
         last_proposal_size Bytes "On the leader: the last log entry that it proposed; -1 when there was none since it leads, or since a reset."
         min_proposal_size Bytes "The same, of the smallest."
@@ -166,6 +168,7 @@ metrics! {
         warren_feeder_id Count "On an observer: the server that feeds it; 0 while none does, and on servers that vote."
         leader_id Count "The server that leads, as this one knows it; 0 when it knows none."
         warren_is_leader Flag "1 on the leader; summed over an ensemble it is 1, but for the moment of an election."
+        warren_clock Ms "This server's wall clock, since 1970: `warren doctor` compares it with the other servers'."
         uptime Ms "Time since the server began to serve."
         process_resident_memory_bytes Bytes "Memory of the process that is in RAM."
         warren_disk_free_bytes Bytes "Free space on the disk of the data folder."
@@ -209,6 +212,7 @@ metrics! {
         stale_sessions_expired Count "Sessions ended because their client was silent for longer than their timeout."
         auth_failed_count Count "Failed attempts to authenticate."
         large_requests_rejected Count "Connections closed because of a request above limits.packet_bytes_max."
+        digest_mismatches_count Count "Other servers that were found to have another tree than this one behind the same log entry, each counted once until it agrees again. One of the two is wrong: see warren_tree_differs on both."
         looking_count Count "Times that this server looked for a leader; when it rises without restarts, the network or the disk is too slow for ensemble.tick_ms."
         snap_count Count "Whole trees that were sent to servers far behind."
         warren_snapshots_failed_total Count "Whole trees that could not be sent to the end; they are sent again."
@@ -284,6 +288,12 @@ impl Metrics {
             (self.readlatency.summary().since_reset(), self.updatelatency.summary().since_reset());
         let both = read.merged(update);
         LatencyMs { min: both.min_whole(), avg: both.avg(), max: both.max_whole() }
+    }
+
+    /// Syncs of the log, likewise.
+    pub fn sync_latency(&self) -> LatencyMs {
+        let seen = self.fsynctime.summary().since_reset();
+        LatencyMs { min: seen.min_whole(), avg: seen.avg(), max: seen.max_whole() }
     }
 
     /// A leader proposed an entry of so many bytes.

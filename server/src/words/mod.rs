@@ -86,6 +86,10 @@ impl Word {
     }
 }
 
+/// What is told besides by a server that does not serve because its tree is wrong ([`crate::divergence`]).
+pub const TREE_DIFFERS: &str =
+    "Its tree is not what the log makes, which a majority of the servers has; see `warren status`\n";
+
 /// What a connection's first four bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Asked {
