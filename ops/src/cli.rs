@@ -1,5 +1,6 @@
 //! The command line of `warren`, declared once.
 
+use crate::backup::flags::{BackupFlags, RestoreFlags};
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use warren_server::admin::{MemberChange, Request, SOCKET};
@@ -120,6 +121,15 @@ pub enum Command {
         #[arg(value_name = "HOST", required = true)]
         hosts: Vec<String>,
     },
+    /// Back up a running server's data, and so its ensemble's, as of one zxid
+    Backup(BackupFlags),
+    /// Make a backup the data of a server that is not running and has none
+    Restore(RestoreFlags),
+    /// Settings
+    #[command(subcommand)]
+    Config(Config),
+    /// Make a store of a ZooKeeper's data (3.4 to 3.9), into DATA_DIR; the ZooKeeper must not run
+    Import(crate::import::flags::ImportFlags),
     /// Run a whole ensemble on this machine until Ctrl-C, for trying and for tests
     Local {
         /// How many servers that vote
@@ -140,6 +150,21 @@ pub enum Command {
         /// The first server's port of the AdminServer; server N has the Nth from it
         #[arg(long, value_name = "PORT", default_value_t = 8080)]
         admin_port: u16,
+    },
+}
+
+/// What to do with settings.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Write a zoo.cfg as the warren.toml that means the same
+    ///
+    /// What means nothing here stands in it as a comment, with the reason.
+    Convert {
+        /// The file; its dynamic file and `myid` are read as ZooKeeper would
+        zoo_cfg: PathBuf,
+        /// Where to write it, if not to the terminal; nothing is written over
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
 }
 

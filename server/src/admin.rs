@@ -34,6 +34,12 @@ pub enum Request {
     Rebuild,
     /// Which settings are in effect?
     Settings,
+    /// Stream the tree: behind the answer's line come chunks, as [`warren_storage::tree::read_chunk`] cuts them, and
+    /// then the connection ends.
+    Backup {
+        /// Of what is here, though there be no leader: as of the last checkpoint.
+        stale: bool,
+    },
 }
 
 /// A change of the membership; see [`Change`].
@@ -104,10 +110,50 @@ pub enum Response {
     Members(Box<Membership>),
     /// To [`Request::Settings`]: as `warren.toml`, without the super digest.
     Settings(String),
+    /// To [`Request::Backup`].
+    Backup(Box<BackupHead>),
     /// It is done; in words.
     Done(String),
     /// It is not done; why, and what to do.
     Refused(String),
+}
+
+/// What a backup is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupHead {
+    /// [`crate::version::VERSION`] of the server.
+    pub version: String,
+    /// Its id; 1 when it stands alone.
+    pub server_id: u8,
+    /// Of its ensemble; empty when it stands alone.
+    pub ensemble: String,
+    /// All that is in it was applied by then, and nothing that came after; as `0x…`.
+    pub zxid: String,
+    /// The epoch of that.
+    pub epoch: u32,
+    /// Of the log entry there.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// When it was begun, ms since 1970 by the server's clock.
+    pub time_ms: i64,
+    /// Number of znodes.
+    pub znodes: u64,
+    /// Of them ephemerals.
+    pub ephemerals: u64,
+    /// Number of sessions.
+    pub sessions: u64,
+    /// Of paths and data, bytes.
+    pub data_bytes: u64,
+    /// ZooKeeper's digest of the tree, as `0x…`.
+    pub digest: String,
+    /// What the server wants to stay free on its disk, bytes. Told to the command, and in no file.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub disk_reserve_bytes: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// A server, as it sees itself.
@@ -292,6 +338,7 @@ mod tests {
             Request::ForceQuorum,
             Request::Rebuild,
             Request::Settings,
+            Request::Backup { stale: true },
         ] {
             assert_eq!(parse(line(&request).trim_end()), Ok(request));
         }

@@ -2,14 +2,17 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the world is touched")]
 
 mod admin;
+mod backup;
+mod convert;
 mod doctor;
+mod import;
 mod local;
 mod peers;
 mod prepare;
 mod signals;
 mod status;
 
-use crate::cli::{Certs, Cli, Command, Exit, Leader, Output};
+use crate::cli::{Certs, Cli, Command, Config, Exit, Leader, Output};
 use crate::local::Ports;
 use crate::prepare::Plan;
 use crate::status::membership;
@@ -46,6 +49,10 @@ pub fn run(cli: Cli) -> Exit {
             let made = certs::issue(dir, *server_id).and_then(|pem| certs::write_secret(out, &pem));
             done(made, format!("made {} for server {server_id}; give it to that server alone", out.display()))
         }
+        Command::Backup(flags) => backup::take(&cli, flags),
+        Command::Restore(flags) => backup::restore(&cli, flags),
+        Command::Config(Config::Convert { zoo_cfg, out }) => convert::run(zoo_cfg, out.as_deref()),
+        Command::Import(flags) => import::run(&cli, flags),
         Command::Prepare { dir, ensemble, client_port, peer_port, hosts } => {
             let (client_port, peer_port) = (*client_port, *peer_port);
             let plan = Plan { ensemble: ensemble.clone(), hosts: hosts.clone(), client_port, peer_port };
@@ -62,6 +69,17 @@ pub fn run(cli: Cli) -> Exit {
             local::run(*servers, *observers, dir, ports)
         }
     }
+}
+
+/// An error with what is behind it.
+pub(crate) fn full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
 }
 
 fn done(made: Result<(), CertsError>, text: String) -> Exit {
@@ -106,6 +124,10 @@ fn ask(cli: &Cli, request: &Request) -> Exit {
                 println!("{what}");
             }
             Exit::Done
+        }
+        Response::Backup(_) => {
+            eprintln!("warren: the server answered what was not asked");
+            Exit::Degraded
         }
         Response::Refused(why) => {
             eprintln!("warren: refused: {why}");

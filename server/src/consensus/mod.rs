@@ -101,6 +101,14 @@ pub fn found(voters: &[u64]) -> Vec<u8> {
     encode_conf(&conf)
 }
 
+/// The configuration of a new ensemble that one server begins and that these are to join, each by its [`raft_id`].
+pub fn found_alone(voter: u64, learners: &[u64]) -> Vec<u8> {
+    let mut conf = ConfState::default();
+    conf.voters.push(voter);
+    conf.learners.extend_from_slice(learners);
+    encode_conf(&conf)
+}
+
 /// Is this server alone in the configuration, or is there none yet? Then nobody has to be asked.
 pub fn is_alone(conf_state: &[u8], server: ServerId) -> bool {
     let conf = ConfState::parse_from_bytes(conf_state).expect("consensus encoded the configuration");

@@ -1,8 +1,9 @@
 //! The socket of the operator's command line; see [`crate::admin`].
 
+use super::backup;
 use super::facts::Registry;
 use super::rebuild::begin_anew;
-use crate::admin::{self, CONNECTIONS_MAX, LINE_BYTES_MAX, Response, SOCKET};
+use crate::admin::{self, CONNECTIONS_MAX, LINE_BYTES_MAX, Request, Response, SOCKET};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -71,6 +72,8 @@ async fn talk(registry: &Registry, stream: UnixStream) -> io::Result<()> {
             Ok(read) => read?,
         };
         let response = match admin::parse(line.trim_end()) {
+            // The connection is spent on it.
+            Ok(Request::Backup { stale }) => return backup::serve(registry, stale, &mut output).await,
             Ok(request) => registry.administer(request).await,
             Err(why) => Response::Refused(why),
         };

@@ -9,7 +9,7 @@ use super::reconfigure::Reconfigurations;
 use super::reload::{Hangup, Reread};
 use super::space::Space;
 use super::systemd::Systemd;
-use super::{Clock, SystemEntropy, admin, admin_server, certificates, prometheus};
+use super::{Clock, SystemEntropy, admin, admin_server, certificates, prometheus, with_data};
 use crate::config::{self, Config, Listen};
 use crate::connection::Limits;
 use crate::consensus::{self, Timers};
@@ -38,7 +38,7 @@ use warren_storage::{Disk as _, DiskError, MemberRole, RecoverError, Recovered, 
 use warren_transport::io::links::{LinkError, LinkTimers, Links, LinksConfig, PeerAddr, TlsFiles};
 
 /// The only server of an ensemble of one.
-const SERVER_ID: u8 = 1;
+pub(super) const SERVER_ID: u8 = 1;
 /// Threads that carry the links to the other servers.
 const LINK_THREADS: usize = 1;
 /// Which of its disks a server founds an ensemble with.
@@ -85,6 +85,17 @@ pub enum StartError {
         server: u8,
         /// The store that the ensemble knows.
         recorded: u64,
+        /// The store's folder.
+        folder: String,
+    },
+    /// A store that was made of a backup or of a ZooKeeper's data is to be an observer's.
+    #[error(
+        "the store in {folder} was restored or imported, and server {server} only observes, so nobody would be sent what is \
+         in it. Restore or import it on a server that votes, and start this one with an empty data folder"
+    )]
+    DataOfObserver {
+        /// This server's id.
+        server: u8,
         /// The store's folder.
         folder: String,
     },
@@ -208,6 +219,15 @@ async fn serve(config: Config, reread: Option<Reread>) -> Result<(), StartError>
             Verdict::Join { disk } => Begins::Joins { disk },
             _ => Begins::Founds,
         };
+    }
+    if let Some(ensemble) = ensemble.as_ref().filter(|e| opened.brings_data() && !e.config.is_observer()) {
+        let waiting = systemd.wait_for_others(ensemble.clone());
+        tokio::select! {
+            () = ensemble.may_found_with_data() => {}
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+        waiting.abort();
     }
     opened.take_part(&config, begins)?;
     let reader = opened.log.reader();
@@ -369,13 +389,13 @@ enum Begins {
 }
 
 /// The store, open.
-struct Opened {
-    tree: Tree,
+pub(super) struct Opened {
+    pub(super) tree: Tree,
     tree_options: TreeOptions,
-    log: Log,
-    found: log::Recovered,
+    pub(super) log: Log,
+    pub(super) found: log::Recovered,
     disk: Arc<FolderDisk>,
-    folder: String,
+    pub(super) folder: String,
 }
 
 impl Opened {
@@ -385,11 +405,19 @@ impl Opened {
         self.tree.disk() == 0 && !written && self.found.hard_state.term == 0
     }
 
+    /// Was it made by a command, of a backup or of a ZooKeeper's data, and never used?
+    fn brings_data(&self) -> bool {
+        self.tree.disk() == 0 && self.tree.position().index > 0
+    }
+
     /// Say durably as whom it takes part, when it does for the first time: from then on neither the file nor another server
     /// is asked.
     fn take_part(&mut self, config: &Config, begins: Begins) -> Result<(), StartError> {
         if self.tree.disk() != 0 {
             return Ok(());
+        }
+        if self.brings_data() {
+            return with_data::take_part(self, config);
         }
         let settings = config.ensemble.as_ref();
         let server_id = settings.map_or(SERVER_ID, |settings| settings.server_id);

@@ -139,6 +139,10 @@ impl Registry {
         }
     }
 
+    pub(super) fn now(&self) -> Moment {
+        self.clock.now()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.connections.lock().len()
     }
@@ -198,6 +202,7 @@ impl Registry {
             Request::ForceQuorum => self.force_quorum().await,
             Request::Rebuild => self.rebuild().await,
             Request::Settings => Response::Settings(self.config.to_toml()),
+            Request::Backup { .. } => unreachable!("it is answered by a stream, where the socket is"),
         }
     }
 

@@ -11,6 +11,7 @@
 
 mod admin;
 mod admin_server;
+mod backup;
 mod certificates;
 mod clients;
 mod clock;
@@ -29,6 +30,7 @@ mod reconfigure;
 mod reload;
 mod space;
 mod systemd;
+mod with_data;
 
 pub use clock::Clock;
 pub use entropy::SystemEntropy;

@@ -288,6 +288,20 @@ pub(super) fn head_of(read: &ReadTransaction) -> Result<Option<Head>, TreeError>
     decode("the head", head.value()).map(Some)
 }
 
+/// Sum up every page of `tree.redb` and compare; `false`: something was wrong, and redb could do without it. Over a disk
+/// that is to stay as it is.
+///
+/// # Errors
+/// When it is not there, or damaged beyond that.
+pub fn pages_are_sound(disk: &SharedDisk) -> Result<bool, TreeError> {
+    if !disk.exists(tables::FILE)? {
+        return Err(TreeError::damaged("there is no such file"));
+    }
+    let backend = Backend(disk.open(tables::FILE, 0)?);
+    let mut db = Builder::new().create_with_backend(backend).doing("open tree.redb")?;
+    db.check_integrity().doing("check the pages of tree.redb")
+}
+
 /// What a fresh ZooKeeper 3.9 has.
 fn create(db: &Database, store_id: u64) -> Result<(), TreeError> {
     let read_only = AclId::FIRST;
