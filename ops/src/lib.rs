@@ -10,6 +10,7 @@ pub mod io;
 pub mod local;
 pub mod prepare;
 pub mod runbook;
+pub mod shell;
 pub mod status;
 pub mod times;
 
