@@ -7,6 +7,7 @@ mod convert;
 mod doctor;
 mod import;
 mod local;
+mod log;
 mod peers;
 mod prepare;
 mod signals;
@@ -51,6 +52,8 @@ pub fn run(cli: Cli) -> Exit {
         }
         Command::Backup(flags) => backup::take(&cli, flags),
         Command::Restore(flags) => backup::restore(&cli, flags),
+        Command::Verify(flags) => backup::verify_path(&cli, flags),
+        Command::Log(flags) => log::run(&cli, flags),
         Command::Config(Config::Convert { zoo_cfg, out }) => convert::run(zoo_cfg, out.as_deref()),
         Command::Import(flags) => import::run(&cli, flags),
         Command::Prepare { dir, ensemble, client_port, peer_port, hosts } => {
@@ -125,7 +128,7 @@ fn ask(cli: &Cli, request: &Request) -> Exit {
             }
             Exit::Done
         }
-        Response::Backup(_) => {
+        Response::Backup(_) | Response::Log(_) => {
             eprintln!("warren: the server answered what was not asked");
             Exit::Degraded
         }
