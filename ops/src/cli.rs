@@ -1,5 +1,6 @@
 //! The command line of `warren`, declared once.
 
+use crate::backup::flags::{BackupFlags, RestoreFlags};
 use crate::shell::address::Servers;
 use crate::shell::command::ShellCommand;
 use crate::shell::forms;
@@ -28,8 +29,8 @@ pub enum Exit {
 #[derive(Debug, Parser)]
 #[command(name = "warren", version = warren_server::version::VERSION)]
 pub struct Cli {
-    /// The data folder of the server on this machine
-    #[arg(long, global = true, value_name = "DIR", default_value = "./warren-data")]
+    /// The data folder of the server on this machine [default: ./warren-data where there is one, else /var/lib/warren where there is]
+    #[arg(long, global = true, value_name = "DIR", default_value_os_t = crate::io::data_dir(), hide_default_value = true)]
     pub data_dir: PathBuf,
 
     /// The server's administration socket, if not DATA_DIR/admin.sock
@@ -74,7 +75,21 @@ pub enum Output {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// How the server is, in one screen
-    Status,
+    Status {
+        /// Again and again, every so many seconds, until Ctrl-C
+        #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", require_equals = true,
+              value_parser = clap::value_parser!(u32).range(1..=3600))]
+        watch: Option<u32>,
+    },
+    /// What is wrong or will be with this server and its host, and what to do about it
+    ///
+    /// It looks at disk, syncs, clock, limits, the other servers, certificates, settings and ports. Exit status: 0 nothing to
+    /// do, 1 something to do, 2 the server does not answer.
+    Doctor {
+        /// The settings that the server is started with [default: /etc/warren/warren.toml, if it is of this data folder]
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
     /// The ensemble's leader
     #[command(subcommand)]
     Leader(Leader),
@@ -91,9 +106,47 @@ pub enum Command {
         #[arg(long, required = true)]
         yes_i_lose_data: bool,
     },
+    /// Throw this server's data away, and take them anew from the others
+    ///
+    /// For a server whose tree is not what the others have (`warren status`), or whose disk is not to be trusted. The others go on
+    /// to serve; a voter votes again as soon as it has the log (`warren member list`).
+    Rebuild {
+        /// Say that you mean this server's data
+        #[arg(long, required = true)]
+        yes: bool,
+    },
+    /// What an alert means, and what to do about it; without a name, the list of them
+    Runbook {
+        /// The alert
+        name: Option<String>,
+    },
     /// Certificates, by which the servers of an ensemble know each other
     #[command(subcommand)]
     Certs(Certs),
+    /// Make certificates and settings for the servers of a new ensemble: a folder for each, to be copied to its /etc/warren
+    Prepare {
+        /// Where to write; DIR/ca is the authority, DIR/N what server N is given
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// The ensemble's name, which certificates carry
+        #[arg(long, value_name = "NAME", default_value = "warren")]
+        ensemble: String,
+        /// TCP port for clients, the same on every host
+        #[arg(long, value_name = "PORT", default_value_t = 2181)]
+        client_port: u16,
+        /// UDP port for the other servers, likewise
+        #[arg(long, value_name = "PORT", default_value_t = 2182)]
+        peer_port: u16,
+        /// Names or addresses of the hosts, in the order of their servers' ids
+        #[arg(value_name = "HOST", required = true)]
+        hosts: Vec<String>,
+    },
+    /// Back up a running server's data, and so its ensemble's, as of one zxid
+    Backup(BackupFlags),
+    /// Make a backup the data of a server that is not running and has none
+    Restore(RestoreFlags),
+    /// Make a store of a ZooKeeper's data (3.4 to 3.9), into DATA_DIR; the ZooKeeper must not run
+    Import(crate::import::flags::ImportFlags),
     /// Run a whole ensemble on this machine until Ctrl-C, for trying and for tests
     Local {
         /// How many servers that vote
@@ -108,10 +161,31 @@ pub enum Command {
         /// The first server's client port P; server N has P+N-1, and UDP port P+100+N for the others
         #[arg(long, value_name = "PORT", default_value_t = 2181)]
         client_port: u16,
+        /// The first server's port for Prometheus; server N has the Nth from it
+        #[arg(long, value_name = "PORT", default_value_t = 7000)]
+        metrics_port: u16,
+        /// The first server's port of the AdminServer; server N has the Nth from it
+        #[arg(long, value_name = "PORT", default_value_t = 8080)]
+        admin_port: u16,
     },
     /// What the shell can do, one at a time.
     #[command(flatten)]
     Shell(ShellCommand),
+}
+
+/// What to do with settings.
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
+pub enum Config {
+    /// Write a zoo.cfg as the warren.toml that means the same
+    ///
+    /// What means nothing here stands in it as a comment, with the reason.
+    Convert {
+        /// The file; its dynamic file and `myid` are read as ZooKeeper would
+        zoo_cfg: PathBuf,
+        /// Where to write it, if not to the terminal; nothing is written over
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
 }
 
 /// What to do with certificates.

@@ -1,11 +1,18 @@
 //! What an operator touches: the command `warren`, and the manual, of which what can be made from the code is made from
 //! it, so that neither says what the other does not.
 
+pub mod backup;
 pub mod cli;
+pub mod convert;
+pub mod doctor;
+pub mod import;
 pub mod io;
 pub mod local;
+pub mod prepare;
+pub mod runbook;
 pub mod shell;
 pub mod status;
+pub mod times;
 
 /// `manual/configuration.md`: every key of `warren.toml`.
 pub fn configuration() -> String {

@@ -24,11 +24,25 @@ pub struct Place {
     pub peer_port: u16,
     /// TCP.
     pub metrics_port: u16,
+    /// TCP.
+    pub admin_port: u16,
 }
 
-/// Server N has client port P+N−1, peer port P+100+N, metrics port 7000+N−1 and data in `DIR/N`; observers come after the
-/// voters. An error says which number does not fit.
-pub fn places(voters: u8, observers: u8, dir: &Path, client_port: u16) -> Result<Vec<Place>, String> {
+/// The first of each row of ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ports {
+    /// P: clients from here, and the other servers from P+101.
+    pub client: u16,
+    /// Prometheus.
+    pub metrics: u16,
+    /// The AdminServer.
+    pub admin: u16,
+}
+
+/// Server N has client port P+N−1, peer port P+100+N, the Nth ports for metrics and for the AdminServer, and data in
+/// `DIR/N`; observers come after the voters. An error says which number does not fit.
+pub fn places(voters: u8, observers: u8, dir: &Path, ports: Ports) -> Result<Vec<Place>, String> {
+    let client_port = ports.client;
     let servers = voters.saturating_add(observers);
     if voters == 0 || servers > SERVERS_MAX {
         return Err(format!(
@@ -39,6 +53,11 @@ pub fn places(voters: u8, observers: u8, dir: &Path, client_port: u16) -> Result
     if client_port == 0 || client_port > u16::MAX - 200 {
         return Err(format!("client port {client_port}: the ports up to {client_port} + 200 must exist"));
     }
+    for (what, port) in [("metrics", ports.metrics), ("AdminServer", ports.admin)] {
+        if port == 0 || port > u16::MAX - u16::from(SERVERS_MAX) {
+            return Err(format!("{what} port {port}: the ports up to {port} + {SERVERS_MAX} must exist"));
+        }
+    }
     Ok((1..=servers)
         .map(|id| Place {
             id,
@@ -46,7 +65,8 @@ pub fn places(voters: u8, observers: u8, dir: &Path, client_port: u16) -> Result
             observer: id > voters,
             client_port: client_port + u16::from(id) - 1,
             peer_port: client_port + 100 + u16::from(id),
-            metrics_port: 7_000 + u16::from(id) - 1,
+            metrics_port: ports.metrics + u16::from(id) - 1,
+            admin_port: ports.admin + u16::from(id) - 1,
         })
         .collect())
 }
@@ -70,9 +90,11 @@ pub fn settings(own: &Place, all: &[Place], ca: &Path) -> String {
         "# Made by `warren local`, and made anew at its next start.\n\
          data_dir = {}\n\n\
          [metrics]\naddr = \"127.0.0.1:{}\"\n\n\
+         [admin]\naddr = \"127.0.0.1:{}\"\n\n\
          [ensemble]\nname = \"{NAME}\"\nserver_id = {}\ncert = {}\nca = {}\n",
         quoted(&own.dir),
         own.metrics_port,
+        own.admin_port,
         own.id,
         quoted(&own.cert()),
         quoted(ca),
@@ -100,9 +122,13 @@ mod tests {
     use super::*;
     use warren_server::config::{FileText, Overrides, load};
 
+    fn ports(client: u16) -> Ports {
+        Ports { client, metrics: 7_000, admin: 8_080 }
+    }
+
     #[test]
     fn ports_and_settings_fit_together() {
-        let all = places(2, 1, Path::new("/d'ir"), 2181).unwrap();
+        let all = places(2, 1, Path::new("/d'ir"), ports(2181)).unwrap();
         assert_eq!((all[2].client_port, all[2].peer_port, all[2].metrics_port), (2183, 2284, 7002));
         assert_eq!(connect_string(&all), "127.0.0.1:2181,127.0.0.1:2182,127.0.0.1:2183");
         let text = settings(&all[1], &all, Path::new("/d'ir/ca/ca.pem"));
@@ -110,6 +136,7 @@ mod tests {
         assert_eq!(config.data_dir, Path::new("/d'ir/2"));
         assert_eq!(config.client.addr.to_string(), "127.0.0.1:2182");
         assert_eq!(config.metrics.addr.to_string(), "127.0.0.1:7001");
+        assert_eq!(config.admin.addr.to_string(), "127.0.0.1:8081");
         let ensemble = config.ensemble.unwrap();
         assert_eq!((ensemble.server_id, ensemble.servers.len()), (2, 3));
         assert_eq!(ensemble.listen().to_string(), "127.0.0.1:2283");
@@ -118,8 +145,10 @@ mod tests {
 
     #[test]
     fn numbers_that_do_not_fit_are_refused() {
-        assert!(places(0, 1, Path::new("d"), 2181).is_err());
-        assert!(places(7, 3, Path::new("d"), 2181).is_err());
-        assert!(places(3, 0, Path::new("d"), 65_500).unwrap_err().contains("65500"));
+        assert!(places(0, 1, Path::new("d"), ports(2181)).is_err());
+        assert!(places(7, 3, Path::new("d"), ports(2181)).is_err());
+        assert!(places(3, 0, Path::new("d"), ports(65_500)).unwrap_err().contains("65500"));
+        let high = Ports { admin: 65_530, ..ports(2181) };
+        assert!(places(3, 0, Path::new("d"), high).unwrap_err().contains("AdminServer port 65530"));
     }
 }

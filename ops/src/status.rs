@@ -32,7 +32,16 @@ pub fn text(status: &Status) -> String {
         ),
     );
     row("data", format!("{} znodes, {}", status.znodes, bytes(status.data_bytes)));
-    row("disk", bytes(status.store_bytes));
+    row(
+        "disk",
+        format!(
+            "{} of data and log, {} free; reserve {}",
+            bytes(status.store_bytes),
+            bytes(status.disk_free_bytes),
+            bytes(status.disk_reserve_bytes)
+        ),
+    );
+    row("sync", format!("{:.2} ms on average, {} ms at most", status.sync_avg_ms, status.sync_max_ms));
     row("memory", bytes(status.memory_bytes));
     if let Some(left) = status.certificate_s {
         row("certificate", format!("valid for {}", duration(left)));
@@ -60,8 +69,12 @@ pub fn membership(membership: &Membership) -> String {
 
 /// A line for each server. Its disk is told once it is not the first.
 fn table(out: &mut String, members: &[Member], leader: Option<u8>) {
-    let _ = writeln!(out, "{:<4} {:<15} {:<24} {:<24} {:<6} lag", "id", "role", "peers", "clients", "link");
-    for Member { id, role, disk, peer_addr, client_addr, linked, lag, .. } in members {
+    let _ = writeln!(
+        out,
+        "{:<4} {:<15} {:<24} {:<24} {:<6} {:<7} version",
+        "id", "role", "peers", "clients", "link", "lag"
+    );
+    for Member { id, role, disk, peer_addr, client_addr, linked, lag, version, .. } in members {
         let role = match (leader == Some(*id), disk) {
             (true, _) => "leader".to_owned(),
             (false, 2..) => format!("{role}, disk {disk}"),
@@ -69,12 +82,15 @@ fn table(out: &mut String, members: &[Member], leader: Option<u8>) {
         };
         let link = if *linked { "up" } else { "down" };
         let lag = lag.map_or("-".to_owned(), |lag| lag.to_string());
+        let version = version.as_deref().unwrap_or("-");
         let clients = if client_addr.is_empty() { "-" } else { client_addr };
-        let _ = writeln!(out, "{id:<4} {role:<15} {peer_addr:<24} {clients:<24} {link:<6} {lag}");
+        let _ =
+            writeln!(out, "{id:<4} {role:<15} {peer_addr:<24} {clients:<24} {link:<6} {lag:<7} {version}");
     }
 }
 
-fn bytes(n: u64) -> String {
+/// A size for people.
+pub(crate) fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = n as f64;
     let mut unit = 0;
@@ -85,7 +101,8 @@ fn bytes(n: u64) -> String {
     if unit == 0 { format!("{n} B") } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-fn duration(s: u64) -> String {
+/// A time for people; s.
+pub(crate) fn duration(s: u64) -> String {
     let (days, hours, minutes) = (s / 86_400, s / 3_600 % 24, s / 60 % 60);
     match (days, hours) {
         (0, 0) => format!("{minutes} min {} s", s % 60),

@@ -30,6 +30,16 @@ pub enum Request {
     ChangeMembers(MemberChange),
     /// Make this server the only voter, whatever the others have; what they acknowledged and it lacks is lost.
     ForceQuorum,
+    /// Throw this server's data away and take them anew from the others.
+    Rebuild,
+    /// Which settings are in effect?
+    Settings,
+    /// Stream the tree: behind the answer's line come chunks, as [`warren_storage::tree::read_chunk`] cuts them, and
+    /// then the connection ends.
+    Backup {
+        /// Of what is here, though there be no leader: as of the last checkpoint.
+        stale: bool,
+    },
 }
 
 /// A change of the membership; see [`Change`].
@@ -98,10 +108,52 @@ pub enum Response {
     Status(Box<Status>),
     /// To [`Request::Members`].
     Members(Box<Membership>),
+    /// To [`Request::Settings`]: as `warren.toml`, without the super digest.
+    Settings(String),
+    /// To [`Request::Backup`].
+    Backup(Box<BackupHead>),
     /// It is done; in words.
     Done(String),
     /// It is not done; why, and what to do.
     Refused(String),
+}
+
+/// What a backup is of.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupHead {
+    /// [`crate::version::VERSION`] of the server.
+    pub version: String,
+    /// Its id; 1 when it stands alone.
+    pub server_id: u8,
+    /// Of its ensemble; empty when it stands alone.
+    pub ensemble: String,
+    /// All that is in it was applied by then, and nothing that came after; as `0x…`.
+    pub zxid: String,
+    /// The epoch of that.
+    pub epoch: u32,
+    /// Of the log entry there.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// When it was begun, ms since 1970 by the server's clock.
+    pub time_ms: i64,
+    /// Number of znodes.
+    pub znodes: u64,
+    /// Of them ephemerals.
+    pub ephemerals: u64,
+    /// Number of sessions.
+    pub sessions: u64,
+    /// Of paths and data, bytes.
+    pub data_bytes: u64,
+    /// ZooKeeper's digest of the tree, as `0x…`.
+    pub digest: String,
+    /// What the server wants to stay free on its disk, bytes. Told to the command, and in no file.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub disk_reserve_bytes: u64,
+}
+
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// A server, as it sees itself.
@@ -141,8 +193,28 @@ pub struct Status {
     pub outstanding: u64,
     /// Files of tree and log, bytes.
     pub store_bytes: u64,
+    /// Free space on the disk of the store, bytes.
+    #[serde(default)]
+    pub disk_free_bytes: u64,
+    /// Below this much, writes that grow data are refused, bytes.
+    #[serde(default)]
+    pub disk_reserve_bytes: u64,
+    /// Syncs of the log since start or reset, on average, ms.
+    #[serde(default)]
+    pub sync_avg_ms: f64,
+    /// The slowest of them, ms.
+    #[serde(default)]
+    pub sync_max_ms: u64,
+    /// Open file descriptors.
+    #[serde(default)]
+    pub files_open: u64,
+    /// As many as it may open.
+    #[serde(default)]
+    pub files_max: u64,
     /// Is the disk below its reserve, so that growth is refused?
     pub growth_refused: bool,
+    /// Is this server's tree not what the log makes, so that it serves nobody?
+    pub tree_differs: bool,
     /// Resident memory, bytes.
     pub memory_bytes: u64,
     /// How much longer this server's certificate is valid, s; none when it stands alone.
@@ -199,6 +271,9 @@ pub struct Member {
     pub why: String,
     /// Entries that it is behind the leader; only the leader knows.
     pub lag: Option<u64>,
+    /// What it runs. Servers do not tell one another; `warren` asks each where clients find it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 impl Status {
@@ -207,6 +282,13 @@ impl Status {
         let mut complaints = Vec::new();
         if !self.serving {
             complaints.push("this server does not serve clients".to_owned());
+        }
+        if self.tree_differs {
+            complaints.push(
+                "this server's tree is not what the log makes, which a majority of the servers has: restart it once, and if it \
+                 does not serve within a minute, `warren rebuild --yes` on it; suspect its memory and its disk"
+                    .to_owned(),
+            );
         }
         if self.growth_refused {
             complaints.push(
@@ -254,6 +336,9 @@ mod tests {
             Request::Members,
             Request::ChangeMembers(add),
             Request::ForceQuorum,
+            Request::Rebuild,
+            Request::Settings,
+            Request::Backup { stale: true },
         ] {
             assert_eq!(parse(line(&request).trim_end()), Ok(request));
         }
@@ -270,12 +355,13 @@ mod tests {
         let gone = Member { id: 2, why: "refused".into(), ..Member::default() };
         let bad = Status {
             growth_refused: true,
+            tree_differs: true,
             members: vec![gone],
             certificate_s: Some(7_200),
             ..Status::default()
         };
-        assert_eq!(bad.complaints().len(), 4);
-        assert!(bad.complaints()[2].contains("ends in 2 hours"));
+        assert_eq!(bad.complaints().len(), 5);
+        assert!(bad.complaints()[3].contains("ends in 2 hours"));
         let renewed = Status { serving: true, certificate_s: Some(30 * 86_400), ..Status::default() };
         assert!(renewed.complaints().is_empty());
     }

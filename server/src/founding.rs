@@ -13,6 +13,11 @@
 //! - If one knows another store, this server was wiped. It takes no part until an operator replaces it, which gives it
 //!   the next disk; and who has no place in the table waits until it gets one.
 
+//!
+//! A store that was restored or imported is neither: its server founds the ensemble with it, alone, and lets the others join.
+//! Two of them would found two ensembles, and a server with data of before belongs to another; so all others that are there
+//! must be empty first.
+
 use std::collections::BTreeMap;
 use warren_transport::peer::{Answer, Known, ServerId};
 
@@ -39,6 +44,17 @@ pub enum Verdict {
     },
 }
 
+/// What is decided of a server that was given data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithData {
+    /// Ask again.
+    Wait,
+    /// Found the ensemble.
+    Found,
+    /// This one is there, and does not say that it is empty: ask again.
+    NotEmpty(ServerId),
+}
+
 /// The question of one server with an empty store.
 #[derive(Debug)]
 pub struct Founding {
@@ -56,6 +72,25 @@ impl Founding {
     /// Another voter answered; its latest answer counts.
     pub fn hear(&mut self, from: ServerId, answer: Answer) {
         self.answers.insert(from, answer);
+    }
+
+    /// Did all other voters say that they are empty?
+    pub fn all_are_empty(&self) -> bool {
+        self.answers.len() + 1 >= self.voters && self.answers.values().all(|answer| *answer == Answer::Empty)
+    }
+
+    /// The same for a server that was given data. `others` are the other configured voters, and whether they are linked;
+    /// those that are not are waited for until `patience` is over.
+    pub fn with_data(&self, others: impl IntoIterator<Item = (ServerId, bool)>, patience: bool) -> WithData {
+        let mut absent = false;
+        for (server, linked) in others {
+            match (self.answers.get(&server), linked) {
+                (Some(Answer::Empty), _) => {}
+                (_, true) => return WithData::NotEmpty(server),
+                (_, false) => absent = true,
+            }
+        }
+        if absent && patience { WithData::Wait } else { WithData::Found }
     }
 
     /// What follows from the answers so far.
@@ -180,6 +215,28 @@ mod tests {
     fn who_is_not_in_the_newest_table_waits() {
         let removed = knows(6, &[2, 3], None, None);
         assert_eq!(verdict(3, &[(2, removed), (3, nothing())]), Verdict::NoPlace);
+    }
+
+    #[test]
+    fn data_found_an_ensemble_of_those_who_have_none() {
+        let mut founding = Founding::new(7, 3);
+        let asked = |founding: &Founding, linked: [bool; 2], patience| {
+            founding.with_data([(2, linked[0]), (3, linked[1])], patience)
+        };
+        assert_eq!(asked(&founding, [false, false], true), WithData::Wait);
+        assert_eq!(asked(&founding, [false, false], false), WithData::Found);
+        // Restored as well, it says nothing that would do; one with the old data neither.
+        assert_eq!(asked(&founding, [true, false], false), WithData::NotEmpty(2));
+        founding.hear(2, Answer::Undecided);
+        assert_eq!(asked(&founding, [true, false], false), WithData::NotEmpty(2));
+        founding.hear(2, Answer::Empty);
+        assert_eq!(asked(&founding, [true, false], true), WithData::Wait);
+        assert!(!founding.all_are_empty());
+        founding.hear(3, Answer::Empty);
+        assert_eq!(asked(&founding, [true, true], true), WithData::Found);
+        assert!(founding.all_are_empty());
+        founding.hear(3, nothing());
+        assert_eq!(asked(&founding, [true, true], false), WithData::NotEmpty(3));
     }
 
     /// It crashed between its introduction and the first thing that it kept.

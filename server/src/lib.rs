@@ -5,10 +5,13 @@
 //! [`connection`], stands for each client. Sockets, clocks, threads and randomness live in [`io`] alone.
 
 pub mod admin;
+pub mod admin_server;
 pub mod answer;
 pub mod config;
 pub mod connection;
 pub mod consensus;
+pub mod digests;
+pub mod divergence;
 pub mod entropy;
 pub mod expiry;
 pub mod flags;
@@ -21,6 +24,7 @@ pub mod membership;
 pub mod metrics;
 pub mod moment;
 pub mod observer;
+pub mod pulse;
 pub mod room;
 pub mod service;
 pub mod version;

@@ -5,10 +5,11 @@ use clap::Parser;
 use std::io::{self, IsTerminal as _, Read as _};
 use std::path::Path;
 use std::process::ExitCode;
-use tracing_subscriber::EnvFilter;
+use std::sync::Arc;
 use warren_server::config::{self, FileText, Files, Loaded};
 use warren_server::flags::Flags;
-use warren_server::io::daemon;
+use warren_server::io::logging::Logging;
+use warren_server::io::{Reread, daemon};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -20,16 +21,11 @@ const EXIT_CANNOT_START: u8 = 1;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();
-    let filter = EnvFilter::try_from_env("WARREN_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        // It would print to the very place that took no line, and panic when that fails: a log file on a full disk is no
-        // reason to die.
-        .log_internal_errors(false)
-        .init();
+    let logging = Arc::new(Logging::start(
+        std::env::var("WARREN_LOG").ok().as_deref(),
+        // systemd names the journal's socket where it is the standard error.
+        std::env::var_os("JOURNAL_STREAM").is_some() && !std::io::stderr().is_terminal(),
+    ));
     let loaded = match load(&flags) {
         Ok(loaded) => loaded,
         Err(text) => {
@@ -37,6 +33,7 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    logging.set_level(loaded.config.log.level);
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
     }
@@ -44,7 +41,15 @@ fn main() -> ExitCode {
         print!("{}", loaded.config.to_toml());
         return ExitCode::SUCCESS;
     }
-    match daemon::run(loaded.config) {
+    let has_file = flags.config.is_some() || flags.zoo_cfg.is_some();
+    let reread: Option<Reread> = has_file.then(|| -> Reread {
+        Box::new(move || {
+            let config = load(&flags)?.config;
+            logging.set_level(config.log.level);
+            Ok(config)
+        })
+    });
+    match daemon::run(loaded.config, reread) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let mut text = error.to_string();

@@ -1,5 +1,6 @@
 //! What connections and service share: the published snapshot, the watches, the counters.
 
+use crate::digests::Digests;
 use crate::listings::Listings;
 use crate::metrics::Metrics;
 use crate::watches::Watches;
@@ -31,6 +32,7 @@ pub struct Room {
     serving: AtomicBool,
     read_only: AtomicBool,
     stopping: AtomicBool,
+    wrong: AtomicBool,
     growth_refused: AtomicBool,
     standing: RwLock<Standing>,
     contact_ms: AtomicU64,
@@ -44,6 +46,10 @@ pub struct Room {
     next_token: AtomicU64,
     sessions: AtomicUsize,
     run: OnceLock<(ServerId, u64)>,
+    /// Of the tree, for operators.
+    pub digests: Digests,
+    checkpointed: AtomicU64,
+    applied_us: AtomicU64,
 }
 
 impl Room {
@@ -55,6 +61,7 @@ impl Room {
             serving: AtomicBool::new(false),
             read_only: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            wrong: AtomicBool::new(false),
             growth_refused: AtomicBool::new(false),
             standing: RwLock::new(Standing { server_id: 0, mode: Mode::Standalone, leader: None, term: 0 }),
             contact_ms: AtomicU64::new(u64::MAX),
@@ -65,6 +72,9 @@ impl Room {
             next_token: AtomicU64::new(0),
             sessions: AtomicUsize::new(0),
             run: OnceLock::new(),
+            digests: Digests::default(),
+            checkpointed: AtomicU64::new(0),
+            applied_us: AtomicU64::new(0),
         }
     }
 
@@ -106,6 +116,26 @@ impl Room {
         let _ = self.run.set((server_id, incarnation));
     }
 
+    /// The zxid of the last durable checkpoint.
+    pub fn checkpointed(&self) -> Zxid {
+        Zxid(self.checkpointed.load(Ordering::Relaxed))
+    }
+
+    /// Say which it is.
+    pub fn set_checkpointed(&self, zxid: Zxid) {
+        self.checkpointed.store(zxid.0, Ordering::Relaxed);
+    }
+
+    /// When the newest batch of writes began to be applied, µs of the monotonic clock.
+    pub fn applied_us(&self) -> u64 {
+        self.applied_us.load(Ordering::Relaxed)
+    }
+
+    /// Say when that was.
+    pub fn set_applied_us(&self, us: u64) {
+        self.applied_us.store(us, Ordering::Relaxed);
+    }
+
     /// So many more requests (or fewer) are taken and not answered.
     pub fn outstanding(&self, requests: i64, bytes: i64) {
         self.metrics.outstanding_requests.add(requests);
@@ -142,6 +172,16 @@ impl Room {
     /// Say whether it is so.
     pub fn set_read_only(&self, read_only: bool) {
         self.read_only.store(read_only, Ordering::Release);
+    }
+
+    /// Is this server's tree not what the log makes ([`crate::divergence`])? Nobody is served from it then.
+    pub fn is_wrong(&self) -> bool {
+        self.wrong.load(Ordering::Acquire)
+    }
+
+    /// Say whether it is so.
+    pub fn set_wrong(&self, wrong: bool) {
+        self.wrong.store(wrong, Ordering::Release);
     }
 
     /// Has a stop begun? Nobody is served from then on.

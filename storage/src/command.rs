@@ -345,6 +345,8 @@ pub enum Entry<'a> {
         /// Who is left.
         table: Table,
     },
+    /// Here every server notes what its tree is, to compare it with the others. Takes no zxid and changes nothing.
+    Mark,
 }
 
 /// serde takes a slice of bytes for a sequence of numbers, and has them encoded one by one. What is written here is
@@ -408,7 +410,8 @@ impl<'a> Entry<'a> {
             Entry::NewEpoch { .. }
             | Entry::Introduce { .. }
             | Entry::Found { .. }
-            | Entry::ForceQuorum { .. } => 0,
+            | Entry::ForceQuorum { .. }
+            | Entry::Mark => 0,
         };
         let encoded = Vec::with_capacity(space + SPACE_BYTES);
         postcard::to_extend(self, encoded).expect("an entry encodes into a growing buffer")
@@ -428,9 +431,11 @@ impl<'a> Entry<'a> {
     /// The origin of an encoded batch, without a look at its commands; `None` when it is no batch.
     pub fn origin(bytes: &[u8]) -> Result<Option<Origin>, EntryError> {
         match postcard::take_from_bytes(bytes).map_err(EntryError)?.0 {
-            EntryHead::NewEpoch { .. } | EntryHead::Introduce | EntryHead::Found | EntryHead::ForceQuorum => {
-                Ok(None)
-            }
+            EntryHead::NewEpoch { .. }
+            | EntryHead::Introduce
+            | EntryHead::Found
+            | EntryHead::ForceQuorum
+            | EntryHead::Mark => Ok(None),
             EntryHead::Batch { origin } => Ok(Some(origin)),
         }
     }
@@ -449,6 +454,7 @@ enum EntryHead {
     Introduce,
     Found,
     ForceQuorum,
+    Mark,
 }
 
 #[cfg(test)]
@@ -477,9 +483,8 @@ mod tests {
         assert_eq!(bytes, by_one);
         assert_eq!(Entry::decode(&bytes).unwrap(), entry);
         assert_eq!(Entry::origin(&bytes).unwrap(), Some(origin));
-        for other in
-            [Entry::NewEpoch { time_ms: -1 }, Entry::Introduce { server: 3, disk: 1, store_id: u64::MAX }]
-        {
+        let introduce = Entry::Introduce { server: 3, disk: 1, store_id: u64::MAX };
+        for other in [Entry::NewEpoch { time_ms: -1 }, introduce, Entry::Mark] {
             assert_eq!(Entry::decode(&other.encode()).unwrap(), other);
             assert_eq!(Entry::origin(&other.encode()).unwrap(), None);
             assert!(!Entry::has_table(&other.encode()));

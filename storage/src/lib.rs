@@ -8,7 +8,9 @@
 pub mod acl;
 pub mod code;
 pub mod command;
+pub mod discard;
 pub mod disk;
+pub mod inspect;
 pub mod io;
 pub mod log;
 pub mod members;
@@ -18,6 +20,7 @@ pub mod session;
 pub mod simdisk;
 pub mod stat;
 pub mod tree;
+pub mod verify;
 pub mod zxid;
 
 pub use acl::{Acl, AclRef, Id, IdRef, perms};
@@ -26,7 +29,7 @@ pub use command::{Asker, Command, CreateMode, Decided, Entry, Logged, Op, Origin
 pub use disk::{Disk, DiskError, SharedDisk};
 pub use members::{Change, Member, MemberRole, Members};
 pub use path::{PathError, ZPath};
-pub use recover::{RecoverError, Recovered, recover};
+pub use recover::{RecoverError, Recovered, begin_log, recover};
 pub use session::{SessionId, SessionRow};
 pub use stat::{Kind, Stat};
 pub use tree::{Snapshot, Tree, TreeError, TreeOptions, Znode};

@@ -109,6 +109,17 @@ pub fn recover(disk: SharedDisk, tree: TreeOptions, log: LogOptions) -> Result<R
     Ok(Recovered { tree, log, found, discarded })
 }
 
+/// Begin the log of a store that was made without a server, of a backup or of another system's data, behind its tree. Term
+/// and vote are those of nobody: the store takes part later ([`Tree::take_part_with`]).
+///
+/// # Errors
+/// The log's.
+pub fn begin_log(disk: SharedDisk, at: Position) -> Result<(), LogError> {
+    let (mut log, _) = Log::open(disk, LogOptions::default())?;
+    log.reset(at.index, at.term, Some(HardState { term: at.term, vote: 0, commit: at.index }))?;
+    log.close()
+}
+
 fn discard(log: &mut Log, at: Position) -> Result<(), LogError> {
     let old = log.hard_state();
     // A vote in the tree's term would be in the log, with that term.

@@ -41,6 +41,7 @@ fn planted_faults_are_caught() {
         (Planted::SyncWithoutQuorum, 3, "linearizable", 20),
         (Planted::WipedVoterVotes, 3, "same log prefix", 60),
         (Planted::ObserverSkipsEntry, 3, "equal zxid, equal digest", 5),
+        (Planted::NobodyCompares, 3, "who is wrong serves nobody", 10),
         (Planted::FeedUncommitted, 3, "acknowledged is durable", 10),
     ];
     for planted in Planted::ALL {

@@ -1,6 +1,6 @@
 //! The administration socket, from the asking end.
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -29,6 +29,32 @@ pub(super) fn ask(socket: &Path, request: &Request) -> Result<Response, AskError
     let stream = UnixStream::connect(socket).map_err(|source| AskError::Connect { path: path(), source })?;
     let line = talk(&stream, request).map_err(|source| AskError::Talk { path: path(), source })?;
     serde_json::from_str(&line).map_err(|source| AskError::Answer { path: path(), source })
+}
+
+/// A checkpoint comes before a backup, and the server waits for it that long at most.
+const STREAM_BEGINS_WITHIN: Duration = Duration::from_secs(150);
+/// A server that sends nothing for so long is stuck.
+const STREAM_SILENCE_MAX: Duration = Duration::from_secs(60);
+/// What is read ahead of a stream, bytes.
+const STREAM_BUFFER_BYTES: usize = 1 << 20;
+
+/// Ask for what is answered by a line and a stream behind it.
+pub(super) fn stream(socket: &Path, request: &Request) -> Result<(Response, impl BufRead + use<>), AskError> {
+    let path = || socket.to_path_buf();
+    let stream = UnixStream::connect(socket).map_err(|source| AskError::Connect { path: path(), source })?;
+    let begin = || -> io::Result<(String, BufReader<UnixStream>)> {
+        stream.set_read_timeout(Some(STREAM_BEGINS_WITHIN))?;
+        stream.set_write_timeout(Some(ANSWER_WITHIN))?;
+        (&stream).write_all(admin::line(request).as_bytes())?;
+        let mut input = BufReader::with_capacity(STREAM_BUFFER_BYTES, stream.try_clone()?);
+        let mut line = String::new();
+        (&mut input).take(ANSWER_BYTES_MAX).read_line(&mut line)?;
+        stream.set_read_timeout(Some(STREAM_SILENCE_MAX))?;
+        if line.ends_with('\n') { Ok((line, input)) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
+    };
+    let (line, input) = begin().map_err(|source| AskError::Talk { path: path(), source })?;
+    let response = serde_json::from_str(&line).map_err(|source| AskError::Answer { path: path(), source })?;
+    Ok((response, input))
 }
 
 fn talk(mut stream: &UnixStream, request: &Request) -> io::Result<String> {

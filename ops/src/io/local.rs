@@ -2,7 +2,7 @@
 
 use super::admin;
 use crate::cli::Exit;
-use crate::local::{self, NAME, Place};
+use crate::local::{self, NAME, Place, Ports};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::CommandExt as _;
@@ -21,8 +21,8 @@ const STOP_WITHIN: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Run it until Ctrl-C.
-pub(super) fn run(servers: u8, observers: u8, dir: &Path, client_port: u16) -> Exit {
-    let places = match local::places(servers, observers, dir, client_port) {
+pub(super) fn run(servers: u8, observers: u8, dir: &Path, ports: Ports) -> Exit {
+    let places = match local::places(servers, observers, dir, ports) {
         Ok(places) => places,
         Err(why) => {
             eprintln!("warren: {why}");

@@ -185,7 +185,7 @@ pub enum ShellCommand {
     Setquota(SetQuota),
     /// Lift limits: those named, or all
     Delquota(DelQuota),
-    /// Who belongs to the ensemble
+    /// Who belongs to the ensemble; config convert: a zoo.cfg as warren.toml
     Config(Config),
     /// Change who belongs to the ensemble
     Reconfig(Reconfig),
@@ -384,7 +384,11 @@ pub struct DelQuota {
 
 /// config.
 #[derive(Clone, Debug, PartialEq, Eq, Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Config {
+    /// What else there is to do with settings, on the command line alone
+    #[command(subcommand)]
+    pub file: Option<crate::cli::Config>,
     /// As a list for clients
     #[arg(short = 'c')]
     pub clients: bool,

@@ -98,6 +98,22 @@ settings! {
         addr: Listen = Listen::At(Address::new("127.0.0.1", 7000)), "HOST:PORT or off";
     }
 
+    /// What is logged, to the standard error.
+    log: Log {
+        /// What is at least so grave is logged. SIGHUP lets a change take effect; the environment's `WARREN_LOG` wins over
+        /// it.
+        level: LogLevel = LogLevel::Info, "error, warn, info, debug or trace";
+    }
+
+    /// The AdminServer: ZooKeeper's commands as JSON over HTTP, and what load balancers ask.
+    admin: Admin {
+        /// Where it answers, or `off`: its commands, `/livez` and `/readyz`. It asks nobody who he is, and changes
+        /// nothing. When the port is taken, the server says so and serves without it.
+        addr: Listen = Listen::At(Address::new("127.0.0.1", 8080)), "HOST:PORT or off";
+        /// Where its commands are: `/commands` lists them.
+        command_url: String = "/commands".to_owned(), "path";
+    }
+
     /// How long a silent client is waited for.
     sessions: Sessions {
         /// Sessions expire in steps of this.
@@ -173,6 +189,30 @@ settings! {
     four_letter_words: FourLetterWords {
         /// Which are answered; `"*"` is all. `srvr` always is.
         whitelist: Vec<String> = Word::DEFAULT.iter().map(|word| word.name().to_owned()).collect(), "words";
+    }
+}
+
+/// How grave something is that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs, reason = "each is what it is called")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        })
     }
 }
 
@@ -261,6 +301,12 @@ impl Config {
         }
         if data_dir.as_os_str().is_empty() {
             return Err(OutOfBounds { key: "data_dir", reason: "is empty".to_owned() });
+        }
+        let path = &self.admin.command_url;
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
+        if !path.starts_with('/') || path.len() < 2 || path.ends_with('/') || !path.chars().all(plain) {
+            let reason = format!("`{path}` is not a path such as `/commands`");
+            return Err(OutOfBounds { key: "admin.command_url", reason });
         }
         if let Some(SuperDigest(digest)) = &security.super_digest {
             let whole =

@@ -13,8 +13,10 @@ mod zoo_cfg;
 pub use address::{Address, AddressError, Listen};
 pub(crate) use ensemble::even_voters;
 pub use ensemble::{ENSEMBLE_KEYS, Ensemble, EnsembleServer, Role, SERVERS_MAX};
-pub use keys::{Client, Config, FourLetterWords, KEYS, Key, Limits, Metrics, Security, Sessions, Storage};
-pub use keys::{SuperDigest, Znodes, documented};
+pub use keys::{
+    Client, Config, FourLetterWords, KEYS, Key, Limits, Log, LogLevel, Metrics, Security, Sessions,
+};
+pub use keys::{Storage, SuperDigest, Znodes, documented};
 
 use std::fmt;
 use std::io;

@@ -384,6 +384,7 @@ impl Connection {
             return self.end("its connect request does not decode");
         };
         if !room.is_serving() && !room.is_read_only() {
+            room.metrics.cnxn_closed_without_zk_server_running.add(1);
             return self.end("this server does not serve yet, or no longer");
         }
         if request.last_zxid_seen > room.zxid().wire() {
@@ -456,6 +457,10 @@ impl Connection {
     ) -> Result<(), TreeError> {
         let mut arrived = self.take_mail(tree.zxid());
         let mut first_write = 0;
+        if arrived.iter().any(|(_, item)| matches!(item, Item::Outcome { .. })) {
+            let applied = now.us.saturating_sub(room.applied_us());
+            room.metrics.warren_reply_ms.record(Duration::from_micros(applied));
+        }
         for (zxid, item) in arrived.drain(..) {
             match item {
                 Item::Event(notice) => self.events.push_back((zxid, notice)),

@@ -81,6 +81,7 @@ impl Server {
             sweeps_per_minute_max: 100,
             container_unused_max: Duration::ZERO,
             checkpoint_interval: Duration::from_secs(600),
+            compare_interval: Duration::from_secs(1),
         };
         let service = Service::new(now, tree, room.clone(), options);
         let limits = Arc::new(Limits {
@@ -141,6 +142,7 @@ impl Server {
                     work.push_back(consensus::Event::Members { members, retired });
                 }
                 service::Action::Submit(submissions) => work.push_back(consensus::Event::Submit(submissions)),
+                service::Action::Abstain(_) => panic!("an ensemble of one has nothing to compare"),
                 service::Action::Reconfigured { .. } => panic!("no operator asked"),
                 service::Action::Send { .. } => panic!("an ensemble of one has nobody to write to"),
                 service::Action::Applied(index) => work.push_back(consensus::Event::Applied(index)),

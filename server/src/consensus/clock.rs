@@ -13,6 +13,10 @@ use warren_transport::peer::ServerId;
 const SYNC_LAG_MAX: Duration = Duration::from_secs(1);
 /// Not again before.
 const HAND_OVER_AGAIN: Duration = Duration::from_secs(10);
+/// A leader that abstains offers leadership again after this; raft gives an offer up after an election timeout.
+const ABSTAIN_AGAIN: Duration = Duration::from_millis(300);
+/// It does not lead longer than this, whether anybody takes the offer or not.
+const ABSTAINING_LEADS_MAX: Duration = Duration::from_secs(2);
 
 /// The time to the next election, from our own dice.
 #[derive(Default)]
@@ -23,6 +27,8 @@ pub(super) struct Election {
     /// Candidacies since there was a leader.
     candidacies: u32,
     hand_over_again: Moment,
+    /// Since when it leads although it abstains.
+    abstains_since: Option<Moment>,
 }
 
 /// What is measured on the way.
@@ -111,12 +117,18 @@ impl Consensus {
         let raft = &self.node.raft;
         let campaigns = raft.state != StateRole::Leader
             && raft.election_elapsed + 1 >= raft.randomized_election_timeout();
-        // No campaign while syncs are outstanding.
-        if !campaigns || self.unsynced.is_empty() {
+        if campaigns && self.abstains {
+            // It forgets the leader that is silent, so that it may vote for another, and waits for that one.
+            let term = raft.term;
+            self.node.raft.become_follower(term, 0);
+            self.draw_election_timeout();
+        } else if !campaigns || self.unsynced.is_empty() {
+            // No campaign while syncs are outstanding.
             self.node.tick();
             self.draw_election_timeout();
         }
         self.hand_over_if_slow(now);
+        self.hand_over_if_abstaining(now);
         self.tell_of_streams(now);
     }
 
@@ -183,6 +195,33 @@ impl Consensus {
         }
     }
 
+    /// See [`super::Event::Abstain`].
+    pub(super) fn abstain(&mut self, now: Moment, abstains: bool) {
+        self.abstains = abstains;
+        if abstains {
+            self.unsynced.do_not_campaign();
+            self.election.hand_over_again = now;
+            self.hand_over_if_abstaining(now);
+        }
+    }
+
+    fn hand_over_if_abstaining(&mut self, now: Moment) {
+        if !self.abstains || !self.leading {
+            self.election.abstains_since = None;
+            return;
+        }
+        let since = *self.election.abstains_since.get_or_insert(now);
+        if now.since(since) >= ABSTAINING_LEADS_MAX {
+            tracing::warn!("nobody took leadership over from this server, which gives it up");
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, 0);
+            self.draw_election_timeout();
+        } else if now.us >= self.election.hand_over_again.us {
+            self.election.hand_over_again = now + ABSTAIN_AGAIN;
+            self.transfer(None);
+        }
+    }
+
     /// Has another voter everything?
     fn has_follower_in_time(&self) -> bool {
         let raft = &self.node.raft;
@@ -212,6 +251,7 @@ impl Consensus {
             self.leading = leads;
             // The first entry of a leader: nothing that it takes is applied before its epoch begins.
             self.epoch_due = leads;
+            self.mark_due = false;
             self.inbox.clear();
             self.asked_by_timers.clear();
             self.introductions.clear();

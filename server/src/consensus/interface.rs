@@ -37,6 +37,8 @@ pub enum Submission {
     Sync(u64),
     /// The zxid's counter runs high: begin a new epoch. A server that does not lead drops it.
     NewEpoch,
+    /// Set a mark ([`warren_storage::Entry::Mark`]). A server that does not lead drops it.
+    Mark,
 }
 
 /// What consensus is told.
@@ -118,6 +120,9 @@ pub enum Event {
         /// To whom; `None`: to the voter that has most of the log.
         to: Option<ServerId>,
     },
+    /// This server's tree is wrong, or no longer: while it is, it hands leadership over, does not want it and decides no
+    /// change of the membership. It votes, and keeps the log, which is right.
+    Abstain(bool),
     /// Time has passed. Only this event moves raft's clock; it comes after all input that is there, so that a
     /// process that stood still reads what it missed before it thinks of an election.
     Tick,
@@ -311,6 +316,8 @@ pub struct Facts {
     pub feeder: Option<ServerId>,
     /// Requests of this server that are not known to be committed.
     pub own: usize,
+    /// Syncs, and other questions whether the leader still leads, that wait for their read index here.
+    pub pending_syncs: usize,
     /// Requests of other servers that wait to be proposed here, bytes.
     pub foreign_bytes: usize,
     /// Messages and requests of peers that were dropped because they contradict themselves, since the start.

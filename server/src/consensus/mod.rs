@@ -101,6 +101,14 @@ pub fn found(voters: &[u64]) -> Vec<u8> {
     encode_conf(&conf)
 }
 
+/// The configuration of a new ensemble that one server begins and that these are to join, each by its [`raft_id`].
+pub fn found_alone(voter: u64, learners: &[u64]) -> Vec<u8> {
+    let mut conf = ConfState::default();
+    conf.voters.push(voter);
+    conf.learners.extend_from_slice(learners);
+    encode_conf(&conf)
+}
+
 /// Is this server alone in the configuration, or is there none yet? Then nobody has to be asked.
 pub fn is_alone(conf_state: &[u8], server: ServerId) -> bool {
     let conf = ConfState::parse_from_bytes(conf_state).expect("consensus encoded the configuration");
@@ -111,7 +119,12 @@ pub fn is_alone(conf_state: &[u8], server: ServerId) -> bool {
 /// How many voters a configuration has, as [`found`] and [`Committed::conf_state`] encode it; 0 for none at all. While it
 /// changes, those of both configurations count.
 pub fn voters(conf_state: &[u8]) -> usize {
-    passive::Passive::new(conf_state).expect("consensus encoded the configuration").voters().len()
+    voter_ids(conf_state).len()
+}
+
+/// Ids of all that vote in a configuration, likewise; while it changes, of both.
+pub fn voter_ids(conf_state: &[u8]) -> Vec<ServerId> {
+    passive::Passive::new(conf_state).expect("consensus encoded the configuration").voters()
 }
 
 /// Why consensus cannot begin or go on: the store is damaged, or we are.
@@ -148,6 +161,10 @@ pub struct Consensus {
     introductions: Vec<(ServerId, u64)>,
     /// As the leader: a new epoch comes before anything else.
     epoch_due: bool,
+    /// As the leader: a mark is to be set.
+    mark_due: bool,
+    /// See [`Event::Abstain`].
+    abstains: bool,
     roster: Roster,
     /// Committed, and not handed out before the commit of a change of configuration among them is durable.
     held_back: VecDeque<raft::eraftpb::Entry>,
@@ -236,6 +253,8 @@ impl Consensus {
             stores: BTreeMap::new(),
             introductions: Vec::new(),
             epoch_due: false,
+            mark_due: false,
+            abstains: false,
             roster: Roster::new(start.members, start.retired, start.found),
             held_back: VecDeque::new(),
             commit_in: None,
@@ -315,6 +334,7 @@ impl Consensus {
                 self.node.mut_store().checkpointed(position, conf, first_index)?;
             }
             Event::Transfer { to } => self.transfer(to),
+            Event::Abstain(abstains) => self.abstain(now, abstains),
             Event::Tick => self.on_tick(now),
         }
         self.drive(now)
@@ -406,6 +426,7 @@ impl Consensus {
             observers: Vec::new(),
             feeder: None,
             own: self.outbox.len(),
+            pending_syncs: self.reads.len(),
             foreign_bytes: self.inbox.bytes(),
             refused: self.refused,
         }
@@ -420,6 +441,7 @@ impl Consensus {
         match submission {
             Submission::Sync(token) => self.reads.push(token),
             Submission::NewEpoch => self.epoch_due |= self.leading,
+            Submission::Mark => self.mark_due |= self.leading,
             Submission::LeaderOnly(encoded) if self.leading => self.asked_by_timers.push_back(encoded),
             Submission::LeaderOnly(_) => {}
             own @ (Submission::Command(_) | Submission::Reconfigure(_) | Submission::OpenSession { .. }) => {
@@ -483,8 +505,8 @@ impl Consensus {
                     self.refuse(1, from, &"it acknowledges requests that were never sent");
                 }
             }
-            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) => {
-                self.refuse(1, from, &"touches are not for consensus");
+            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) | PeerMessage::Compare(_) => {
+                self.refuse(1, from, &"touches and comparisons are not for consensus");
             }
             PeerMessage::Ask(_) | PeerMessage::Answer(_) => {
                 self.refuse(1, from, &"questions before the start are not for consensus");
@@ -528,6 +550,9 @@ impl Consensus {
                 // raft 0.7.0 would send again what is known to be there (raft-rs #557).
                 (message.reject_hint, message.log_term) = (progress.matched, 0);
             }
+        }
+        if message.kind == RaftKind::TimeoutNow && self.abstains {
+            return Ok(());
         }
         if message.kind == RaftKind::TimeoutNow && !self.unsynced.is_empty() {
             // No campaign while syncs are outstanding: it waits for them.

@@ -97,7 +97,7 @@ impl Consensus {
                 if !self.step_proposal(now, first)? {
                     return Ok(());
                 }
-                self.epoch_due = false;
+                (self.epoch_due, self.mark_due) = (false, false);
                 self.introductions.clear();
                 self.roster.on_first_proposed();
                 continue;
@@ -155,7 +155,7 @@ impl Consensus {
 
     /// What comes before any request.
     fn first_entries(&self, now: Moment) -> Vec<RaftEntry> {
-        if !self.epoch_due && self.introductions.is_empty() && !self.roster.is_due() {
+        if !self.epoch_due && !self.mark_due && self.introductions.is_empty() && !self.roster.is_due() {
             return Vec::new();
         }
         let time_ms = now.wall_ms;
@@ -172,7 +172,8 @@ impl Consensus {
         });
         let conf = self.node.raft.prs().conf().to_conf_state();
         let found = self.roster.to_found(&conf).map(|table| Entry::Found { time_ms, table });
-        force.chain(epoch).chain(met).chain(found).map(|entry| entry_of(&entry)).collect()
+        let mark = self.mark_due.then_some(Entry::Mark);
+        force.chain(epoch).chain(met).chain(found).chain(mark).map(|entry| entry_of(&entry)).collect()
     }
 
     /// Are there so few requests that they had better wait for the rounds that are under way?

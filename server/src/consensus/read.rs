@@ -42,6 +42,11 @@ impl Reads {
         under_way.chain(self.waiting).collect()
     }
 
+    /// How many wait for an answer.
+    pub(super) fn len(&self) -> usize {
+        self.waiting.len() + self.under_way.as_ref().map_or(0, |under_way| under_way.tokens.len())
+    }
+
     /// There is a leader that answers now.
     pub(super) fn hurry(&mut self, now: Moment) {
         if let Some(under_way) = &mut self.under_way {

@@ -55,6 +55,10 @@ impl Unsynced {
         self.appends.front().map(|(_, since)| *since)
     }
 
+    pub(super) fn do_not_campaign(&mut self) {
+        self.campaign = None;
+    }
+
     pub(super) fn campaign_after(&mut self, message: RaftMessage) {
         self.campaign = Some(message);
     }

@@ -195,6 +195,10 @@ impl Consensus {
     /// asked for.
     pub(super) fn propose_membership(&mut self, now: Moment) -> Result<Turn, ConsensusError> {
         let applied = self.node.raft.raft_log.applied();
+        if self.abstains {
+            // It would judge by a table that may be wrong. Whoever leads next decides what waits.
+            return Ok(Turn::Nothing);
+        }
         if !self.knows_the_past() || applied < self.roster.begin || self.roster.members.servers.is_empty() {
             return self.refuse_alone(now);
         }

@@ -1,11 +1,14 @@
 //! The socket of the operator's command line; see [`crate::admin`].
 
+use super::backup;
 use super::facts::Registry;
-use crate::admin::{self, CONNECTIONS_MAX, LINE_BYTES_MAX, Response, SOCKET};
+use super::rebuild::begin_anew;
+use crate::admin::{self, CONNECTIONS_MAX, LINE_BYTES_MAX, Request, Response, SOCKET};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
@@ -69,10 +72,16 @@ async fn talk(registry: &Registry, stream: UnixStream) -> io::Result<()> {
             Ok(read) => read?,
         };
         let response = match admin::parse(line.trim_end()) {
+            // The connection is spent on it.
+            Ok(Request::Backup { stale }) => return backup::serve(registry, stale, &mut output).await,
             Ok(request) => registry.administer(request).await,
             Err(why) => Response::Refused(why),
         };
         output.write_all(admin::line(&response).as_bytes()).await?;
+        if registry.begins_anew.load(Ordering::Acquire) {
+            output.shutdown().await?;
+            begin_anew(registry.ensemble.as_ref());
+        }
         if !line.ends_with('\n') {
             return Ok(());
         }

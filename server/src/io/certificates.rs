@@ -4,13 +4,14 @@
 //! used change nothing: the old certificates stay, and the log says why.
 
 use super::ensemble::Ensemble;
+use super::reload::AskCertificates;
 use crate::config;
 use crate::metrics::Metrics;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use tokio::signal::unix::Signal;
+use tokio::sync::{mpsc, oneshot};
 use warren_transport::io::links::{Links, TlsError, TlsFiles};
 
 /// Between two looks at the files.
@@ -57,25 +58,33 @@ impl<T: Copy + PartialEq> Looks<T> {
     }
 }
 
-/// Watch over them for as long as the runtime lives; `read` is how those in use were.
-pub(super) fn watch(ensemble: Arc<Ensemble>, read: Stamps, mut hangup: Signal, metrics: Arc<Metrics>) {
+/// Requests to read them that wait, at most; whoever asks waits for a place.
+const ASKED_MAX: usize = 1;
+
+/// Watch over them for as long as the runtime lives; `read` is how those in use were. They are read at once for whoever asks.
+pub(super) fn watch(ensemble: Arc<Ensemble>, read: Stamps, metrics: Arc<Metrics>) -> AskCertificates {
+    let (ask, mut asked) = mpsc::channel::<oneshot::Sender<()>>(ASKED_MAX);
     let certificates = Certificates { ensemble, metrics };
     certificates.tell_expiry();
     let mut looks = Looks::new(read);
     tokio::spawn(async move {
         let mut timer = tokio::time::interval(LOOK_EVERY);
         loop {
-            let why = tokio::select! {
+            let (why, done) = tokio::select! {
                 _ = timer.tick() => match looks.due(Stamps::take(&certificates.ensemble.config)) {
-                    true => "their files changed",
+                    true => ("their files changed", None),
                     false => continue,
                 },
-                _ = hangup.recv() => "SIGHUP",
+                Some(done) = asked.recv() => ("SIGHUP", Some(done)),
             };
             looks.read = Stamps::take(&certificates.ensemble.config);
             certificates.reload(why);
+            if let Some(done) = done {
+                let _ = done.send(());
+            }
         }
     });
+    ask
 }
 
 struct Certificates {

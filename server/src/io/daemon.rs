@@ -4,10 +4,13 @@ use super::clients::{self, Clients, Reactors};
 use super::engine::{Engine, Parts};
 use super::ensemble::{Ensemble, Handler};
 use super::facts::Registry;
+use super::listen::{listen, resolve};
 use super::reconfigure::Reconfigurations;
+use super::reload::{Hangup, Reread};
 use super::space::Space;
-use super::{Clock, SystemEntropy, admin, certificates, prometheus};
-use crate::config::{self, Address, Config, Listen};
+use super::systemd::Systemd;
+use super::{Clock, SystemEntropy, admin, admin_server, certificates, prometheus, with_data};
+use crate::config::{self, Config, Listen};
 use crate::connection::Limits;
 use crate::consensus::{self, Timers};
 use crate::entropy::Entropy as _;
@@ -21,14 +24,13 @@ use crate::service::{Service, ServiceOptions};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use warren_storage::discard::discard_if_asked;
 use warren_storage::io::{FolderDisk, OpenError};
 use warren_storage::log::{self, Log, LogOptions};
 use warren_storage::tree::{Tree, TreeOptions};
@@ -36,7 +38,7 @@ use warren_storage::{Disk as _, DiskError, MemberRole, RecoverError, Recovered, 
 use warren_transport::io::links::{LinkError, LinkTimers, Links, LinksConfig, PeerAddr, TlsFiles};
 
 /// The only server of an ensemble of one.
-const SERVER_ID: u8 = 1;
+pub(super) const SERVER_ID: u8 = 1;
 /// Threads that carry the links to the other servers.
 const LINK_THREADS: usize = 1;
 /// Which of its disks a server founds an ensemble with.
@@ -47,10 +49,15 @@ const LOG_CACHE_SHARE: u64 = 32;
 const OUTSTANDING_BYTES_MAX: i64 = 64 << 20;
 /// Bytes of outstanding requests of one connection, at most.
 const OUTSTANDING_BYTES_PER_CONNECTION_MAX: usize = 8 << 20;
+/// Connections to the AdminServer that the kernel holds until they are accepted.
+const ADMIN_BACKLOG: u32 = 32;
 /// Between two looks at free space, when little is written.
 const DISK_LOOK_EVERY: Duration = Duration::from_secs(1);
 /// A checkpoint is made at least this often while anything changes.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
+/// The trees of the servers are compared so often while anything changes: a server whose tree is wrong serves no longer
+/// than this, and an exchange of messages.
+const COMPARE_EVERY: Duration = Duration::from_secs(2);
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]
@@ -81,6 +88,17 @@ pub enum StartError {
         /// The store's folder.
         folder: String,
     },
+    /// A store that was made of a backup or of a ZooKeeper's data is to be an observer's.
+    #[error(
+        "the store in {folder} was restored or imported, and server {server} only observes, so nobody would be sent what is \
+         in it. Restore or import it on a server that votes, and start this one with an empty data folder"
+    )]
+    DataOfObserver {
+        /// This server's id.
+        server: u8,
+        /// The store's folder.
+        folder: String,
+    },
     /// The store's folder cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -89,6 +107,16 @@ pub enum StartError {
         "a sync failed before this start, and the files in {folder} cannot be written once more; replace the disk"
     )]
     Mend {
+        /// The store's folder.
+        folder: String,
+        /// Why.
+        source: DiskError,
+    },
+    /// The store is to begin anew, and what is there cannot be removed.
+    #[error(
+        "an operator had this server rebuilt, and the files in {folder} cannot be removed: empty the folder"
+    )]
+    Discard {
         /// The store's folder.
         folder: String,
         /// Why.
@@ -125,11 +153,11 @@ pub enum StartError {
     },
 }
 
-/// Serve until SIGTERM or SIGINT.
+/// Serve until SIGTERM or SIGINT. `reread` is what SIGHUP does about the settings, where they are of a file.
 ///
 /// # Errors
 /// When it cannot start; once it serves, what is broken stops the process.
-pub fn run(config: Config) -> Result<(), StartError> {
+pub fn run(config: Config, reread: Option<Reread>) -> Result<(), StartError> {
     // For what is not a client's: accepting, signals, metrics, timers.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -137,18 +165,23 @@ pub fn run(config: Config) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|source| StartError::System { what: "threads", source })?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, reread))
 }
 
-async fn serve(config: Config) -> Result<(), StartError> {
+async fn serve(config: Config, reread: Option<Reread>) -> Result<(), StartError> {
     let clock = Clock::start();
+    let systemd = Arc::new(Systemd::default());
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|source| StartError::System { what: "signals", source })?;
     let mut interrupt =
         signal(SignalKind::interrupt()).map_err(|source| StartError::System { what: "signals", source })?;
-    // Alone, there are no certificates to read again, and the signal keeps its meaning.
-    let hangup = config.ensemble.as_ref().map(|_| signal(SignalKind::hangup()));
-    let hangup = hangup.transpose().map_err(|source| StartError::System { what: "signals", source })?;
+    // With nothing to read again, the signal keeps its meaning.
+    let rereads = config.ensemble.is_some() || reread.is_some();
+    let hangup = rereads.then(|| signal(SignalKind::hangup())).transpose();
+    let hangup = hangup.map_err(|source| StartError::System { what: "signals", source })?;
+    let hangup =
+        hangup.map(|signal| Hangup { signal, reread, config: config.clone(), systemd: systemd.clone() });
+    systemd.status("opening the store");
     let store = store_folder(&config.data_dir)?;
     // Whoever cannot listen should not open the store either.
     let listener = listen(&config.client.addr, config.client.listen_backlog).await.map_err(|source| {
@@ -160,29 +193,42 @@ async fn serve(config: Config) -> Result<(), StartError> {
     let opened = open(&clock, &config, &store, &metrics)?;
     let mut opened = opened;
     let mut begins = Begins::Founds;
+    let mut certificates = None;
     let ensemble = match &config.ensemble {
         None => None,
         Some(settings) => {
             let read = certificates::Stamps::take(settings);
             let ensemble = join(settings, &config, &opened, &metrics).await?;
-            if let Some(hangup) = hangup {
-                certificates::watch(ensemble.clone(), read, hangup, metrics.clone());
-            }
-            // An observer has nothing to vote with, and so nothing to lose: it begins with what it is fed.
-            if opened.is_empty() && !settings.is_observer() {
-                let verdict = tokio::select! {
-                    verdict = ensemble.may_take_part() => verdict,
-                    _ = terminate.recv() => return Ok(()),
-                    _ = interrupt.recv() => return Ok(()),
-                };
-                begins = match verdict {
-                    Verdict::Join { disk } => Begins::Joins { disk },
-                    _ => Begins::Founds,
-                };
-            }
+            certificates = Some(certificates::watch(ensemble.clone(), read, metrics.clone()));
             Some(ensemble)
         }
     };
+    if let Some(hangup) = hangup {
+        hangup.watch(certificates);
+    }
+    // An observer has nothing to vote with, and so nothing to lose: it begins with what it is fed.
+    if let Some(ensemble) = ensemble.as_ref().filter(|e| opened.is_empty() && !e.config.is_observer()) {
+        let waiting = systemd.wait_for_others(ensemble.clone());
+        let verdict = tokio::select! {
+            verdict = ensemble.may_take_part() => verdict,
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        };
+        waiting.abort();
+        begins = match verdict {
+            Verdict::Join { disk } => Begins::Joins { disk },
+            _ => Begins::Founds,
+        };
+    }
+    if let Some(ensemble) = ensemble.as_ref().filter(|e| opened.brings_data() && !e.config.is_observer()) {
+        let waiting = systemd.wait_for_others(ensemble.clone());
+        tokio::select! {
+            () = ensemble.may_found_with_data() => {}
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+        }
+        waiting.abort();
+    }
     opened.take_part(&config, begins)?;
     let reader = opened.log.reader();
     let (engine, room, space) = start(&clock, &config, opened, &metrics, ensemble.clone())?;
@@ -191,6 +237,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
         ensemble.attach_engine(engine.clone(), reader);
     }
     space.look(&engine);
+    systemd.watch(clock, engine.clone(), room.clone(), ensemble.clone());
     let registry = Arc::new(Registry::new(
         clock,
         room.clone(),
@@ -209,6 +256,23 @@ async fn serve(config: Config) -> Result<(), StartError> {
             prometheus::serve(registry.clone(), metrics.clone(), at).map_err(failed)?;
             format!("http://{at}/metrics")
         }
+    };
+    let admin_at = match &config.admin.addr {
+        Listen::Off => "off".to_owned(),
+        Listen::At(addr) => match listen(addr, ADMIN_BACKLOG).await {
+            Ok(listener) => {
+                let at = listener.local_addr().map_or_else(|_| addr.to_string(), |at| at.to_string());
+                admin_server::serve(registry.clone(), listener);
+                format!("http://{at}{}", config.admin.command_url)
+            }
+            // Clients matter more, as in ZooKeeper.
+            Err(e) => {
+                tracing::warn!(
+                    "the AdminServer cannot listen on {addr}: {e}; the server goes on without it. Set admin.addr to a free                      port, or to `off`"
+                );
+                "off".to_owned()
+            }
+        },
     };
     let socket = match admin::serve(registry.clone(), &config.data_dir) {
         Ok(socket) => Some(socket),
@@ -238,17 +302,19 @@ async fn serve(config: Config) -> Result<(), StartError> {
     });
     let at = bound.map_or_else(|| config.client.addr.to_string(), |a| a.to_string());
     let said = format!(
-        "serving ZooKeeper clients on {at}, data in {}, metrics {metrics_at}",
+        "serving ZooKeeper clients on {at}, data in {}, metrics {metrics_at}, AdminServer {admin_at}",
         config.data_dir.display()
     );
     let served = {
         let (room, metrics) = (room.clone(), metrics.clone());
+        let (systemd, ensemble) = (systemd.clone(), ensemble.clone());
         async move {
             while !room.is_serving() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
             metrics.startup_txns_load_time.record(clock.now() - began);
             tracing::info!("{said}");
+            systemd.ready(&room, ensemble.as_deref());
         }
     };
     match &ensemble {
@@ -275,6 +341,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
         _ = interrupt.recv() => "SIGINT",
     };
     tracing::info!("{name}: taking no more work, finishing what is in flight");
+    systemd.stopping("stopping: finishing what is in flight");
     // Whoever comes now is better served elsewhere.
     let _ = stop.send(true);
     let _ = accepting.await;
@@ -288,6 +355,7 @@ async fn serve(config: Config) -> Result<(), StartError> {
     while registry.len() > 0 && tokio::time::Instant::now() < patience {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    systemd.stopping("stopping: writing a last checkpoint");
     let stopped = tokio::task::spawn_blocking(move || {
         if let Some(ensemble) = ensemble {
             ensemble.stop();
@@ -321,13 +389,13 @@ enum Begins {
 }
 
 /// The store, open.
-struct Opened {
-    tree: Tree,
+pub(super) struct Opened {
+    pub(super) tree: Tree,
     tree_options: TreeOptions,
-    log: Log,
-    found: log::Recovered,
+    pub(super) log: Log,
+    pub(super) found: log::Recovered,
     disk: Arc<FolderDisk>,
-    folder: String,
+    pub(super) folder: String,
 }
 
 impl Opened {
@@ -337,11 +405,19 @@ impl Opened {
         self.tree.disk() == 0 && !written && self.found.hard_state.term == 0
     }
 
+    /// Was it made by a command, of a backup or of a ZooKeeper's data, and never used?
+    fn brings_data(&self) -> bool {
+        self.tree.disk() == 0 && self.tree.position().index > 0
+    }
+
     /// Say durably as whom it takes part, when it does for the first time: from then on neither the file nor another server
     /// is asked.
     fn take_part(&mut self, config: &Config, begins: Begins) -> Result<(), StartError> {
         if self.tree.disk() != 0 {
             return Ok(());
+        }
+        if self.brings_data() {
+            return with_data::take_part(self, config);
         }
         let settings = config.ensemble.as_ref();
         let server_id = settings.map_or(SERVER_ID, |settings| settings.server_id);
@@ -383,6 +459,12 @@ fn open(clock: &Clock, config: &Config, store: &Path, metrics: &Arc<Metrics>) ->
         hash_seed: entropy.next_u64(),
         store_id: entropy.next_u64(),
     };
+    let discarded = discard_if_asked(&*disk);
+    if discarded.map_err(|source| StartError::Discard { folder: folder.clone(), source })? {
+        tracing::warn!(
+            "this server is rebuilt: its data were thrown away, and it takes them from the others"
+        );
+    }
     disk.mend().map_err(|source| StartError::Mend { folder: folder.clone(), source })?;
     let log_options = LogOptions {
         // What redb needs beside the records.
@@ -508,6 +590,7 @@ fn start(
         sweeps_per_minute_max: config.znodes.container_deletes_per_minute_max,
         container_unused_max: Duration::from_millis(config.znodes.container_never_used_ms_max),
         checkpoint_interval: CHECKPOINT_EVERY,
+        compare_interval: COMPARE_EVERY,
     };
     let service = Service::new(clock.now(), tree, room.clone(), options);
     let space = Arc::new(Space::new(disk, config.storage.disk_reserve_mb, room.clone()));
@@ -544,53 +627,4 @@ fn limits(config: &Config) -> Limits {
             digest_off: !config.security.digest_enabled,
         },
     }
-}
-
-async fn resolve(addr: &Address) -> io::Result<SocketAddr> {
-    let mut last = None;
-    for candidate in addr.bind_candidates() {
-        match tokio::net::lookup_host(candidate).await {
-            Ok(mut found) => {
-                if let Some(addr) = found.next() {
-                    return Ok(addr);
-                }
-            }
-            Err(e) => last = Some(e),
-        }
-    }
-    Err(last.unwrap_or_else(|| io::Error::other("the name has no address")))
-}
-
-async fn listen(addr: &Address, backlog: u32) -> io::Result<TcpListener> {
-    let mut last = None;
-    for candidate in addr.bind_candidates() {
-        let found = match tokio::net::lookup_host(candidate).await {
-            Ok(found) => found,
-            Err(e) => {
-                last = Some(e);
-                continue;
-            }
-        };
-        for at in found {
-            match bind(at, backlog) {
-                Ok(listener) => return Ok(listener),
-                Err(e) => last = Some(e),
-            }
-        }
-    }
-    Err(last.unwrap_or_else(|| io::Error::other("the name has no address")))
-}
-
-fn bind(at: SocketAddr, backlog: u32) -> io::Result<TcpListener> {
-    use socket2::{Domain, Socket, Type};
-    let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
-    socket.set_reuse_address(true)?;
-    if at.is_ipv6() {
-        // As Java does: one listener for both families.
-        socket.set_only_v6(false)?;
-    }
-    socket.set_nonblocking(true)?;
-    socket.bind(&at.into())?;
-    socket.listen(if backlog == 0 { 128 } else { i32::try_from(backlog).unwrap_or(i32::MAX) })?;
-    TcpListener::from_std(socket.into())
 }

@@ -8,6 +8,7 @@ use super::space::Space;
 use crate::consensus::{self, Facts, Measure, Role, Submission};
 use crate::metrics::Metrics;
 use crate::observer::Seat;
+use crate::pulse::Turns;
 use crate::room::Room;
 use crate::service::{self, Service};
 use parking_lot::Mutex;
@@ -37,6 +38,8 @@ enum LogJob {
         checkpoint: Position,
         conf_state: Vec<u8>,
     },
+    /// Nothing, but it was here: see [`crate::pulse`].
+    Turn,
     /// See [`consensus::Action::Install`].
     Install {
         number: u64,
@@ -77,6 +80,29 @@ pub(super) struct Engine {
     retire: Arc<Mutex<Option<mpsc::Sender<()>>>>,
     /// The log from here on is still to be sent to a follower that is heard of; `u64::MAX` when none is behind.
     wanted_from: Arc<AtomicU64>,
+    turned: Arc<Turned>,
+    clock: Clock,
+    /// When the oldest of the requests that wait for the consensus thread came, µs; 0 while none waits.
+    waiting_us: Arc<AtomicU64>,
+}
+
+/// How often each of the machines' threads came back to its inbox; see [`crate::pulse`].
+#[derive(Default)]
+struct Turned {
+    consensus: Count,
+    service: Count,
+    log: Count,
+}
+
+/// Has a cache line to itself, as each belongs to a thread that counts all the time.
+#[derive(Default)]
+#[repr(align(64))]
+struct Count(AtomicU64);
+
+impl Count {
+    fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 enum ToService {
@@ -122,6 +148,9 @@ impl Engine {
             facts: Arc::default(),
             retire: Arc::default(),
             wanted_from: Arc::new(AtomicU64::new(u64::MAX)),
+            turned: Arc::default(),
+            clock,
+            waiting_us: Arc::default(),
         };
         let (checkpoints, leavings) = (Inbox::new(), Inbox::new());
         spawn("warren-log", {
@@ -159,6 +188,9 @@ impl Engine {
             }
         }
         if !effects.submissions.is_empty() {
+            if self.waiting_us.load(Ordering::Relaxed) == 0 {
+                self.waiting_us.store(self.clock.now().us, Ordering::Relaxed);
+            }
             self.consensus.push(consensus::Event::Submit(std::mem::take(&mut effects.submissions)));
         }
     }
@@ -171,7 +203,7 @@ impl Engine {
     /// What another server said, to the machine that understands it.
     pub(super) fn hear_peer(&self, from: ServerId, message: PeerMessage) {
         match message {
-            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) => {
+            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) | PeerMessage::Compare(_) => {
                 self.service.push(ToService::Event(service::Event::Peer { from, message }));
             }
             message => self.consensus.push(consensus::Event::Peer { from, message }),
@@ -190,6 +222,12 @@ impl Engine {
 
     /// A snapshot was sent, or was not.
     pub(super) fn snapshot_sent(&self, to: ServerId, ok: bool) {
+        let metrics = &self.keeper.metrics;
+        if ok {
+            metrics.snap_count.add(1)
+        } else {
+            metrics.warren_snapshots_failed_total.add(1)
+        }
         self.consensus.push(consensus::Event::SnapshotSent { to, ok });
     }
 
@@ -226,6 +264,24 @@ impl Engine {
         !leads()
     }
 
+    /// How often consensus, service and log have turned.
+    pub(super) fn turns(&self) -> Turns {
+        let Turned { consensus, service, log } = &*self.turned;
+        [consensus, service, log].map(|count| count.0.load(Ordering::Relaxed))
+    }
+
+    /// Have each of them turn at least once more, as soon as it has done what it is at.
+    pub(super) fn poke(&self) {
+        self.consensus.rouse(consensus::Event::Tick);
+        self.service.rouse(ToService::Look(Box::new(|_| {})));
+        self.log.rouse(LogJob::Turn);
+    }
+
+    /// Does a write wait for space on the disk?
+    pub(super) fn waits_for_space(&self) -> bool {
+        self.keeper.space.waits()
+    }
+
     /// How consensus stood a moment ago; `None` where there is but one voter.
     pub(super) fn facts(&self) -> Option<Facts> {
         self.facts.lock().clone()
@@ -249,7 +305,7 @@ impl Engine {
     /// Make a last checkpoint and close the log. Waits, but not for a full disk to have space again: then `false`.
     pub(super) fn stop(&self) -> bool {
         let (done, wait) = mpsc::channel();
-        self.checkpoint_now();
+        self.service.push(ToService::Event(service::Event::LastCheckpoint));
         self.service.push(ToService::Settle(done));
         let settled = wait.recv_timeout(LAST_CHECKPOINT_MAX).is_ok();
         // Without its peers it would look for a leader, and in a log that is closed.
@@ -298,6 +354,7 @@ fn run_consensus(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Roo
     let mut led_since = None;
     loop {
         engine.consensus.take(clock, Some(consensus.poll_timeout()), &mut events);
+        engine.turned.consensus.add();
         if let Some(done) = engine.retire.lock().take() {
             let _ = done.send(());
             return;
@@ -323,6 +380,11 @@ fn run_consensus(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Roo
             }
         }
         if !submissions.is_empty() {
+            let since_us = engine.waiting_us.swap(0, Ordering::Relaxed);
+            if since_us > 0 {
+                let waited = Duration::from_micros(now.us.saturating_sub(since_us));
+                room.metrics.warren_admission_ms.record(waited);
+            }
             handle(&mut consensus, now, consensus::Event::Submit(std::mem::take(&mut submissions)));
         }
         handle(&mut consensus, now, consensus::Event::Tick);
@@ -361,6 +423,9 @@ fn run_consensus(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Roo
                     engine.service.push(ToService::Event(service::Event::Leader { term, leader }));
                 }
                 consensus::Action::Send { to, message } => engine.others().send(to, message),
+                consensus::Action::SendSnapshot { to, .. } if room.is_wrong() => {
+                    engine.snapshot_sent(to, false);
+                }
                 consensus::Action::SendSnapshot { to, message } => engine.others().send_snapshot(to, message),
                 consensus::Action::Install { number, head, hard_state } => {
                     installs = true;
@@ -409,6 +474,9 @@ fn show(consensus: &Seat, engine: &Engine, metrics: &Metrics) {
     let facts = consensus.facts();
     metrics.quorum_size.set(facts.voters.len() as i64);
     metrics.synced_followers.set(facts.followers.iter().filter(|f| f.active && f.synced).count() as i64);
+    let joining = |f: &&consensus::Follower| f.active && f.synced && !facts.voters.contains(&f.server);
+    metrics.synced_non_voting_followers.set(facts.followers.iter().filter(joining).count() as i64);
+    metrics.pending_syncs.set(facts.pending_syncs as i64);
     let active = facts.followers.iter().filter(|f| f.active).count();
     metrics.learners.set((active + facts.observers.len()) as i64);
     metrics.leader_id.set(facts.leader.map_or(0, i64::from));
@@ -416,6 +484,7 @@ fn show(consensus: &Seat, engine: &Engine, metrics: &Metrics) {
     metrics.synced_observers.set(facts.observers.iter().filter(|f| f.synced).count() as i64);
     metrics.warren_feeder_id.set(facts.feeder.map_or(0, i64::from));
     metrics.warren_observers_fed.set(facts.observers.len() as i64);
+    metrics.warren_committed_index.set(facts.committed as i64);
     let behind = facts.followers.iter().filter(|f| f.active).map(|f| f.matched + 1);
     let behind = behind.chain(consensus.wanted_from()).min();
     engine.wanted_from.store(behind.unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -515,10 +584,11 @@ fn run_log(clock: &Clock, engine: &Engine, leavings: &Inbox<Chore>) {
     let mut jobs = Vec::new();
     loop {
         engine.log.take(clock, None, &mut jobs);
+        engine.turned.log.add();
         // Below the reserve the log waits for the purge that was asked for, and takes it first.
         if keeper.must_wait_for_purge() {
             let until = clock.now() + PURGE_WAIT_MAX;
-            while jobs.iter().all(|job| matches!(job, LogJob::Append { .. }))
+            while jobs.iter().all(|job| matches!(job, LogJob::Append { .. } | LogJob::Turn))
                 && !until.since(clock.now()).is_zero()
             {
                 engine.log.take(clock, Some(until), &mut jobs);
@@ -565,6 +635,7 @@ fn run_log(clock: &Clock, engine: &Engine, leavings: &Inbox<Chore>) {
                         first_index,
                     });
                 }
+                LogJob::Turn => {}
                 LogJob::Install { number, head, hard_state } => {
                     let (done, wait) = mpsc::channel();
                     let (index, term) = (head.index, head.term);
@@ -603,6 +674,7 @@ fn run_service(
     let mut settles: Vec<mpsc::Sender<()>> = Vec::new();
     loop {
         engine.service.take(clock, service.poll_timeout(), &mut events);
+        engine.turned.service.add();
         let now = clock.now();
         let mut nothing = true;
         for event in events.drain(..) {
@@ -622,8 +694,12 @@ fn run_service(
                 }
                 ToService::Event(event) => {
                     nothing = false;
+                    let applies = matches!(event, service::Event::Commit(_)).then(|| clock.now());
                     if let Err(e) = service.handle(now, event) {
                         stop_for("the tree cannot be read or written", &e);
+                    }
+                    if let Some(start) = applies {
+                        engine.keeper.metrics.warren_apply_ms.record(clock.now() - start);
                     }
                     service.publish();
                 }
@@ -641,6 +717,7 @@ fn run_service(
                     engine.consensus.push(consensus::Event::Submit(submissions));
                 }
                 // Nothing that anybody waits for comes of it.
+                service::Action::Abstain(wrong) => engine.consensus.push(consensus::Event::Abstain(wrong)),
                 service::Action::Applied(index) => engine.consensus.leave(consensus::Event::Applied(index)),
                 service::Action::Members { members, retired } => {
                     if let Some(ensemble) = &engine.ensemble {

@@ -3,7 +3,7 @@
 
 use super::engine::Engine;
 use crate::config;
-use crate::founding::{Founding, Verdict};
+use crate::founding::{Founding, Verdict, WithData};
 use crate::metrics::Metrics;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -11,9 +11,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
+use warren_storage::discard::ask_to_discard;
 use warren_storage::log::LogReader;
 use warren_storage::tree::{Exporter, Identity, Import, ImportError, Staged, Tree, TreeError, TreeOptions};
-use warren_storage::{Members, SharedDisk};
+use warren_storage::{DiskError, Members, SharedDisk};
 use warren_transport::io::links::{
     DownReason, LinkHandler, Links, PeerAddr, Refusal, SnapshotError, SnapshotReceiver,
 };
@@ -21,6 +22,8 @@ use warren_transport::peer::{Answer, Ask, Known, PeerMessage, RaftMessage, Serve
 
 /// Between two questions of a server whose store is empty.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// An ensemble is founded without servers that are not heard of for so long: one of them might have history.
+const ABSENT_AFTER: Duration = Duration::from_secs(5);
 /// Between two log lines of it.
 const SAY_EVERY: Duration = Duration::from_secs(10);
 /// Of a snapshot, at a time, unless a single row is larger; bytes.
@@ -181,10 +184,16 @@ impl Ensemble {
     /// Ask until it is clear whether this server, whose store is empty, may take part.
     pub(super) async fn may_take_part(&self) -> Verdict {
         let mut said = tokio::time::Instant::now();
+        let began = said;
         loop {
-            let verdict = self.founding.lock().verdict();
-            if let Verdict::Found | Verdict::Join { .. } = verdict {
-                return verdict;
+            let (verdict, all) = {
+                let founding = self.founding.lock();
+                (founding.verdict(), founding.all_are_empty())
+            };
+            match verdict {
+                Verdict::Join { .. } => return verdict,
+                Verdict::Found if all || began.elapsed() >= ABSENT_AFTER => return verdict,
+                _ => {}
             }
             self.config.others().for_each(|server| self.ask(server.id));
             tokio::time::sleep(ASK_EVERY).await;
@@ -228,6 +237,37 @@ impl Ensemble {
                     missing.join(", ")
                 );
             }
+        }
+    }
+
+    /// Ask until it is clear whether this server may found the ensemble with the data that it was given.
+    pub(super) async fn may_found_with_data(&self) {
+        let began = tokio::time::Instant::now();
+        let mut said = None;
+        loop {
+            let states = self.states();
+            let voters = self.config.others().filter(|server| self.config.votes(server.id));
+            let linked = |id| matches!(states.get(&id), Some(LinkState::Up));
+            let patience = began.elapsed() < ABSENT_AFTER;
+            let verdict =
+                self.founding.lock().with_data(voters.map(|server| (server.id, linked(server.id))), patience);
+            match verdict {
+                WithData::Found => return,
+                // A link that has just come up has said nothing yet.
+                WithData::NotEmpty(server) if !patience => {
+                    if said.is_none_or(|said: tokio::time::Instant| said.elapsed() >= SAY_EVERY) {
+                        said = Some(tokio::time::Instant::now());
+                        tracing::error!(
+                            "this server's data were restored or imported, and server {server} has data, too: of before, or \
+                             restored as well. There would be two ensembles, so none is founded. Stop server {server}, \
+                             empty its data folder, and start it again: it is sent the data from here"
+                        );
+                    }
+                }
+                WithData::NotEmpty(_) | WithData::Wait => {}
+            }
+            self.config.others().for_each(|server| self.ask(server.id));
+            tokio::time::sleep(ASK_EVERY).await;
         }
     }
 
@@ -293,6 +333,16 @@ impl Ensemble {
         let tree = Tree::replace(self.disk.clone(), taken, self.tree_options)?;
         *self.exporter.lock() = tree.exporter();
         Ok(tree)
+    }
+
+    /// Which of its disks this server takes part with.
+    pub(super) fn disk_number(&self) -> u32 {
+        self.disk_number.load(Ordering::Relaxed)
+    }
+
+    /// See [`warren_storage::discard`].
+    pub(super) fn ask_to_discard(&self) -> Result<(), DiskError> {
+        ask_to_discard(&*self.disk)
     }
 
     fn identity(&self) -> Identity {
@@ -374,9 +424,10 @@ impl LinkHandler for Handler {
         let ensemble = &self.0;
         match (message, ensemble.engine.get()) {
             (PeerMessage::Ask(_), None) => {
-                // One with history says nothing before it knows what it has: it is asked again.
-                if let (true, Some(links)) = (ensemble.empty, ensemble.links.get()) {
-                    let _ = links.send(from, PeerMessage::Answer(Answer::Empty));
+                // One with history says no more than that before it knows what it has: it is asked again.
+                let answer = if ensemble.empty { Answer::Empty } else { Answer::Undecided };
+                if let Some(links) = ensemble.links.get() {
+                    let _ = links.send(from, PeerMessage::Answer(answer));
                 }
             }
             // Observers have no say in who takes part.
@@ -392,7 +443,7 @@ impl LinkHandler for Handler {
                 engine.look(move |service| {
                     let tree = service.tree();
                     let applied = tree.position().index;
-                    let answer = match (last_index, applied < last_index) {
+                    let answer = match (last_index, applied < last_index || service.is_wrong()) {
                         // It has begun, and waits for a majority that the asker may be needed for.
                         (0, _) if applied == 0 => Answer::Empty,
                         (_, true) => Answer::Undecided,

@@ -20,8 +20,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, Ordering};
 use tokio::sync::Notify;
+use warren_storage::tree::TreeError;
 
 /// Open connections, and what a word may ask of the server.
 pub(super) struct Registry {
@@ -36,6 +37,19 @@ pub(super) struct Registry {
     pub(super) ensemble: Option<Arc<Ensemble>>,
     /// As bound; 0 before.
     pub(super) port: AtomicU16,
+    /// See [`super::rebuild`].
+    pub(super) begins_anew: AtomicBool,
+    /// As `stmk` set it.
+    trace_mask: AtomicI64,
+}
+
+/// Who waits for data or existence of which znode, as ZooKeeper tells watches.
+#[derive(Default)]
+pub(super) struct Watched {
+    pub(super) by_path: BTreeMap<String, Vec<i64>>,
+    pub(super) by_session: BTreeMap<i64, Vec<String>>,
+    /// Pairs of both.
+    pub(super) pairs: u64,
 }
 
 /// What a connection shows of itself.
@@ -120,7 +134,13 @@ impl Registry {
             engine,
             ensemble,
             port: AtomicU16::new(0),
+            begins_anew: AtomicBool::new(false),
+            trace_mask: AtomicI64::new(words::TRACE_MASK),
         }
+    }
+
+    pub(super) fn now(&self) -> Moment {
+        self.clock.now()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -148,11 +168,11 @@ impl Registry {
         self.room.metrics.connection_rejected.add(1);
     }
 
-    fn connections(&self) -> Vec<ConnectionFacts> {
+    pub(super) fn connections(&self) -> Vec<ConnectionFacts> {
         self.connections.lock().values().map(|shown| shown.facts()).collect()
     }
 
-    fn server(&self) -> ServerFacts {
+    pub(super) fn server(&self) -> ServerFacts {
         let snapshot = self.room.snapshot();
         let metrics = &self.room.metrics;
         ServerFacts {
@@ -180,6 +200,9 @@ impl Registry {
             Request::Members => self.membership(),
             Request::ChangeMembers(change) => self.change_members(change).await,
             Request::ForceQuorum => self.force_quorum().await,
+            Request::Rebuild => self.rebuild().await,
+            Request::Settings => Response::Settings(self.config.to_toml()),
+            Request::Backup { .. } => unreachable!("it is answered by a stream, where the socket is"),
         }
     }
 
@@ -214,6 +237,7 @@ impl Registry {
         let (tree, log) = store_bytes(&self.store);
         let addr = &self.config.client.addr;
         let standing = self.room.standing();
+        let sync = metrics.sync_latency();
         Status {
             version: crate::version::full(),
             server_id: standing.server_id,
@@ -235,7 +259,16 @@ impl Registry {
             watches: self.room.watches.len() as u64,
             outstanding: metrics.outstanding_requests.value().max(0) as u64,
             store_bytes: tree + log,
+            disk_free_bytes: metrics.warren_disk_free_bytes.value().max(0) as u64,
+            disk_reserve_bytes: u64::from(self.config.storage.disk_reserve_mb) << 20,
+            sync_avg_ms: sync.avg,
+            sync_max_ms: sync.max,
+            files_open: std::fs::read_dir("/proc/self/fd").map_or(0, |open| open.count() as u64),
+            files_max: rustix::process::getrlimit(rustix::process::Resource::Nofile)
+                .current
+                .unwrap_or(u64::MAX),
             growth_refused: self.room.is_growth_refused(),
+            tree_differs: self.room.is_wrong(),
             memory_bytes: resident_bytes().max(0) as u64,
             certificate_s: self.certificate_s(),
             members: self.members(),
@@ -257,22 +290,86 @@ impl Registry {
         metrics.ephemerals_count.set(snapshot.ephemeral_count() as i64);
         metrics.approximate_data_size.set(snapshot.data_bytes() as i64);
         metrics.watch_count.set(self.room.watches.len() as i64);
-        metrics.uptime.set(self.clock.now().since(self.started).as_millis() as i64);
+        metrics.warren_clock.set(self.clock.now().wall_ms);
+        metrics.uptime.set(self.uptime_ms());
         if let Ok(open) = std::fs::read_dir("/proc/self/fd") {
             metrics.open_file_descriptor_count.set(open.count() as i64);
         }
         let most = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
         metrics.max_file_descriptor_count.set(most.map_or(i64::MAX, |n| n as i64));
         metrics.process_resident_memory_bytes.set(resident_bytes());
+        metrics.process_start_time_seconds.set(self.started.wall_ms / 1_000);
+        let cpu_ms = cpu_ms();
+        metrics.warren_cpu_ms_total.add(cpu_ms.saturating_sub(metrics.warren_cpu_ms_total.value()));
+        metrics.warren_serving.set(i64::from(self.room.is_serving()));
+        metrics.warren_read_only.set(i64::from(self.room.is_read_only()));
+        let (up, down) = self.links();
+        metrics.warren_links_up.set(up);
+        metrics.warren_links_down.set(down);
+        metrics.warren_connections_max.set(self.config.client.connections_max.into());
+        metrics.warren_sessions_max.set(self.config.limits.sessions_max.into());
+        metrics.warren_watches_max.set(self.config.limits.watches_max.into());
+        metrics.warren_outstanding_max.set(self.config.limits.outstanding_max.into());
         let (tree, log) = store_bytes(&self.store);
         metrics.warren_tree_bytes.set(tree as i64);
         metrics.warren_log_bytes.set(log as i64);
     }
 
+    /// Is this word let in?
+    pub(super) fn allows(&self, word: Word) -> bool {
+        self.whitelist.allows(word)
+    }
+
+    pub(super) fn trace_mask(&self) -> i64 {
+        self.trace_mask.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_trace_mask(&self, mask: i64) {
+        self.trace_mask.store(mask, Ordering::Relaxed);
+    }
+
+    /// `crst`.
+    pub(super) fn reset_connections(&self) {
+        self.connections.lock().values().for_each(|shown| shown.reset());
+    }
+
+    pub(super) fn mntr(&self) -> String {
+        self.measure();
+        let standing = self.room.standing();
+        words::mntr(standing.mode, standing.leader, &self.room.metrics.mntr_lines())
+    }
+
+    pub(super) fn conf(&self) -> ConfFacts {
+        let store = self.store.display().to_string();
+        let port = self.port.load(Ordering::Relaxed);
+        let standing = self.room.standing();
+        let server_id = if standing.mode == Mode::Standalone { 0 } else { standing.server_id };
+        let facts = ConfFacts::new(&self.config, port, &store, self.store_bytes(), server_id);
+        ConfFacts { quorum: self.quorum(), ..facts }
+    }
+
+    /// Since it began to serve.
+    pub(super) fn uptime_ms(&self) -> i64 {
+        self.clock.now().since(self.started).as_millis() as i64
+    }
+
+    /// Bytes on disk of the tree and of the log.
+    pub(super) fn store_bytes(&self) -> (u64, u64) {
+        store_bytes(&self.store)
+    }
+
+    /// When the last checkpoint was written, s since 1970: nothing else writes that file. −1 where there is none.
+    pub(super) fn checkpointed_s(&self) -> i64 {
+        let modified = std::fs::metadata(self.store.join("tree.redb")).and_then(|m| m.modified());
+        let since = modified.ok().and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok());
+        since.map_or(-1, |since| since.as_secs() as i64)
+    }
+
     async fn answer(&self, word: Word) -> String {
         if !self.room.is_serving() && !self.room.is_read_only() {
             if let Some(text) = word.while_not_serving() {
-                return text.to_owned();
+                let why = self.room.is_wrong() && word != Word::Isro;
+                return format!("{text}{}", if why { words::TREE_DIFFERS } else { "" });
             }
         }
         match word {
@@ -281,61 +378,58 @@ impl Registry {
             Word::Srvr => words::srvr(&self.server()),
             Word::Stat => words::stat(&self.server(), &self.connections()),
             Word::Cons => words::cons(&self.connections()),
-            Word::Mntr => {
-                self.measure();
-                let standing = self.room.standing();
-                words::mntr(standing.mode, standing.leader, &self.room.metrics.mntr_lines())
-            }
-            Word::Conf => {
-                let store = self.store.display().to_string();
-                let port = self.port.load(Ordering::Relaxed);
-                let standing = self.room.standing();
-                let server_id = if standing.mode == Mode::Standalone { 0 } else { standing.server_id };
-                let facts = ConfFacts::new(&self.config, port, &store, store_bytes(&self.store), server_id);
-                words::conf(&ConfFacts { quorum: self.quorum(), ..facts })
-            }
+            Word::Mntr => self.mntr(),
+            Word::Conf => words::conf(&self.conf()),
             Word::Envi => words::envi(&environment()),
             Word::Dirs => {
                 let (tree, log) = store_bytes(&self.store);
                 words::dirs(tree, log)
             }
             Word::Crst => {
-                self.connections.lock().values().for_each(|shown| shown.reset());
+                self.reset_connections();
                 words::crst().to_owned()
             }
             Word::Srst => {
                 self.room.metrics.reset();
                 words::srst().to_owned()
             }
-            Word::Wchs | Word::Wchc | Word::Wchp => self.watches(word),
-            Word::Dump => self.dump().await,
+            Word::Wchs => {
+                let Watched { by_path, by_session, pairs } = self.watched();
+                words::wchs(by_session.len() as u64, by_path.len() as u64, pairs)
+            }
+            Word::Wchc => {
+                let sessions = self.watched().by_session;
+                words::wchc(sessions.iter().map(|(id, paths)| (*id, paths.iter().map(String::as_str))))
+            }
+            Word::Wchp => {
+                let paths = self.watched().by_path;
+                words::wchp(paths.iter().map(|(path, ids)| (path.as_str(), ids.iter().copied())))
+            }
+            Word::Dump => match self.sessions().await {
+                Ok((sessions, ephemerals)) => words::dump(&sessions, &ephemerals, &self.silences()),
+                Err(e) => format!("The tree cannot be read: {e}\n"),
+            },
+            Word::Hash => words::hash(&self.room.digests.all()),
+            Word::Gtmk | Word::Stmk => self.trace_mask().to_string(),
         }
     }
 
-    /// Data and exists watches, as ZooKeeper counts them in these words.
-    fn watches(&self, word: Word) -> String {
-        let mut by_path: BTreeMap<String, Vec<i64>> = BTreeMap::new();
-        let mut by_session: BTreeMap<i64, Vec<String>> = BTreeMap::new();
-        let mut pairs = 0;
+    pub(super) fn watched(&self) -> Watched {
+        let mut watched = Watched::default();
         self.room.watches.each(|path, connection, table| {
             if table == crate::watches::Table::Data {
                 if let Some(session) = self.session_of(connection) {
-                    pairs += 1;
-                    by_path.entry(path.to_string()).or_default().push(session);
-                    by_session.entry(session).or_default().push(path.to_string());
+                    watched.pairs += 1;
+                    watched.by_path.entry(path.to_string()).or_default().push(session);
+                    watched.by_session.entry(session).or_default().push(path.to_string());
                 }
             }
         });
-        match word {
-            Word::Wchs => words::wchs(by_session.len() as u64, by_path.len() as u64, pairs),
-            Word::Wchc => {
-                words::wchc(by_session.iter().map(|(id, paths)| (*id, paths.iter().map(String::as_str))))
-            }
-            _ => words::wchp(by_path.iter().map(|(path, ids)| (path.as_str(), ids.iter().copied()))),
-        }
+        watched
     }
 
-    async fn dump(&self) -> String {
+    /// Sessions, and the ephemerals of those that have any.
+    pub(super) async fn sessions(&self) -> Result<(Sessions, Vec<(i64, Vec<String>)>), TreeError> {
         let decides = matches!(self.room.standing().mode, Mode::Standalone | Mode::Leader);
         let (tell, told) = tokio::sync::oneshot::channel();
         self.engine.look(move |service| {
@@ -363,19 +457,34 @@ impl Registry {
         let mut ephemerals = Vec::new();
         for session in ids {
             let mut paths = Vec::new();
-            if let Err(e) = snapshot.ephemerals(session, "", &mut |path| {
+            snapshot.ephemerals(session, "", &mut |path| {
                 paths.push(path.to_owned());
                 true
-            }) {
-                return format!("The tree cannot be read: {e}\n");
-            }
+            })?;
             if !paths.is_empty() {
                 ephemerals.push((session, paths));
             }
         }
-        words::dump(&sessions, &ephemerals, &[])
+        Ok((sessions, ephemerals))
+    }
+
+    /// Connections by when they are closed unless they are heard of, in ZooKeeper's steps.
+    fn silences(&self) -> Vec<ExpirySet<(SocketAddr, i64)>> {
+        let mut sets: BTreeMap<i64, Vec<(SocketAddr, i64)>> = BTreeMap::new();
+        for facts in self.connections() {
+            let (id, heard_ms, timeout_ms) = match &facts.session {
+                Some(s) => (s.id, s.last_response_ms.max(s.established_ms), i64::from(s.timeout_ms)),
+                None => (0, self.clock.now().wall_ms, SILENCE_STEP_MS),
+            };
+            let expires_ms = ((heard_ms + timeout_ms) / SILENCE_STEP_MS + 1) * SILENCE_STEP_MS;
+            sets.entry(expires_ms).or_default().push((facts.peer, id));
+        }
+        sets.into_iter().map(|(expires_ms, members)| ExpirySet { expires_ms, members }).collect()
     }
 }
+
+/// In which ZooKeeper looks for connections that are silent, and its patience with one that asked for no session; ms.
+const SILENCE_STEP_MS: i64 = 10_000;
 
 /// The answer to the word that these bytes are, if they are one.
 pub(super) async fn four_letter_word(
@@ -388,6 +497,11 @@ pub(super) async fn four_letter_word(
         return None;
     }
     match registry.whitelist.ask(first) {
+        Asked::Word(Word::Stmk) => {
+            // The mask may come behind the word.
+            registry.set_trace_mask(words::stmk(input)?);
+            Some(registry.answer(Word::Stmk).await)
+        }
         Asked::Word(word) => Some(registry.answer(word).await),
         Asked::Refused(text) => Some(text),
         Asked::NoWord => None,
@@ -418,7 +532,13 @@ fn resident_bytes() -> i64 {
     status_kib("VmRSS:").unwrap_or(0) * 1024
 }
 
-fn environment() -> EnviFacts {
+/// What the process computed, ms.
+fn cpu_ms() -> u64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    used.tv_sec as u64 * 1_000 + used.tv_nsec as u64 / 1_000_000
+}
+
+pub(super) fn environment() -> EnviFacts {
     let system = rustix::system::uname();
     let text = |s: &std::ffi::CStr| s.to_string_lossy().into_owned();
     let variable = |name: &str| std::env::var(name).unwrap_or_default();

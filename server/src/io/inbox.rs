@@ -38,6 +38,16 @@ impl<E> Inbox<E> {
         }
     }
 
+    /// Wake the reader by this, unless something is there that it will take in any case.
+    pub(super) fn rouse(&self, event: E) {
+        let mut state = self.state.lock();
+        if state.events.is_empty() || state.asleep {
+            state.events.push(event);
+            state.asleep = false;
+            self.arrived.notify_one();
+        }
+    }
+
     /// Put in something that can wait until the reader is woken by other things, or looks by itself. It is still
     /// read in order.
     pub(super) fn leave(&self, event: E) {

@@ -44,9 +44,18 @@ impl Registry {
                 linked: why.is_empty(),
                 why,
                 lag: lag(member.id),
+                version: None,
             }
         };
         self.roster().servers.iter().map(member).collect()
+    }
+
+    /// Other servers to which the link is up, and those to which it is not.
+    pub(super) fn links(&self) -> (i64, i64) {
+        let own = self.room.standing().server_id;
+        let members = self.members();
+        let others = members.iter().filter(|member| member.id != own);
+        others.fold((0, 0), |(up, down), other| if other.linked { (up + 1, down) } else { (up, down + 1) })
     }
 
     /// To [`admin::Request::Members`].
@@ -91,6 +100,12 @@ impl Registry {
 
     /// To [`admin::Request::ForceQuorum`].
     pub(super) async fn force_quorum(&self) -> Response {
+        if self.room.is_wrong() {
+            return Response::Refused(
+                "this server's tree is not what the log makes: it must not be the one that is left. Force another one"
+                    .to_owned(),
+            );
+        }
         match self.engine.force_quorum().await {
             Ok(_) => Response::Done(
                 "this server is the only one that belongs to the ensemble, and serves with what it has. The others must not \

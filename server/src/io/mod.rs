@@ -10,6 +10,8 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the world is touched")]
 
 mod admin;
+mod admin_server;
+mod backup;
 mod certificates;
 mod clients;
 mod clock;
@@ -19,10 +21,17 @@ mod ensemble;
 mod entropy;
 mod facts;
 mod inbox;
+mod listen;
+pub mod logging;
 mod members;
 mod prometheus;
+mod rebuild;
 mod reconfigure;
+mod reload;
 mod space;
+mod systemd;
+mod with_data;
 
 pub use clock::Clock;
 pub use entropy::SystemEntropy;
+pub use reload::Reread;

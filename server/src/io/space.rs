@@ -82,6 +82,11 @@ impl Space {
         self.tight.load(Ordering::Relaxed)
     }
 
+    /// Does a write wait for space?
+    pub(super) fn waits(&self) -> bool {
+        self.disk.reserve().is_waiting
+    }
+
     /// Look now, and say what follows.
     pub(super) fn look(&self, engine: &Engine) {
         self.written_bytes.store(0, Ordering::Relaxed);

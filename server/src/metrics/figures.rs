@@ -279,6 +279,19 @@ impl Seen {
         }
     }
 
+    /// How many were at or below each of these values, which rise. A value within 1/16 above a bound may count as below.
+    pub(super) fn below(&self, bounds: impl Iterator<Item = f64>) -> Vec<u64> {
+        let (mut counted, mut sum) = (0, 0);
+        bounds
+            .map(|bound| {
+                let end = bucket((bound * self.scale as f64) as u64) + 1;
+                sum += self.counts[counted..end].iter().sum::<u64>();
+                counted = end;
+                sum
+            })
+            .collect()
+    }
+
     /// The value that this share of all is at or below; `None` when there was none.
     pub(super) fn quantile(&self, share: f64) -> Option<f64> {
         let rank = (self.count() as f64 * share).ceil().max(1.0) as u64;
@@ -325,6 +338,18 @@ mod tests {
             (seen.count(), seen.sum_whole(), seen.min_whole(), seen.max_whole()),
             (1_000, 500_500, 1, 1_000)
         );
+    }
+
+    #[test]
+    fn what_is_below_a_bound_is_counted() {
+        let timing = Timing::frequent();
+        for ms in 1..=1_000 {
+            timing.record(Duration::from_millis(ms));
+        }
+        let seen = timing.summary().seen();
+        let told = seen.below([0.5, 1.0, 100.0, 1_000.0, 10_000.0].into_iter());
+        assert_eq!((told[0], told[1], told[3], told[4]), (0, 1, 1_000, 1_000));
+        assert!((100..=106).contains(&told[2]), "{told:?}");
     }
 
     #[test]

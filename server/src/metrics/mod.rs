@@ -32,6 +32,20 @@ pub enum Kind {
     Summary,
     /// Count, sum and quantiles.
     AdvancedSummary,
+    /// Count, sum, and how many were at or below each of some bounds; for Prometheus alone.
+    Histogram,
+}
+
+impl Kind {
+    /// The names of the series that Prometheus has of a metric of this kind.
+    pub fn series(self, name: &str) -> Vec<String> {
+        let with = |ends: &[&str]| ends.iter().map(|end| format!("{name}{end}")).collect();
+        match self {
+            Kind::Gauge | Kind::Derived | Kind::Counter => with(&[""]),
+            Kind::Summary | Kind::AdvancedSummary => with(&["", "_count", "_sum"]),
+            Kind::Histogram => with(&["_bucket", "_count", "_sum"]),
+        }
+    }
 }
 
 /// What a metric counts.
@@ -70,6 +84,8 @@ macro_rules! metrics {
         tallies { $($tally:ident $tally_unit:ident $tally_help:literal)+ }
         timings { $($timing:ident $timing_help:literal)+ }
         advanced_timings { $($advanced:ident $advanced_help:literal)+ }
+        rooms { $($room:ident $room_help:literal)+ }
+        views { $($view:ident $viewed:ident $view_help:literal)+ }
     ) => {
         /// Every metric, in the order of the table.
         pub const DECLARED: &[Declared] = &[
@@ -79,6 +95,8 @@ macro_rules! metrics {
             $( declared(stringify!($tally), Kind::Summary, Unit::$tally_unit, $tally_help), )+
             $( declared(stringify!($timing), Kind::Summary, Unit::Ms, $timing_help), )+
             $( declared(stringify!($advanced), Kind::AdvancedSummary, Unit::Ms, $advanced_help), )+
+            $( declared(stringify!($room), Kind::Histogram, Unit::Ms, $room_help), )+
+            $( declared(stringify!($view), Kind::Histogram, Unit::Ms, $view_help), )+
         ];
 
         /// All figures of a server, each in a field by its name. Shared by whoever counts.
@@ -89,6 +107,7 @@ macro_rules! metrics {
             $( #[doc = $tally_help] pub $tally: Tally, )+
             $( #[doc = $timing_help] pub $timing: Timing, )+
             $( #[doc = $advanced_help] pub $advanced: Timing, )+
+            $( #[doc = $room_help] pub $room: Timing, )+
         }
 
         impl Default for Metrics {
@@ -99,6 +118,7 @@ macro_rules! metrics {
                     $( $tally: Tally::rare(), )+
                     $( $timing: Timing::rare(), )+
                     $( $advanced: Timing::frequent(), )+
+                    $( $room: Timing::frequent(), )+
                 }
             }
         }
@@ -113,6 +133,8 @@ macro_rules! metrics {
                     $( Figure::Summary(self.$tally.summary()), )+
                     $( Figure::Summary(self.$timing.summary()), )+
                     $( Figure::Summary(self.$advanced.summary()), )+
+                    $( Figure::Histogram(self.$room.summary()), )+
+                    $( Figure::Histogram(self.$viewed.summary()), )+
                 ]
             }
         }
@@ -136,7 +158,9 @@ metrics! {
         synced_observers Count "Observers that this server feeds and that have all that is committed here. Summed over all servers it is how many are up to date."
         warren_observers_fed Count "Observers that this server feeds."
         synced_non_voting_followers Count "On the leader: servers that join, and take entries as they come."
+        pending_syncs Count "On the leader: syncs, and other questions whether it still leads, that wait for the quorum's answer."
         learners Count "On the leader: voters and joining servers that were heard of since it last looked for its quorum, and observers that it feeds."
+        warren_tree_differs Flag "1 while this server's tree is not what the log makes and a majority has: it serves nobody, and has to be rebuilt."
         leader_uptime Ms "On the leader: how long it leads."
         last_proposal_size Bytes "On the leader: the last log entry that it proposed; -1 when there was none since it leads, or since a reset."
         min_proposal_size Bytes "The same, of the smallest."
@@ -144,6 +168,7 @@ metrics! {
         warren_feeder_id Count "On an observer: the server that feeds it; 0 while none does, and on servers that vote."
         leader_id Count "The server that leads, as this one knows it; 0 when it knows none."
         warren_is_leader Flag "1 on the leader; summed over an ensemble it is 1, but for the moment of an election."
+        warren_clock Ms "This server's wall clock, since 1970: `warren doctor` compares it with the other servers'."
         uptime Ms "Time since the server began to serve."
         process_resident_memory_bytes Bytes "Memory of the process that is in RAM."
         warren_disk_free_bytes Bytes "Free space on the disk of the data folder."
@@ -155,6 +180,16 @@ metrics! {
         warren_tree_free_bytes Bytes "Space in the tree's file that new znodes take before it grows, at least; deletes add to it, and the disk's reserve counts it as free."
         warren_overlay_bytes Bytes "Memory of changes that wait for a checkpoint; writes slow down when it fills limits.memory_mb."
         warren_cache_bytes Bytes "Memory of cached znodes."
+        warren_serving Flag "1 while clients are served: a leader was found since the start, and no stop has begun."
+        warren_read_only Flag "1 while this server has no leader and serves reads alone, to clients that accept it."
+        warren_links_up Count "Other servers to which the link is up."
+        warren_links_down Count "Other servers to which there is no link; `warren status` says why."
+        warren_committed_index Count "The last log entry that this server knows to be committed, in an ensemble; behind the largest of them by how far the server lags."
+        warren_connections_max Count "The limit client.connections_max; 0 is none."
+        warren_sessions_max Count "The limit limits.sessions_max."
+        warren_watches_max Count "The limit limits.watches_max."
+        warren_outstanding_max Count "The limit limits.outstanding_max."
+        process_start_time_seconds Seconds "When the process started, as seconds since 1970."
         warren_certificate_expires_seconds Seconds "When this server's certificate for the others ends, as seconds since 1970; 0 on a server that stands alone. Renew it before: the file is read again without a restart."
     }
     derived {
@@ -177,7 +212,12 @@ metrics! {
         stale_sessions_expired Count "Sessions ended because their client was silent for longer than their timeout."
         auth_failed_count Count "Failed attempts to authenticate."
         large_requests_rejected Count "Connections closed because of a request above limits.packet_bytes_max."
+        digest_mismatches_count Count "Other servers that were found to have another tree than this one behind the same log entry, each counted once until it agrees again. One of the two is wrong: see warren_tree_differs on both."
         looking_count Count "Times that this server looked for a leader; when it rises without restarts, the network or the disk is too slow for ensemble.tick_ms."
+        snap_count Count "Whole trees that were sent to servers far behind."
+        warren_snapshots_failed_total Count "Whole trees that could not be sent to the end; they are sent again."
+        cnxn_closed_without_zk_server_running Count "Connections closed because this server had not found a leader yet."
+        warren_cpu_ms_total Ms "Time that the process computed, on all cores together."
         warren_peers_refused_total Count "Links and messages of other servers that were refused; the log has the reasons."
         warren_certificates_reloaded_total Count "Times that changed certificates were taken into use."
         warren_certificate_failures_total Count "Times that changed certificates could not be used; those from before stay, and the log says why."
@@ -213,6 +253,18 @@ metrics! {
         readlatency "Time from a read's arrival to its answer; pings count too."
         updatelatency "Time from a write's arrival to its answer."
     }
+    rooms {
+        warren_admission_ms "The rooms of a write's walk, one: how long the oldest request of a batch waited for the consensus thread."
+        warren_apply_ms "Five: time to apply a batch of committed entries."
+        warren_reply_ms "Six: from the application of a batch to the turn of a connection that answers a write in it."
+    }
+    views {
+        warren_log_sync_ms fsynctime "Two: time to write and sync the log, as in fsynctime."
+        warren_quorum_ms quorum_ack_latency "Three, on the leader: from the proposal of an entry to its quorum, as in quorum_ack_latency."
+        warren_commit_ms proposal_latency "Four: from the consensus thread's taking of a request to its commit, as in proposal_latency."
+        warren_write_ms updatelatency "The whole walk: from a write's arrival to its answer, as in updatelatency."
+        warren_read_ms readlatency "From a read's arrival to its answer, as in readlatency."
+    }
 }
 
 const fn declared(name: &'static str, kind: Kind, unit: Unit, help: &'static str) -> Declared {
@@ -226,6 +278,7 @@ enum Figure<'a> {
     Derived(&'static str),
     Counter(&'a Counter),
     Summary(&'a Summary),
+    Histogram(&'a Summary),
 }
 
 impl Metrics {
@@ -235,6 +288,12 @@ impl Metrics {
             (self.readlatency.summary().since_reset(), self.updatelatency.summary().since_reset());
         let both = read.merged(update);
         LatencyMs { min: both.min_whole(), avg: both.avg(), max: both.max_whole() }
+    }
+
+    /// Syncs of the log, likewise.
+    pub fn sync_latency(&self) -> LatencyMs {
+        let seen = self.fsynctime.summary().since_reset();
+        LatencyMs { min: seen.min_whole(), avg: seen.avg(), max: seen.max_whole() }
     }
 
     /// A leader proposed an entry of so many bytes.
@@ -268,6 +327,7 @@ impl Metrics {
                 }
                 Figure::Derived("min_latency") => lines.push((name.to_owned(), latency.min.to_string())),
                 Figure::Derived(_) => lines.push((name.to_owned(), latency.max.to_string())),
+                Figure::Histogram(_) => {}
                 Figure::Summary(summary) => {
                     let seen = summary.since_reset();
                     lines.push((format!("avg_{name}"), crate::words::decimal(seen.avg())));
@@ -296,7 +356,7 @@ impl Metrics {
             match figure {
                 Figure::Counter(counter) => counter.reset(),
                 Figure::Summary(summary) => summary.reset(),
-                Figure::Gauge(_) | Figure::Derived(_) => {}
+                Figure::Gauge(_) | Figure::Derived(_) | Figure::Histogram(_) => {}
             }
         }
         self.forget_proposals();

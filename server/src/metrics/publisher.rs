@@ -23,6 +23,22 @@ enum Published {
     Gauge(::metrics::Gauge),
     Counter(::metrics::Counter),
     Summary(Summary),
+    Histogram(Histogram),
+}
+
+/// Bounds of the histograms, ms: from what a sync on the best disks takes to what no client waits for.
+const BOUNDS_MS: [&str; 16] = [
+    "0.1", "0.25", "0.5", "1", "2.5", "5", "10", "25", "50", "100", "250", "500", "1000", "2500", "5000",
+    "10000",
+];
+
+/// Series with the names of Prometheus' histograms. To the facade they are counters, for it has no way to say how many
+/// there were.
+struct Histogram {
+    bounds: Vec<(f64, ::metrics::Counter)>,
+    all: ::metrics::Counter,
+    count: ::metrics::Counter,
+    sum: ::metrics::Counter,
 }
 
 struct Summary {
@@ -51,9 +67,22 @@ impl Publisher {
                 (Figure::Derived("min_latency"), Published::Gauge(to)) => to.set(latency.min as f64),
                 (Figure::Derived(_), Published::Gauge(to)) => to.set(latency.max as f64),
                 (Figure::Summary(summary), Published::Summary(to)) => to.publish(summary.seen(), now),
+                (Figure::Histogram(summary), Published::Histogram(to)) => to.publish(&summary.seen()),
                 _ => unreachable!("figures and what is published of them are made from one table"),
             }
         }
+    }
+}
+
+impl Histogram {
+    fn publish(&self, seen: &Seen) {
+        let below: Vec<u64> = seen.below(self.bounds.iter().map(|(bound, _)| *bound));
+        for ((_, counter), below) in self.bounds.iter().zip(below) {
+            counter.absolute(below);
+        }
+        self.all.absolute(seen.count());
+        self.count.absolute(seen.count());
+        self.sum.absolute(seen.sum_whole());
     }
 }
 
@@ -96,6 +125,21 @@ fn register(declared: &Declared) -> Published {
             recorder.describe_counter(KeyName::from_const_str(name), Some(unit), help.into());
             Published::Counter(recorder.register_counter(&Key::from_static_name(name), &metadata))
         }
+        Kind::Histogram => {
+            let series = |end: &str, said: &str, labels: Vec<Label>| {
+                let name = format!("{name}{end}");
+                recorder.describe_counter(name.clone().into(), Some(unit), format!("{said}{help}").into());
+                recorder.register_counter(&Key::from_parts(name, labels), &metadata)
+            };
+            let bucket = |bound| series("_bucket", "", vec![Label::from_static_parts("le", bound)]);
+            let bound = |text: &&'static str| (text.parse().expect("a number"), bucket(text));
+            Published::Histogram(Histogram {
+                bounds: BOUNDS_MS.iter().map(bound).collect(),
+                all: bucket("+Inf"),
+                count: series("_count", "How many: ", Vec::new()),
+                sum: series("_sum", "The sum: ", Vec::new()),
+            })
+        }
         Kind::Summary | Kind::AdvancedSummary => {
             let (count, sum) = (format!("{name}_count"), format!("{name}_sum"));
             recorder.describe_gauge(KeyName::from_const_str(name), Some(unit), help.into());
@@ -135,6 +179,7 @@ mod tests {
             metrics.znode_count.set(5);
             metrics.packets_received.add(3);
             metrics.updatelatency.record_many(Duration::from_micros(1_500), 4);
+            metrics.updatelatency.record(Duration::from_secs(60));
             publisher.publish(Instant::now());
             recorder.handle().render()
         });
@@ -144,15 +189,33 @@ mod tests {
             "znode_count 5",
             "# TYPE packets_received counter",
             "packets_received 3",
-            "updatelatency_count 4",
-            "updatelatency_sum 6",
+            "updatelatency_count 5",
+            "updatelatency_sum 60006",
+            "warren_write_ms_bucket{le=\"1\"} 0",
+            "warren_write_ms_bucket{le=\"2.5\"} 4",
+            "warren_write_ms_bucket{le=\"10000\"} 4",
+            "warren_write_ms_bucket{le=\"+Inf\"} 5",
+            "warren_write_ms_count 5",
+            "warren_write_ms_sum 60006",
+            "warren_apply_ms_bucket{le=\"0.1\"} 0",
             "fsynctime{quantile=\"0.5\"} NaN",
             "fsynctime_count 0",
-            "avg_latency 1.5",
+            "min_latency 1",
         ] {
             assert!(page.lines().any(|said| said == line), "{line}\n{page}");
         }
-        let median = page.lines().find(|line| line.starts_with("updatelatency{quantile=\"0.99\"} ")).unwrap();
+        // What is declared is there, and nothing else.
+        let mut told: Vec<&str> = page
+            .lines()
+            .filter(|line| !line.starts_with('#') && !line.is_empty())
+            .map(|line| line.split(['{', ' ']).next().unwrap())
+            .collect();
+        told.sort_unstable();
+        told.dedup();
+        let mut declared: Vec<String> = DECLARED.iter().flat_map(|d| d.kind.series(d.name)).collect();
+        declared.sort_unstable();
+        assert_eq!(told, declared);
+        let median = page.lines().find(|line| line.starts_with("updatelatency{quantile=\"0.5\"} ")).unwrap();
         let value: f64 = median.rsplit(' ').next().unwrap().parse().unwrap();
         assert!((value - 1.5).abs() < 1.5 / 32.0, "{median}");
     }

@@ -200,7 +200,7 @@ impl Observer {
                     match submission {
                         Submission::Sync(token) => self.reads.waiting.push(token),
                         // A leader's own business.
-                        Submission::NewEpoch | Submission::LeaderOnly(_) => {}
+                        Submission::NewEpoch | Submission::Mark | Submission::LeaderOnly(_) => {}
                         own => self.outbox.push(now, own),
                     }
                 }
@@ -220,6 +220,7 @@ impl Observer {
             // business of the feeds.
             Event::Met { .. }
             | Event::RefuseGrowth(_)
+            | Event::Abstain(_)
             | Event::Transfer { .. }
             | Event::SnapshotSent { .. }
             | Event::Checkpointed { .. } => {}
@@ -289,6 +290,7 @@ impl Observer {
             observers: Vec::new(),
             feeder: self.search.feeder(),
             own: self.outbox.len(),
+            pending_syncs: 0,
             foreign_bytes: 0,
             refused: self.refused,
         }
@@ -381,6 +383,7 @@ impl Observer {
             PeerMessage::Raft(_) => {}
             PeerMessage::Touches(_)
             | PeerMessage::TouchesAck(_)
+            | PeerMessage::Compare(_)
             | PeerMessage::Ask(_)
             | PeerMessage::Answer(_)
             | PeerMessage::Observe(_) => self.refuse(from, "it is not for an observer"),

@@ -71,6 +71,8 @@ struct Begin {
     retired: BTreeMap<ServerId, u32>,
     rules: Rules,
     timers: Timers,
+    /// See [`Event::Abstain`].
+    abstains: bool,
     /// As told by [`Event::Met`]: disk and store of each server.
     met: BTreeMap<ServerId, (u32, u64)>,
 }
@@ -94,6 +96,7 @@ impl Seat {
             retired: start.retired.clone(),
             rules: start.rules,
             timers: start.timers,
+            abstains: false,
             met: BTreeMap::new(),
         };
         let handed_out = start.checkpoint.index;
@@ -165,6 +168,7 @@ impl Seat {
             }
             Event::Applied(index) => self.applied = self.applied.max(*index),
             Event::RefuseGrowth(refuse) => self.begin.rules.refuse_growth = *refuse,
+            Event::Abstain(abstains) => self.begin.abstains = *abstains,
             Event::Met { server, disk, store_id } => {
                 // The first one heard of stays, for a disk.
                 let known = self.begin.met.get(server).is_some_and(|(known, _)| known == disk);
@@ -288,6 +292,8 @@ impl Seat {
             }
         }
         let source = match self.machine() {
+            // Its tree, which an observer that is far behind would be sent, is wrong.
+            _ if self.begin.abstains => Source { leader: self.leader, ..Source::default() },
             Machine::Voter(_) => Source { leader: self.leader, path: Vec::new(), fed: true },
             Machine::Observer(observer) => observer.source(),
         };
@@ -384,6 +390,7 @@ impl Seat {
         self.leader = (self.leader.0, None);
         self.actions.push_back(Action::Leader { term: self.leader.0, leader: None });
         self.drain(now)?;
+        self.tell(now, Event::Abstain(self.begin.abstains))?;
         self.tell_met(now)?;
         self.tell(now, Event::Applied(self.applied))?;
         self.drain(now)

@@ -35,18 +35,25 @@ impl Service {
 
     pub(super) fn show_standing(&self) {
         let mode = match (self.alone, self.leading) {
-            (true, _) => Mode::Standalone,
+            (true, _) if self.stands_alone() => Mode::Standalone,
             _ if self.read_only.is_on() => Mode::ReadOnly,
-            (false, true) => Mode::Leader,
-            (false, false) if self.observer => Mode::Observer,
-            (false, false) => Mode::Follower,
+            (_, true) => Mode::Leader,
+            (_, false) if self.observer => Mode::Observer,
+            (_, false) => Mode::Follower,
         };
         let Service { term, leader, .. } = *self;
         self.room.set_standing(Standing { server_id: self.options.server_id, mode, leader, term });
     }
 
+    /// Is it an ensemble of itself from the beginning? One that others have left is its ensemble's leader.
+    fn stands_alone(&self) -> bool {
+        let members = self.tree.members();
+        members.servers.len() <= 1 && members.version == 0
+    }
+
     /// Who votes is known, or is others.
     pub(super) fn on_voters(&mut self, now: Moment) {
+        self.note_voters();
         let conf_state = self.tree.conf_state();
         self.alone = !self.observer && consensus::is_alone(conf_state, self.options.server_id);
         if self.alone {
@@ -145,12 +152,20 @@ impl Service {
         tracing::info!(index = position.index, "took a snapshot; clients have to connect anew");
         // Before the new tree can be read, so that no reply shows a change whose event was skipped.
         self.dismiss_everybody("this server took a snapshot");
+        let was_wrong = self.is_wrong();
         self.tree = tree;
+        self.divergence.on_other_tree();
+        self.room.digests.clear();
+        self.room.set_checkpointed(self.tree.zxid());
         self.backlog.retain(|entry| entry.position.index > position.index);
         self.epoch_term = position.term;
         (self.refusals, self.misses) = (self.tree.refusals(), self.tree.misses());
         self.foreign_checkpoints += u32::from(std::mem::take(&mut self.checkpointing));
         self.unpublished = true;
+        if was_wrong {
+            tracing::warn!("this server's tree was wrong; it is another server's now");
+            self.show_wrong();
+        }
         self.on_voters(now);
         self.tell_members();
         self.actions.push_back(Action::Applied(position.index));

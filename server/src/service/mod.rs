@@ -8,6 +8,7 @@
 //!
 //! While there is no leader, connections and sessions stay and reads are answered; only writes wait.
 
+mod divergence;
 mod ensemble;
 mod read_only;
 mod sessions;
@@ -17,6 +18,7 @@ mod tests;
 mod touches;
 
 use crate::consensus::{Committed, Submission};
+use crate::divergence::Divergence;
 use crate::expiry::ExpiryQueue;
 use crate::mailbox::{Item, Mailbox};
 use crate::moment::Moment;
@@ -99,7 +101,7 @@ pub enum Event {
         /// `None` while there is none.
         leader: Option<ServerId>,
     },
-    /// A link brought this: `Touches` or `TouchesAck`.
+    /// A link brought this: `Touches`, `TouchesAck` or `Compare`.
     Peer {
         /// As the link authenticated it.
         from: ServerId,
@@ -116,8 +118,10 @@ pub enum Event {
     Checkpointed(Written),
     /// A majority of the others says that this server does not belong to the ensemble any more.
     Expelled,
-    /// Make a checkpoint now, whatever the pressure (at an orderly stop).
+    /// Make a checkpoint now, whatever the pressure.
     CheckpointNow,
+    /// Make one for an orderly stop. Of a tree that is wrong there is none, so that the next start may go on from an older one.
+    LastCheckpoint,
     /// Only time has passed.
     Tick,
 }
@@ -149,6 +153,8 @@ pub enum Action {
     },
     /// Entries up to here are applied.
     Applied(u64),
+    /// This server's tree is wrong, or no longer ([`crate::consensus::Event::Abstain`]). It sends nobody its tree while it is.
+    Abstain(bool),
     /// Write this checkpoint and tell [`Event::Checkpointed`].
     Checkpoint(Checkpoint),
     /// Drop this where nobody waits for it.
@@ -180,6 +186,8 @@ pub struct ServiceOptions {
     pub container_unused_max: Duration,
     /// How long a checkpoint may wait when little changed.
     pub checkpoint_interval: Duration,
+    /// How often trees are compared while anything changes ([`crate::divergence`]).
+    pub compare_interval: Duration,
 }
 
 /// The earlier of two times; `None` is never.
@@ -206,6 +214,11 @@ pub struct Service {
     expiry: ExpiryQueue,
     reports: Reports,
     read_only: ReadOnly,
+    divergence: Divergence,
+    /// It started with a tree that had been found wrong, and was not judged since.
+    began_wrong: bool,
+    /// See [`Service::note_voters`].
+    voters: Vec<ServerId>,
     sweeper: Sweeper,
     /// There is no other voter.
     alone: bool,
@@ -220,6 +233,8 @@ pub struct Service {
     /// Checkpoints that are still being written and are of trees that are no longer ours.
     foreign_checkpoints: u32,
     checkpoint_wanted: bool,
+    /// Of the checkpoint that is being written.
+    checkpoint_zxid: Zxid,
     last_checkpoint: Moment,
     /// When time was looked at last.
     last_time: Moment,
@@ -243,6 +258,7 @@ impl Service {
     pub fn new(now: Moment, tree: Tree, room: Arc<Room>, options: ServiceOptions) -> Service {
         room.publish(tree.snapshot());
         room.set_sessions(tree.session_count());
+        room.set_checkpointed(tree.zxid());
         room.set_run(options.server_id, options.incarnation);
         let mut service = Service {
             epoch_term: tree.position().term,
@@ -262,6 +278,9 @@ impl Service {
                 options.server_id,
                 options.incarnation,
             ),
+            divergence: Divergence::new(now, options.server_id, options.compare_interval),
+            began_wrong: false,
+            voters: Vec::new(),
             sweeper: Sweeper::new(now, &options),
             alone: true,
             observer: options.observer,
@@ -271,6 +290,7 @@ impl Service {
             checkpointing: false,
             foreign_checkpoints: 0,
             checkpoint_wanted: false,
+            checkpoint_zxid: Zxid::ZERO,
             last_checkpoint: now,
             last_time: now,
             epoch_asked: false,
@@ -284,6 +304,7 @@ impl Service {
             options,
         };
         service.on_voters(now);
+        service.begin_wrong();
         service
     }
 
@@ -313,11 +334,15 @@ impl Service {
                 self.read_at.push_back((index, tokens));
             }
             Event::Leader { term, leader } => self.on_leader(now, term, leader),
+            Event::Peer { from, message: PeerMessage::Compare(compare) } => {
+                self.on_compare(from, &compare)?
+            }
             Event::Peer { from, message } => self.on_peer(now, from, message),
             Event::Install { tree } => self.on_install(now, *tree),
             Event::Checkpointed(written) => self.on_checkpointed(now, written),
             Event::Expelled => self.on_expelled(),
             Event::CheckpointNow => self.checkpoint_wanted = true,
+            Event::LastCheckpoint => self.checkpoint_wanted = !self.is_wrong(),
             Event::Tick => {}
         }
         self.apply_backlog(now)?;
@@ -334,7 +359,7 @@ impl Service {
             self.room.set_sessions(self.tree.session_count() + self.connects.len());
             self.measure();
         }
-        if self.has_epoch() && !self.expelled && !self.room.is_serving() {
+        if self.has_epoch() && !self.expelled && !self.is_wrong() && !self.room.is_serving() {
             self.room.set_serving(true);
         }
         for mailbox in self.woken.drain(..) {
@@ -357,12 +382,13 @@ impl Service {
         if !self.alone {
             next = earliest(next, Some(at_ms(self.reports.next_ms())));
             next = earliest(next, self.read_only.begins_at());
+            next = earliest(next, Some(self.compare_at()));
         }
         if self.leading {
             // Often enough to know a standstill for one.
             next = earliest(next, Some(self.last_time + STALL / 4));
         }
-        if self.leading && self.has_epoch() {
+        if self.leads_on() {
             next = earliest(next, self.expiry.next_ms().map(at_ms));
             next = earliest(next, Some(self.sweeper.next()));
         }
@@ -380,6 +406,11 @@ impl Service {
         self.leader.is_some() && self.epoch_term >= self.term
     }
 
+    /// Does it lead, and may it judge by its tree what is over?
+    fn leads_on(&self) -> bool {
+        self.leading && self.has_epoch() && !self.is_wrong()
+    }
+
     /// Sessions by when they expire, for operators: ms of the monotonic clock, and their ids.
     pub fn expiries(&self) -> Vec<(u64, Vec<SessionId>)> {
         self.expiry.buckets()
@@ -393,6 +424,9 @@ impl Service {
     // ---- apply ---------------------------------------------------------------------------------------------
 
     fn apply_backlog(&mut self, now: Moment) -> Result<(), TreeError> {
+        if !self.backlog.is_empty() {
+            self.room.set_applied_us(now.us);
+        }
         let mut applied = None;
         while !self.backlog.is_empty() {
             match self.tree.pressure() {
@@ -416,6 +450,7 @@ impl Service {
     }
 
     fn apply_entry(&mut self, now: Moment, committed: &Committed) -> Result<(), TreeError> {
+        let mut mark = false;
         if !committed.data.is_empty() {
             let entry = Entry::decode(&committed.data)
                 .unwrap_or_else(|e| panic!("committed entry {:?} cannot be read: {e}", committed.position));
@@ -426,6 +461,7 @@ impl Service {
                     self.epoch_term = committed.position.term;
                 }
                 Entry::Introduce { server, disk, store_id } => self.tree.introduce(server, disk, store_id),
+                Entry::Mark => mark = true,
                 Entry::Found { time_ms, table } => {
                     let changes = self.tree.found(time_ms, &table)?;
                     self.on_members(&changes);
@@ -440,6 +476,7 @@ impl Service {
                             panic!("a command of {:?} cannot be read: {e}", committed.position)
                         });
                         self.apply_command(now, time_ms, &rules, &logged)?;
+                        self.room.digests.on_applied(&self.tree);
                     }
                 }
             }
@@ -452,6 +489,9 @@ impl Service {
             self.on_voters(now);
         }
         self.unpublished = true;
+        if mark {
+            self.on_mark(now)?;
+        }
         if self.leading && !self.epoch_asked && self.tree.zxid().counter() >= Zxid::COUNTER_HIGH_WATER {
             self.epoch_asked = true;
             self.submit(Submission::NewEpoch);
@@ -538,7 +578,8 @@ impl Service {
             self.report(now, stood_still);
         }
         self.look_for_read_only(now);
-        if self.leading && self.has_epoch() {
+        self.compare(now);
+        if self.leads_on() {
             self.expire(now);
             let mut found = Vec::new();
             let snapshot = self.room.snapshot();
@@ -550,6 +591,9 @@ impl Service {
         self.last_time = now;
         let due = now.since(self.last_checkpoint) >= self.options.checkpoint_interval;
         if due && self.tree.checkpointed() == self.tree.position() {
+            self.last_checkpoint = now;
+        } else if due && !self.checkpoint_wanted && self.is_wrong() {
+            // An older one may be right.
             self.last_checkpoint = now;
         } else if (due || self.checkpoint_wanted) && self.backlog.is_empty() {
             self.checkpoint(now);
@@ -565,6 +609,7 @@ impl Service {
         self.last_checkpoint = now;
         if let Some(checkpoint) = self.tree.freeze() {
             self.checkpointing = true;
+            self.checkpoint_zxid = self.tree.zxid();
             self.actions.push_back(Action::Checkpoint(checkpoint));
         }
     }
@@ -578,6 +623,7 @@ impl Service {
         self.checkpointing = false;
         self.last_checkpoint = now;
         let superseded = self.tree.install(written);
+        self.room.set_checkpointed(self.checkpoint_zxid);
         self.room.publish(self.tree.snapshot());
         self.actions.push_back(Action::Superseded(superseded));
         self.actions.push_back(Action::Purge(self.tree.checkpointed().index));

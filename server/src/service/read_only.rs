@@ -110,7 +110,7 @@ impl ReadOnly {
 impl Service {
     /// Time has passed, and there is a leader or there is none.
     pub(super) fn look_for_read_only(&mut self, now: Moment) {
-        if !self.read_only.allowed {
+        if !self.read_only.allowed || self.is_wrong() {
             return;
         }
         if self.alone || self.has_epoch() {

@@ -1,6 +1,7 @@
 //! Several services joined by hand: a log that commits at once whatever reaches the leader, and links that can be cut.
 //! Consensus has its own tests; here it is a vector.
 
+mod divergence;
 mod read_only;
 
 use super::*;
@@ -27,6 +28,10 @@ struct Server {
     /// Entries that arrived.
     delivered: usize,
     checkpoint: Option<Checkpoint>,
+    /// As it asked for last.
+    abstains: bool,
+    /// Marks up to here lie in the checkpoint that it began with.
+    marks_before: u64,
 }
 
 struct Ensemble {
@@ -83,31 +88,48 @@ fn tree() -> Tree {
     Tree::open(Arc::new(SimDisk::new()), options).unwrap()
 }
 
+impl Server {
+    /// With an empty tree, which may have been found wrong.
+    fn new(now: Moment, id: ServerId, voters: &[u64], differs: Option<Position>) -> Server {
+        let mut tree = tree();
+        tree.set_conf_state(consensus::found(voters));
+        if differs.is_some() {
+            tree.set_differs(differs).unwrap();
+        }
+        let room = Arc::new(Room::new(1, Arc::new(Metrics::default())));
+        let options = ServiceOptions {
+            server_id: id,
+            observer: false,
+            incarnation: 100 + u64::from(id),
+            tick_ms: TICK_MS,
+            read_only: true,
+            sessions_max: 100,
+            sweep_interval: Duration::from_secs(3_600),
+            sweeps_per_minute_max: 100,
+            container_unused_max: Duration::ZERO,
+            checkpoint_interval: Duration::from_secs(36_000),
+            compare_interval: Duration::from_secs(1),
+        };
+        let service = Service::new(now, tree, room.clone(), options);
+        Server {
+            service,
+            room,
+            group: 0,
+            held: false,
+            delivered: 0,
+            checkpoint: None,
+            abstains: false,
+            marks_before: 0,
+        }
+    }
+}
+
 impl Ensemble {
     /// With server 1 as its leader.
     fn of(count: u8) -> Ensemble {
         let now = Moment { us: 1_000_000_000, wall_ms: 1_700_000_000_000 };
         let voters: Vec<u64> = (1..=count).map(|id| consensus::raft_id(id, 1)).collect();
-        let start = |id| {
-            let mut tree = tree();
-            tree.set_conf_state(consensus::found(&voters));
-            let room = Arc::new(Room::new(1, Arc::new(Metrics::default())));
-            let options = ServiceOptions {
-                server_id: id,
-                observer: false,
-                incarnation: 100 + u64::from(id),
-                tick_ms: TICK_MS,
-                read_only: true,
-                sessions_max: 100,
-                sweep_interval: Duration::from_secs(3_600),
-                sweeps_per_minute_max: 100,
-                container_unused_max: Duration::ZERO,
-                checkpoint_interval: Duration::from_secs(36_000),
-            };
-            let service = Service::new(now, tree, room.clone(), options);
-            Server { service, room, group: 0, held: false, delivered: 0, checkpoint: None }
-        };
-        let servers = (1..=count).map(start).collect();
+        let servers = (1..=count).map(|id| Server::new(now, id, &voters, None)).collect();
         let mut ensemble = Ensemble {
             now,
             servers,
@@ -145,6 +167,17 @@ impl Ensemble {
         self.settle();
     }
 
+    /// Another run of a server: it replays the whole log.
+    fn restart(&mut self, at: usize, differs: Option<Position>) {
+        let voters: Vec<u64> = (1..=self.servers.len()).map(|n| consensus::raft_id(n as u8, 1)).collect();
+        self.servers[at] = Server::new(self.now, Self::id(at), &voters, differs);
+        let (term, leader) = (self.term, Some(Self::id(self.leader)));
+        self.tell(at, Event::Leader { term, leader });
+        while let Some(action) = self.servers[at].service.poll_action() {
+            self.act(at, action);
+        }
+    }
+
     fn has_quorum(&self, at: usize) -> bool {
         (0..self.servers.len()).filter(|other| self.reach(at, *other)).count() * 2 > self.servers.len()
     }
@@ -180,7 +213,10 @@ impl Ensemble {
                 }
                 let server = &self.servers[at];
                 if self.reach(at, self.leader) && !server.held && server.delivered < self.log.len() {
-                    let entries = self.log[server.delivered..].to_vec();
+                    let mut entries = self.log[server.delivered..].to_vec();
+                    let (mark, before) = (Entry::Mark.encode(), server.marks_before);
+                    let skipped = |e: &&mut Committed| *e.data == *mark && e.position.index <= before;
+                    entries.iter_mut().filter(skipped).for_each(|e| e.data = Vec::new().into());
                     self.servers[at].delivered = self.log.len();
                     self.tell(at, Event::Commit(entries));
                     moved = true;
@@ -206,6 +242,7 @@ impl Ensemble {
                 }
             }
             Action::Checkpoint(checkpoint) => self.servers[at].checkpoint = Some(checkpoint),
+            Action::Abstain(wrong) => self.servers[at].abstains = wrong,
             Action::Applied(_)
             | Action::Superseded(_)
             | Action::Purge(_)
@@ -244,6 +281,7 @@ impl Ensemble {
                 self.append_command(&Logged { tag: None, ids: Vec::new(), command }.encode());
             }
             Submission::NewEpoch => self.append(Entry::NewEpoch { time_ms: self.now.wall_ms }.encode()),
+            Submission::Mark => self.append(Entry::Mark.encode()),
         }
         true
     }
@@ -618,6 +656,7 @@ fn an_installed_tree_closes_all_connections_and_goes_on_from_there() {
         match Entry::decode(&entry.data).unwrap() {
             Entry::NewEpoch { .. } => tree.begin_epoch(),
             Entry::Introduce { server, disk, store_id } => tree.introduce(server, disk, store_id),
+            Entry::Mark => {}
             Entry::Found { .. } | Entry::ForceQuorum { .. } => unreachable!("nobody logs a table here"),
             Entry::Batch { time_ms, rules, commands, .. } => {
                 for command in commands {

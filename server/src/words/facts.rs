@@ -49,6 +49,7 @@ impl Mode {
             "learners"
             | "synced_followers"
             | "synced_non_voting_followers"
+            | "pending_syncs"
             | "leader_uptime"
             | "last_proposal_size"
             | "min_proposal_size"

@@ -53,10 +53,18 @@ words! {
     Crst "crst" "Reset the figures of connections."
     Srst "srst" "Reset the server's figures."
     Dirs "dirs" "Sizes on disk."
+    Hash "hash" "Digests of the tree at each 128th transaction."
+    Gtmk "gtmk" "The trace mask."
+    Stmk "stmk" "Set the trace mask, by the eight bytes that follow the word."
 }
 
-/// Words that ZooKeeper knows and Warren does not answer (the tree's digests, and trace masks).
-const UNANSWERED: [&str; 3] = ["hash", "gtmk", "stmk"];
+/// What a telnet client sends when it is interrupted. To ZooKeeper it is a word with no answer, and with a refusal where
+/// the whitelist is not `*`.
+const TELNET_CLOSE: [u8; 4] = [0xff, 0xf4, 0xff, 0xfd];
+
+/// ZooKeeper's trace mask at its start: requests, packets of servers, sessions, warnings. Warren keeps a mask and tells
+/// it, for tools that ask; what is traced is said by the log's level.
+pub const TRACE_MASK: i64 = 0b1_0011_0010;
 
 impl Word {
     /// Those answered unless the operator says otherwise: none costs much, and none tells what clients keep.
@@ -71,12 +79,16 @@ impl Word {
     /// What is answered while the server does not serve; `None` for a word that is answered all the same.
     pub const fn while_not_serving(self) -> Option<&'static str> {
         match self {
-            Word::Ruok | Word::Envi => None,
+            Word::Ruok | Word::Envi | Word::Gtmk | Word::Stmk => None,
             Word::Isro => Some("null"),
             _ => Some("This ZooKeeper instance is not currently serving requests\n"),
         }
     }
 }
+
+/// What is told besides by a server that does not serve because its tree is wrong ([`crate::divergence`]).
+pub const TREE_DIFFERS: &str =
+    "Its tree is not what the log makes, which a majority of the servers has; see `warren status`\n";
 
 /// What a connection's first four bytes are.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -101,6 +113,11 @@ impl Whitelist {
         Whitelist(Word::ALL.iter().filter(named).map(bit).sum::<u32>() | bit(&Word::Srvr))
     }
 
+    /// `*`.
+    fn all() -> Whitelist {
+        Whitelist::new(&["*".to_owned()])
+    }
+
     /// Is it answered?
     pub const fn allows(self, word: Word) -> bool {
         self.0 & (1 << (word as u32)) != 0
@@ -108,11 +125,13 @@ impl Whitelist {
 
     /// What the first four bytes of a connection ask for.
     pub fn ask(self, first: [u8; 4]) -> Asked {
+        if first == TELNET_CLOSE && self != Whitelist::all() {
+            return Asked::Refused(refusal("telnet close"));
+        }
         let Ok(name) = std::str::from_utf8(&first) else { return Asked::NoWord };
         match Word::from_name(name) {
             Some(word) if self.allows(word) => Asked::Word(word),
             Some(_) => Asked::Refused(refusal(name)),
-            None if UNANSWERED.contains(&name) => Asked::Refused(refusal(name)),
             None => Asked::NoWord,
         }
     }
@@ -196,27 +215,54 @@ pub fn conf(facts: &ConfFacts) -> String {
     ) + &facts.quorum.as_ref().map_or(String::new(), QuorumFacts::lines)
 }
 
-/// `envi`. What is said of Java is said in ZooKeeper's words for what there is not.
+/// `envi`.
 pub fn envi(facts: &EnviFacts) -> String {
-    let mut text =
-        format!("Environment:\nzookeeper.version={}\nhost.name={}\n", version::full(), facts.host_name);
-    for key in ["version", "vendor", "home", "class.path", "library.path", "io.tmpdir", "compiler"] {
-        let _ = writeln!(text, "java.{key}=<NA>");
+    let mut text = String::from("Environment:\n");
+    for (key, value) in envi_lines(facts) {
+        let _ = writeln!(text, "{key}={value}");
     }
-    let EnviFacts { os_name, os_arch, os_version, user_name, user_home, user_dir, .. } = facts;
-    let _ = write!(
-        text,
-        "os.name={os_name}\nos.arch={os_arch}\nos.version={os_version}\n\
-         user.name={user_name}\nuser.home={user_home}\nuser.dir={user_dir}\n\
-         os.memory.free={}MB\nos.memory.max={}MB\nos.memory.total={}MB\n",
-        facts.memory_free_mb, facts.memory_max_mb, facts.memory_total_mb,
-    );
     text
+}
+
+/// Key and value of each line of `envi`. What is said of Java is said in ZooKeeper's words for what there is not.
+pub fn envi_lines(facts: &EnviFacts) -> Vec<(&'static str, String)> {
+    let none = || "<NA>".to_owned();
+    let mb = |mb: u64| format!("{mb}MB");
+    vec![
+        ("zookeeper.version", version::full()),
+        ("host.name", facts.host_name.clone()),
+        ("java.version", none()),
+        ("java.vendor", none()),
+        ("java.home", none()),
+        ("java.class.path", none()),
+        ("java.library.path", none()),
+        ("java.io.tmpdir", none()),
+        ("java.compiler", none()),
+        ("os.name", facts.os_name.clone()),
+        ("os.arch", facts.os_arch.clone()),
+        ("os.version", facts.os_version.clone()),
+        ("user.name", facts.user_name.clone()),
+        ("user.home", facts.user_home.clone()),
+        ("user.dir", facts.user_dir.clone()),
+        ("os.memory.free", mb(facts.memory_free_mb)),
+        ("os.memory.max", mb(facts.memory_max_mb)),
+        ("os.memory.total", mb(facts.memory_total_mb)),
+    ]
 }
 
 /// `dirs`, in bytes.
 pub fn dirs(data_bytes: u64, log_bytes: u64) -> String {
     format!("datadir_size: {data_bytes}\nlogdir_size: {log_bytes}\n")
+}
+
+/// `hash`: the tree's digest as of each of these transactions.
+pub fn hash(digests: &[(warren_storage::Zxid, u64)]) -> String {
+    digests.iter().map(|(zxid, digest)| format!("{:x}: {digest}\n", zxid.wire())).collect()
+}
+
+/// The mask that follows `stmk`, once all of its eight bytes are there.
+pub fn stmk(input: &[u8]) -> Option<i64> {
+    input.get(4..12)?.try_into().ok().map(i64::from_be_bytes)
 }
 
 /// `crst`, after the figures of connections were reset.
@@ -429,6 +475,17 @@ mod tests {
         assert!(text.ends_with("os.memory.free=361MB\nos.memory.max=1024MB\nos.memory.total=380MB\n"));
     }
 
+    /// In the form that ZooKeeper 3.9.5 prints them.
+    #[test]
+    fn digests_and_masks_are_zookeepers() {
+        let digests =
+            [(warren_storage::Zxid::new(1, 128), 1_371_985_504), (warren_storage::Zxid::new(1, 256), 7)];
+        assert_eq!(hash(&digests), "100000080: 1371985504\n100000100: 7\n");
+        assert_eq!(TRACE_MASK, 306);
+        assert_eq!(stmk(b"stmk\0\0\0\0\0\0\x01\x32"), Some(306));
+        assert_eq!(stmk(b"stmk\0\0\0\0\0\0\x01"), None, "a byte is still to come");
+    }
+
     #[test]
     fn the_small_ones_are_zookeepers() {
         assert_eq!((ruok(), crst(), srst()), ("imok", "Connection stats reset.\n", "Server stats reset.\n"));
@@ -452,13 +509,14 @@ mod tests {
         assert!(Word::ALL.iter().all(|word| named(&["*"]).allows(*word)));
         assert_eq!(named(&["*"]).ask(*b"xxxx"), Asked::NoWord);
         assert_eq!(named(&["*"]).ask([0, 0, 0, 45]), Asked::NoWord);
-        assert_eq!(named(&["*"]).ask([0xff, 0xf4, 0xff, 0xfd]), Asked::NoWord);
-        assert!(matches!(named(&["*"]).ask(*b"hash"), Asked::Refused(_)));
+        let refused = "telnet close is not executed because it is not in the whitelist.\n";
+        assert_eq!(named(&["ruok"]).ask(TELNET_CLOSE), Asked::Refused(refused.into()));
+        assert_eq!(named(&["*"]).ask(TELNET_CLOSE), Asked::NoWord);
     }
 
     #[test]
     fn no_word_is_a_length_that_could_be_meant() {
-        let names: Vec<&str> = Word::ALL.iter().map(|word| word.name()).chain(UNANSWERED).collect();
+        let names: Vec<&str> = Word::ALL.iter().map(|word| word.name()).collect();
         assert_eq!(names.len(), 18, "as many as ZooKeeper has");
         for name in names {
             let first = name.as_bytes().try_into().unwrap();

@@ -14,6 +14,7 @@
 //! A file with no mark at all was never synced and is empty.
 
 use super::plain::failed_before;
+use super::readonly::refused;
 use parking_lot::{Condvar, Mutex};
 use redb::StorageBackend;
 use std::fs::File;
@@ -115,15 +116,60 @@ fn read_or_zeros(file: &File, mut offset: u64, mut out: &mut [u8]) -> io::Result
     Ok(())
 }
 
+/// (sequence, length), if it was ever synced.
+fn latest_mark(file: &File) -> io::Result<Option<(u64, u64)>> {
+    let mut latest = None;
+    for slot in 0..2 {
+        let mut mark = [0; MARK_BYTES];
+        read_or_zeros(file, slot * MARK_PAGE_BYTES, &mut mark)?;
+        latest = latest.max(decode_mark(&mark)?);
+    }
+    Ok(latest)
+}
+
+/// Such a file, to be looked at.
+#[derive(Debug)]
+pub(super) struct ReadOnlyAhead {
+    file: File,
+    len: u64,
+}
+
+impl ReadOnlyAhead {
+    pub(super) fn open(file: File) -> io::Result<ReadOnlyAhead> {
+        let (_, len) = latest_mark(&file)?.unwrap_or_default();
+        Ok(ReadOnlyAhead { file, len })
+    }
+}
+
+impl StorageBackend for ReadOnlyAhead {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.len)
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if offset.saturating_add(out.len() as u64) > self.len {
+            return Err(beyond(offset, out.len(), self.len));
+        }
+        read_or_zeros(&self.file, HEADER_BYTES + offset, out)
+    }
+
+    fn set_len(&self, _len: u64) -> io::Result<()> {
+        Err(refused())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&self, _offset: u64, _data: &[u8]) -> io::Result<()> {
+        Err(refused())
+    }
+}
+
 impl AheadFile {
     pub(super) fn open(file: File, ahead_bytes: u64) -> io::Result<Arc<AheadFile>> {
         let physical = file.metadata()?.len();
-        let mut latest = None;
-        for slot in 0..2 {
-            let mut mark = [0; MARK_BYTES];
-            read_or_zeros(&file, slot * MARK_PAGE_BYTES, &mut mark)?;
-            latest = latest.max(decode_mark(&mark)?);
-        }
+        let latest = latest_mark(&file)?;
         let (sequence, len) = latest.unwrap_or((0, 0));
         let ready = physical.saturating_sub(HEADER_BYTES) / PIECE_BYTES;
         Ok(Arc::new(AheadFile {

@@ -23,7 +23,7 @@ use std::thread;
 use std::time::Duration;
 
 /// Whoever has this locked has the folder.
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 /// The one spare file, and the name of one that is not ready yet.
 const SPARE: &str = "spare";
 const SPARE_UNFINISHED: &str = "spare.new";
@@ -240,6 +240,13 @@ impl Drop for FolderDisk {
     }
 }
 
+/// Is it the folder's own, and no file of the store?
+pub(super) fn is_own(name: &str) -> bool {
+    [LOCK, SPARE, SPARE_UNFINISHED, mend::MARK, reserve::FILE].contains(&name)
+        || name.starts_with(TRASH)
+        || name.starts_with(KEPT)
+}
+
 fn options() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);
@@ -253,10 +260,7 @@ impl Disk for FolderDisk {
             for entry in fs::read_dir(&self.folder.path)? {
                 let entry = entry?;
                 let name = entry.file_name().to_string_lossy().into_owned();
-                let own = [LOCK, SPARE, SPARE_UNFINISHED, mend::MARK, reserve::FILE].contains(&name.as_str())
-                    || name.starts_with(TRASH)
-                    || name.starts_with(KEPT);
-                if entry.file_type()?.is_file() && !own {
+                if entry.file_type()?.is_file() && !is_own(&name) {
                     names.push(name);
                 }
             }

@@ -2,7 +2,7 @@
 //!
 //! `folder` is the folder with its lock; `ahead` a file that is appended to under durable commits, over space
 //! zeroed beforehand; `plain` an ordinary file whose large writes are spread out; `mend` what
-//! follows a failed sync; `reserve` space for when the disk is full.
+//! follows a failed sync; `reserve` space for when the disk is full; `readonly` a folder that is only looked at.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -13,10 +13,12 @@ mod ahead;
 mod folder;
 mod mend;
 mod plain;
+mod readonly;
 mod reserve;
 
 #[cfg(test)]
 mod tests;
 
 pub use folder::{FolderDisk, OpenError};
+pub use readonly::ReadOnlyFolder;
 pub use reserve::ReserveState;

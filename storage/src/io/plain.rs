@@ -1,33 +1,86 @@
 //! An ordinary file, for the tree. A checkpoint writes it in one go; left to itself the system would collect all
-//! that and write it at the sync, while the log's next sync waits behind it. So it is written out as it comes.
+//! that and write it at the sync, while the log's next sync waits behind it. So it is written out in small parts as it
+//! comes, with pauses that leave the disk to the log.
+//!
+//! The pauses of one checkpoint take at most as long as the file was left alone before it. So where checkpoints follow
+//! one another, since writes come as fast as they can be kept, there are none, and what waits for a checkpoint does not
+//! wait longer for them.
 
+use parking_lot::Mutex;
 use redb::StorageBackend;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// After this many bytes written, they are synced: what a sync of the log can wait behind.
-const PACE_BYTES: u64 = 8 << 20;
+const PART_BYTES: u64 = 256 << 10;
+/// A pause, in terms of how long the sync before it took.
+const PAUSE_FACTOR: u32 = 2;
+/// No pause is longer.
+const PAUSE_MAX: Duration = Duration::from_millis(10);
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct PlainFile {
     file: File,
-    unsynced_bytes: AtomicU64,
+    pace: Mutex<Pace>,
     failed: AtomicBool,
     /// For its lock, too.
     folder: Arc<super::folder::Folder>,
 }
 
+/// How fast it may be written.
+#[derive(Debug)]
+struct Pace {
+    unsynced_bytes: u64,
+    /// When its owner last synced it.
+    settled: Instant,
+    /// What pauses may still take, since the first write after that.
+    left: Option<Duration>,
+}
+
+impl Pace {
+    /// Count what was written: is it time to sync it?
+    fn wrote(&mut self, now: Instant, bytes: u64) -> bool {
+        self.left.get_or_insert(now - self.settled);
+        self.unsynced_bytes += bytes;
+        self.unsynced_bytes >= PART_BYTES
+    }
+
+    /// A part was synced, and that took so long: how long to wait before the next.
+    fn pause(&mut self, sync: Duration) -> Duration {
+        self.unsynced_bytes = 0;
+        let left = self.left.get_or_insert_default();
+        let pause = (sync * PAUSE_FACTOR).min(PAUSE_MAX).min(*left);
+        *left -= pause;
+        pause
+    }
+
+    fn settled(now: Instant) -> Pace {
+        Pace { unsynced_bytes: 0, settled: now, left: None }
+    }
+}
+
 impl PlainFile {
     pub(super) fn new(file: File, folder: Arc<super::folder::Folder>) -> PlainFile {
-        PlainFile { file, unsynced_bytes: AtomicU64::new(0), failed: AtomicBool::new(false), folder }
+        let pace = Mutex::new(Pace::settled(Instant::now()));
+        PlainFile { file, pace, failed: AtomicBool::new(false), folder }
     }
 
     fn check(&self) -> io::Result<()> {
         if self.failed.load(Ordering::Acquire) { Err(failed_before()) } else { Ok(()) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.check()?;
+        self.file.sync_data().inspect_err(|_| {
+            self.failed.store(true, Ordering::Release);
+            self.folder.sync_failed();
+        })
     }
 }
 
@@ -51,19 +104,50 @@ impl StorageBackend for PlainFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.check()?;
-        self.unsynced_bytes.store(0, Ordering::Relaxed);
-        self.file.sync_data().inspect_err(|_| {
-            self.failed.store(true, Ordering::Release);
-            self.folder.sync_failed();
-        })
+        self.sync()?;
+        *self.pace.lock() = Pace::settled(Instant::now());
+        Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check()?;
         self.folder.reserve.help_or_wait(|| self.file.write_all_at(data, offset))?;
-        let unsynced =
-            self.unsynced_bytes.fetch_add(data.len() as u64, Ordering::Relaxed) + data.len() as u64;
-        if unsynced >= PACE_BYTES { self.sync_data() } else { Ok(()) }
+        let begun = Instant::now();
+        if !self.pace.lock().wrote(begun, data.len() as u64) {
+            return Ok(());
+        }
+        self.sync()?;
+        let pause = self.pace.lock().pause(begun.elapsed());
+        thread::sleep(pause);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(pace: &mut Pace, now: Instant, parts: u64) -> Duration {
+        let mut paused = Duration::ZERO;
+        for _ in 0..parts {
+            assert!(!pace.wrote(now, PART_BYTES - 1));
+            assert!(pace.wrote(now, 1), "a part is synced");
+            paused += pace.pause(Duration::from_millis(3));
+        }
+        paused
+    }
+
+    #[test]
+    fn pauses_take_no_longer_than_the_file_was_left_alone() {
+        let begin = Instant::now();
+        let mut pace = Pace::settled(begin);
+        let ms = Duration::from_millis;
+        assert_eq!(written(&mut pace, begin + ms(20), 2), ms(12), "twice as long as the syncs");
+        assert_eq!(written(&mut pace, begin + ms(90), 9), ms(8), "and what is left");
+        let mut pace = Pace::settled(begin);
+        assert_eq!(written(&mut pace, begin, 9), ms(0), "none when writes follow at once");
+        let mut pace = Pace::settled(begin);
+        assert!(pace.wrote(begin + ms(9_000), PART_BYTES));
+        assert_eq!(pace.pause(ms(800)), PAUSE_MAX);
     }
 }

@@ -72,7 +72,7 @@ pub(super) const PAGE_BYTES: u64 = 4096;
 /// Reads from the file, writes to memory: redb marks a file as in use when it opens it and as closed at the end,
 /// and a sealed segment is not to change any more.
 #[derive(Debug)]
-pub(super) struct Frozen {
+pub(crate) struct Frozen {
     inner: Box<dyn StorageBackend>,
     over: Mutex<Over>,
 }
@@ -85,7 +85,7 @@ struct Over {
 }
 
 impl Frozen {
-    pub(super) fn new(inner: Box<dyn StorageBackend>) -> io::Result<Frozen> {
+    pub(crate) fn new(inner: Box<dyn StorageBackend>) -> io::Result<Frozen> {
         let len = inner.len()?;
         Ok(Frozen { inner, over: Mutex::new(Over { len, inner_len: len, pages: BTreeMap::new() }) })
     }

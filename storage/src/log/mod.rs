@@ -25,6 +25,7 @@ mod tests;
 
 use crate::disk::{Disk, DiskError};
 
+pub(crate) use backend::Frozen;
 pub use error::LogError;
 pub use reader::LogReader;
 pub use tables::{HardState, LogRecord, RecordKind};

@@ -165,6 +165,24 @@ pub(super) fn rewrite_head(db: &Database, head: &Head) -> Result<(), TreeError> 
     write.commit().doing("commit the head")
 }
 
+/// Note durably that the tree differs from what the log makes, or that it does not.
+pub(super) fn write_differs(db: &Database, differs: Option<Position>) -> Result<(), TreeError> {
+    let mut write = db.begin_write().doing("begin to note that the tree differs")?;
+    write.set_quick_repair(true);
+    {
+        let mut meta = write.open_table(tables::META).doing("open table meta")?;
+        put(&mut meta, tables::DIFFERS_KEY, differs.as_ref().map(encode).as_deref())?;
+    }
+    write.commit().doing("commit that the tree differs")
+}
+
+/// See [`Tree::differs`].
+fn differs_of(read: &ReadTransaction) -> Result<Option<Position>, TreeError> {
+    let meta = read.open_table(tables::META).doing("open table meta")?;
+    let row = meta.get(tables::DIFFERS_KEY).doing("read whether the tree differs")?;
+    row.map(|row| decode("whether the tree differs", row.value())).transpose()
+}
+
 pub(super) fn encode(row: &impl serde::Serialize) -> Vec<u8> {
     postcard::to_allocvec(row).expect("a row encodes into a growing buffer")
 }
@@ -198,6 +216,7 @@ pub(super) fn open(disk: &SharedDisk, options: TreeOptions) -> Result<Tree, Tree
     let db = Arc::new(db);
     let read = db.begin_read().doing("begin to read")?;
     let head = head_of(&read)?.ok_or_else(|| TreeError::damaged("no table meta"))?;
+    let differs = differs_of(&read)?;
 
     let mut acls = Acls::new(hasher.clone(), head.acl_next);
     let mut sessions = Sessions::new(hasher.clone());
@@ -238,6 +257,7 @@ pub(super) fn open(disk: &SharedDisk, options: TreeOptions) -> Result<Tree, Tree
         roster: head.roster,
         store_id: head.store_id,
         disk: head.disk,
+        differs,
         position: head.position,
         checkpointed: head.position,
         checkpointed_conf_state: head.conf_state,
@@ -266,6 +286,20 @@ pub(super) fn head_of(read: &ReadTransaction) -> Result<Option<Head>, TreeError>
     let head = meta.get(tables::HEAD_KEY).doing("read the head")?;
     let head = head.ok_or_else(|| TreeError::damaged("no head"))?;
     decode("the head", head.value()).map(Some)
+}
+
+/// Sum up every page of `tree.redb` and compare; `false`: something was wrong, and redb could do without it. Over a disk
+/// that is to stay as it is.
+///
+/// # Errors
+/// When it is not there, or damaged beyond that.
+pub fn pages_are_sound(disk: &SharedDisk) -> Result<bool, TreeError> {
+    if !disk.exists(tables::FILE)? {
+        return Err(TreeError::damaged("there is no such file"));
+    }
+    let backend = Backend(disk.open(tables::FILE, 0)?);
+    let mut db = Builder::new().create_with_backend(backend).doing("open tree.redb")?;
+    db.check_integrity().doing("check the pages of tree.redb")
 }
 
 /// What a fresh ZooKeeper 3.9 has.

@@ -2,30 +2,49 @@
 //! subtracting what a znode was and adding what it is.
 
 use super::Znode;
+use super::compose::Persisted;
 
 /// Whose digest counts nothing: quota statistics are kept by each server for itself.
 const EXCLUDED: &str = "/zookeeper/";
 
+/// Has the znode at `path` no part in the digest?
+pub(super) fn is_excluded(path: &str) -> bool {
+    path.starts_with(EXCLUDED)
+}
+
 /// The part of the tree's digest that `znode` at `path` has: CRC-32 of path, data and 60 bytes of Stat,
 /// big-endian. The root's path counts as empty.
 pub(super) fn of(path: &str, znode: &Znode) -> u32 {
-    if path.starts_with(EXCLUDED) {
+    if is_excluded(path) {
         return 0;
     }
-    let mut stat = [0; 60];
-    for (at, field) in [znode.czxid, znode.mzxid, znode.pzxid, znode.ctime, znode.mtime].iter().enumerate() {
-        stat[at * 8..at * 8 + 8].copy_from_slice(&field.to_be_bytes());
-    }
-    for (at, field) in [znode.version, znode.cversion, znode.aversion].iter().enumerate() {
-        stat[40 + at * 4..44 + at * 4].copy_from_slice(&field.to_be_bytes());
-    }
-    stat[52..].copy_from_slice(&znode.owner.to_be_bytes());
+    let Znode { czxid, mzxid, pzxid, ctime, mtime, owner, version, cversion, aversion, .. } = *znode;
+    let stat = Persisted { czxid, mzxid, pzxid, ctime, mtime, owner, version, cversion, aversion };
+    with_stat(of_content(path, znode.data.as_deref()), &stat)
+}
 
+/// CRC-32 of path and data, which come first.
+pub(super) fn of_content(path: &str, data: Option<&[u8]>) -> u32 {
     let mut crc = crc32fast::Hasher::new();
     crc.update(if path == "/" { b"" } else { path.as_bytes() });
-    if let Some(data) = &znode.data {
+    if let Some(data) = data {
         crc.update(data);
     }
+    crc.finalize()
+}
+
+/// The CRC-32 that begins with `content`, with the Stat behind it.
+pub(super) fn with_stat(content: u32, persisted: &Persisted) -> u32 {
+    let Persisted { czxid, mzxid, pzxid, ctime, mtime, owner, version, cversion, aversion } = persisted;
+    let mut stat = [0; 60];
+    for (at, field) in [czxid, mzxid, pzxid, ctime, mtime].iter().enumerate() {
+        stat[at * 8..at * 8 + 8].copy_from_slice(&field.to_be_bytes());
+    }
+    for (at, field) in [version, cversion, aversion].iter().enumerate() {
+        stat[40 + at * 4..44 + at * 4].copy_from_slice(&field.to_be_bytes());
+    }
+    stat[52..].copy_from_slice(&owner.to_be_bytes());
+    let mut crc = crc32fast::Hasher::new_with_initial(content);
     crc.update(&stat);
     crc.finalize()
 }

@@ -3,7 +3,8 @@
 use super::error::Doing;
 use super::stream::{End, Kind, Place, StreamHead, put_head, put_row};
 use super::{Position, TreeError, checkpoint, tables};
-use redb::{Database, Range, ReadTransaction, ReadableDatabase};
+use crate::Zxid;
+use redb::{Database, Range, ReadTransaction, ReadableDatabase, ReadableTableMetadata as _};
 use std::sync::Arc;
 
 /// Makes exports on whatever thread. Keeps `tree.redb` open.
@@ -33,8 +34,14 @@ pub struct ExportHead {
     pub conf_state: Vec<u8>,
     /// [`super::Tree::store_id`] of where it was made.
     pub store_id: u64,
+    /// The last zxid applied there.
+    pub zxid: Zxid,
     /// Number of znodes.
     pub znodes: u64,
+    /// Of them ephemerals.
+    pub ephemerals: u64,
+    /// See [`super::Digest::znodes`].
+    pub digest: u64,
     /// See [`super::Snapshot::data_bytes`]; the stream has about 200 bytes more for each znode.
     pub data_bytes: u64,
 }
@@ -45,7 +52,10 @@ impl From<&checkpoint::Head> for ExportHead {
             position: head.position,
             conf_state: head.conf_state.clone(),
             store_id: head.store_id,
+            zxid: head.counters.zxid,
             znodes: head.counters.znodes,
+            ephemerals: head.counters.ephemerals,
+            digest: head.counters.digest,
             data_bytes: head.counters.data_bytes,
         }
     }
@@ -82,6 +92,12 @@ impl Export {
     /// What the stream is of.
     pub fn head(&self) -> ExportHead {
         ExportHead::from(&self.head)
+    }
+
+    /// How many sessions are open in it.
+    pub fn sessions(&self) -> Result<u64, TreeError> {
+        let table = self.read.open_table(tables::SESSIONS).doing("open table sessions")?;
+        table.len().doing("count the sessions")
     }
 
     /// The next chunk, which ends behind the row with which it reaches `bytes_max`; `None` behind the last.

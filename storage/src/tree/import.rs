@@ -9,24 +9,17 @@
 //! Until the rename nothing has changed; what a crash or an error leaves of an import is removed by the next open
 //! or the next import.
 
-use super::acls::AclRow;
-use super::apply::utf16_units;
+use super::check::{Row, StreamCheck};
 use super::error::{Doing, ImportError};
 use super::export::ExportHead;
-use super::overlay::depth_group;
 use super::roster::Identity;
-use super::state::Counters;
-use super::stream::{End, Kind, Place, take_head, take_row};
-use super::{AclId, Position, Tree, TreeError, TreeOptions, Znode, checkpoint, tables};
+use super::stream::{Kind, take_row};
+use super::{Position, Tree, TreeError, TreeOptions, checkpoint, tables};
 use crate::disk::SharedDisk;
-use crate::{Kind as ZnodeKind, SessionRow, path};
-use foldhash::fast::FixedState;
 use redb::{
     Builder, CursorError, CursorMut, Database, Durability, Key, StorageBackend, TableDefinition, Value,
     WriteTransaction,
 };
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::ops::Bound;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -49,14 +42,7 @@ pub struct Import {
     write: Option<WriteTransaction>,
     /// Pushed since it was begun.
     uncommitted_bytes: usize,
-    head: Option<checkpoint::Head>,
-    /// Whose chunks come now.
-    kind: Kind,
-    /// Of that table.
-    last_key: Vec<u8>,
-    place: Place,
-    counted: End,
-    sums: Sums,
+    check: StreamCheck,
     failed: bool,
 }
 
@@ -111,24 +97,19 @@ impl Import {
             db,
             write,
             uncommitted_bytes: 0,
-            head: None,
-            kind: Kind::Head,
-            last_key: Vec::new(),
-            place: Place::default(),
-            counted: End::default(),
-            sums: Sums::default(),
+            check: StreamCheck::default(),
             failed: false,
         })
     }
 
     /// What the stream is of, once its first chunk is here.
     pub fn head(&self) -> Option<ExportHead> {
-        self.head.as_ref().map(ExportHead::from)
+        self.check.head()
     }
 
     /// Was the last chunk pushed?
     pub fn is_complete(&self) -> bool {
-        self.kind == Kind::End
+        self.check.is_complete()
     }
 
     /// Take a chunk as [`super::Export::next_chunk`] gave it and [`super::read_chunk`] cuts it out of a stream of bytes.
@@ -137,48 +118,14 @@ impl Import {
         if std::mem::replace(&mut self.failed, true) {
             return Err(ImportError::Over);
         }
-        let number = self.place.number;
-        let refused = |why| ImportError::Refused { number, why };
-        if self.is_complete() {
-            return Err(refused("the stream has ended".to_owned()));
-        }
         let free_bytes = self.disk.free_bytes().map_err(TreeError::from)?;
         // What redb holds in memory is still to be written.
         let due_bytes = (CACHE_BYTES + chunk.len()) as u64;
         if free_bytes < self.reserve_bytes.saturating_add(due_bytes) {
             return Err(ImportError::NoSpace { free_bytes, reserve_bytes: self.reserve_bytes });
         }
-        let (kind, body) = self.place.open(chunk).map_err(refused)?;
-        match kind {
-            Kind::Head if number == 0 => {
-                let head = take_head(body)?;
-                if head.format != tables::FORMAT {
-                    return Err(ImportError::Version { found: head.format, known: tables::FORMAT });
-                }
-                self.head = Some(head.head);
-                self.kind = Kind::Acls;
-            }
-            _ if number == 0 || kind < self.kind => {
-                return Err(refused(format!("{kind:?} at the place of {:?}", self.kind)));
-            }
-            Kind::End => {
-                let end = postcard::from_bytes::<End>(body).map_err(|error| refused(error.to_string()))?;
-                if end != self.counted {
-                    let counted = &self.counted.rows;
-                    return Err(refused(format!("it counts rows {:?} and {counted:?} came", end.rows)));
-                }
-                let head = self.head.as_ref().expect("the first chunk was the head");
-                self.sums.check(&head.counters, &end).map_err(refused)?;
-                self.kind = Kind::End;
-            }
-            kind => {
-                if kind != self.kind {
-                    self.kind = kind;
-                    self.last_key.clear();
-                }
-                self.rows(number, kind, body)?;
-            }
-        }
+        let (kind, body) = self.check.take(chunk, &mut |_, _| {})?;
+        self.write(kind, body)?;
         self.uncommitted_bytes += chunk.len();
         if self.uncommitted_bytes >= UNCOMMITTED_BYTES_MAX {
             self.turn()?;
@@ -196,23 +143,16 @@ impl Import {
         Ok(())
     }
 
-    fn rows(&mut self, number: u32, kind: Kind, body: &[u8]) -> Result<(), ImportError> {
-        let sums = &mut self.sums;
-        let mut rows = Checked {
-            number,
-            body,
-            last_key: &mut self.last_key,
-            counted: &mut self.counted.rows[kind.table()],
-        };
+    fn write(&self, kind: Kind, body: &[u8]) -> Result<(), TreeError> {
         let write = self.write.as_ref().expect("there is a transaction");
         match kind {
-            Kind::Acls => rows.write(write, tables::ACLS, |key, value| sums.acl(key, value)),
-            Kind::Sessions => rows.write(write, tables::SESSIONS, Sums::session),
-            Kind::Znodes => rows.write(write, tables::ZNODES, |key, value| sums.znode(key, value)),
-            Kind::Children => rows.write(write, tables::CHILDREN, |key, _| sums.index(0, key)),
-            Kind::Ephemerals => rows.write(write, tables::EPHEMERALS, |key, _| sums.index(1, key)),
-            Kind::Timed => rows.write(write, tables::TIMED, |key, _| sums.index(2, key)),
-            Kind::Head | Kind::End => unreachable!("they have no rows"),
+            Kind::Head | Kind::End => Ok(()),
+            Kind::Acls => append(write, tables::ACLS, body),
+            Kind::Sessions => append(write, tables::SESSIONS, body),
+            Kind::Znodes => append(write, tables::ZNODES, body),
+            Kind::Children => append(write, tables::CHILDREN, body),
+            Kind::Ephemerals => append(write, tables::EPHEMERALS, body),
+            Kind::Timed => append(write, tables::TIMED, body),
         }
     }
 
@@ -221,8 +161,9 @@ impl Import {
         if self.failed {
             return Err(ImportError::Over);
         }
-        let (true, Some(head)) = (self.is_complete(), self.head) else {
-            return Err(ImportError::Incomplete { chunks: self.place.number });
+        let chunks = self.check.chunks();
+        let (true, Some(head)) = (self.check.is_complete(), self.check.head) else {
+            return Err(ImportError::Incomplete { chunks });
         };
         let mut write = self.write.expect("there is a transaction");
         write.set_durability(Durability::Immediate).doing("begin the last transaction of an import")?;
@@ -258,179 +199,32 @@ fn begin(db: &Database) -> Result<WriteTransaction, TreeError> {
     Ok(write)
 }
 
-/// How rows are typed in redb, and come as bytes.
-trait FromRow<'a>: Sized {
-    fn from_row(bytes: &'a [u8]) -> Option<Self>;
-}
-
-impl<'a> FromRow<'a> for &'a [u8] {
-    fn from_row(bytes: &'a [u8]) -> Option<&'a [u8]> {
-        Some(bytes)
+/// Append the rows of a chunk, which were checked, to `table`.
+fn append<'c, K, V>(
+    write: &WriteTransaction,
+    table: TableDefinition<'static, K, V>,
+    mut body: &'c [u8],
+) -> Result<(), TreeError>
+where
+    K: Key + 'static,
+    V: Value + 'static,
+    K::SelfType<'c>: Row<'c>,
+    V::SelfType<'c>: Row<'c>,
+{
+    let mut table = write.open_table(table).doing("open a table of tree.redb.new")?;
+    let mut end: CursorMut<'_, K, V> =
+        table.upper_bound_mut(Bound::<K::SelfType<'c>>::Unbounded).doing("go to the end of a table")?;
+    while let Some((key, value)) = take_row(&mut body).expect("the rows were checked") {
+        let typed = K::SelfType::from_row(key).zip(V::SelfType::from_row(value));
+        let (key, value) = typed.expect("the rows were checked");
+        end.insert_before(key, value)
+            .map_err(|error| match error {
+                CursorError::Storage(error) => redb::Error::from(error),
+                error => panic!("keys were checked to ascend: {error}"),
+            })
+            .doing("write a row of a snapshot stream")?;
     }
-}
-
-impl<'a> FromRow<'a> for &'a str {
-    fn from_row(bytes: &'a [u8]) -> Option<&'a str> {
-        std::str::from_utf8(bytes).ok()
-    }
-}
-
-impl<'a> FromRow<'a> for u64 {
-    fn from_row(bytes: &'a [u8]) -> Option<u64> {
-        Some(u64::from_le_bytes(bytes.try_into().ok()?))
-    }
-}
-
-impl<'a> FromRow<'a> for i64 {
-    fn from_row(bytes: &'a [u8]) -> Option<i64> {
-        Some(i64::from_le_bytes(bytes.try_into().ok()?))
-    }
-}
-
-impl<'a> FromRow<'a> for () {
-    fn from_row(bytes: &'a [u8]) -> Option<()> {
-        bytes.is_empty().then_some(())
-    }
-}
-
-/// The rows of a chunk.
-struct Checked<'c> {
-    number: u32,
-    body: &'c [u8],
-    last_key: &'c mut Vec<u8>,
-    counted: &'c mut u64,
-}
-
-impl<'c> Checked<'c> {
-    /// Append them to `table`, each after `check`.
-    fn write<K, V>(
-        &mut self,
-        write: &WriteTransaction,
-        table: TableDefinition<'static, K, V>,
-        mut check: impl FnMut(K::SelfType<'c>, V::SelfType<'c>) -> Result<(), String>,
-    ) -> Result<(), ImportError>
-    where
-        K: Key + 'static,
-        V: Value + 'static,
-        K::SelfType<'c>: FromRow<'c> + Copy,
-        V::SelfType<'c>: FromRow<'c> + Copy,
-    {
-        let number = self.number;
-        let refused = |why| ImportError::Refused { number, why };
-        let mut table = write.open_table(table).doing("open a table of tree.redb.new")?;
-        let mut end: CursorMut<'_, K, V> =
-            table.upper_bound_mut(Bound::<K::SelfType<'c>>::Unbounded).doing("go to the end of a table")?;
-        let mut last: &[u8] = self.last_key;
-        while let Some((key, value)) = take_row(&mut self.body).map_err(refused)? {
-            let typed = K::SelfType::from_row(key).zip(V::SelfType::from_row(value));
-            let (k, v) = typed.ok_or_else(|| refused(format!("key {key:?} or its value is malformed")))?;
-            if *self.counted > 0 && K::compare(key, last).is_le() {
-                return Err(refused(format!("key {key:?} does not come after {last:?}")));
-            }
-            check(k, v).map_err(refused)?;
-            end.insert_before(k, v)
-                .map_err(|error| match error {
-                    CursorError::Storage(error) => redb::Error::from(error),
-                    error => panic!("keys were checked to ascend: {error}"),
-                })
-                .doing("write a row of a snapshot stream")?;
-            last = key;
-            *self.counted += 1;
-        }
-        let last = last.to_vec();
-        end.close().doing("write rows of a snapshot stream")?;
-        *self.last_key = last;
-        Ok(())
-    }
-}
-
-/// What is summed up over rows, so that the end can tell whether they belong together. Bounded by the number of access
-/// control lists, which the tree keeps in memory anyway.
-#[derive(Default)]
-struct Sums {
-    digest: u64,
-    data_bytes: u64,
-    /// Of all znodes.
-    children: u64,
-    ephemerals: u64,
-    /// Hashes of the index entries that the znodes ask for, less those of the entries that came: children, ephemerals,
-    /// timed.
-    missing: [u64; 3],
-    /// Uses of each list that it claims, less those that were seen.
-    acls: HashMap<u64, u64, FixedState>,
-}
-
-impl Sums {
-    fn acl(&mut self, id: u64, row: &[u8]) -> Result<(), String> {
-        let row: AclRow = postcard::from_bytes(row).map_err(|error| format!("ACL {id}: {error}"))?;
-        self.acls.insert(id, row.uses);
-        Ok(())
-    }
-
-    fn session(id: i64, row: &[u8]) -> Result<(), String> {
-        let row: Result<SessionRow, _> = postcard::from_bytes(row);
-        row.map(drop).map_err(|error| format!("session {id:#x}: {error}"))
-    }
-
-    fn znode(&mut self, path: &str, row: &[u8]) -> Result<(), String> {
-        path::validate(path).map_err(|error| format!("{path:?}: {error}"))?;
-        let znode = Znode::decode(path, row).map_err(|error| error.to_string())?;
-        self.digest = self.digest.wrapping_add(u64::from(znode.digest));
-        self.data_bytes += utf16_units(path) + znode.data_bytes();
-        self.children += u64::from(znode.num_children);
-        if path != "/" {
-            self.missing[0] = self.missing[0].wrapping_add(hash(depth_group(path), path.as_bytes()));
-        }
-        match znode.kind() {
-            ZnodeKind::Persistent => {}
-            ZnodeKind::Ephemeral(session) => {
-                self.ephemerals += 1;
-                self.missing[1] = self.missing[1].wrapping_add(hash(session as u64, path.as_bytes()));
-            }
-            ZnodeKind::Container | ZnodeKind::Ttl(_) => {
-                self.missing[2] = self.missing[2].wrapping_add(hash(0, path.as_bytes()));
-            }
-        }
-        if znode.acl != AclId::OPEN {
-            let uses = self.acls.get_mut(&znode.acl.0).filter(|uses| **uses > 0);
-            *uses.ok_or_else(|| format!("{path:?} has an ACL that is not counted"))? -= 1;
-        }
-        Ok(())
-    }
-
-    fn index(&mut self, which: usize, key: &[u8]) -> Result<(), String> {
-        let (group, path) = key.split_first_chunk::<8>().ok_or("an index key is short")?;
-        self.missing[which] = self.missing[which].wrapping_sub(hash(u64::from_be_bytes(*group), path));
-        Ok(())
-    }
-
-    /// Do they belong together, and are they what the head says?
-    fn check(&self, head: &Counters, end: &End) -> Result<(), String> {
-        let rows = |kind: Kind| end.rows[kind.table()];
-        let claims = [
-            ("number of znodes", head.znodes, rows(Kind::Znodes)),
-            ("number of ephemerals", head.ephemerals, self.ephemerals),
-            ("size of data", head.data_bytes, self.data_bytes),
-            ("digest", head.digest, self.digest),
-            ("number of children", self.children, rows(Kind::Children)),
-            ("index of children", self.missing[0], 0),
-            ("index of ephemerals", self.missing[1], 0),
-            ("index of containers and TTL nodes", self.missing[2], 0),
-            ("uses of ACLs", self.acls.values().filter(|uses| **uses > 0).count() as u64, 0),
-        ];
-        match claims.iter().find(|(_, said, found)| said != found) {
-            None => Ok(()),
-            Some((what, ..)) => Err(format!("the {what} is not that of the rows")),
-        }
-    }
-}
-
-/// Of an index entry. Sums of it compare sets of entries that come in different orders.
-fn hash(group: u64, path: &[u8]) -> u64 {
-    let mut hasher = FixedState::with_seed(0).build_hasher();
-    hasher.write_u64(group);
-    hasher.write(path);
-    hasher.finish()
+    end.close().doing("write rows of a snapshot stream")
 }
 
 /// A file that is synced as it grows.

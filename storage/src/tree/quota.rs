@@ -30,13 +30,26 @@ pub(super) fn role(path: &str) -> Option<Role<'_>> {
     }
 }
 
+/// Which path the znode at `path` limits, if it is one that does.
+pub fn limited_path(path: &str) -> Option<&str> {
+    match role(path) {
+        Some(Role::Limits(of)) => Some(of),
+        _ => None,
+    }
+}
+
+/// The text of statistics that say so much and nothing else.
+pub fn stats_text(count: i64, bytes: i64) -> String {
+    Track { count, bytes, count_hard: -1, bytes_hard: -1 }.text()
+}
+
 /// Where the limits of `of` are.
 pub(super) fn limits_path(of: &str) -> String {
     format!("{ROOT}{of}/{LIMITS}")
 }
 
-/// Where the statistics of `of` are.
-pub(super) fn stats_path(of: &str) -> String {
+/// Where the statistics of the quota on `of` are.
+pub fn stats_path(of: &str) -> String {
     format!("{ROOT}{of}/{STATS}")
 }
 

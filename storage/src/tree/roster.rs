@@ -1,7 +1,7 @@
 //! Who belongs to the ensemble, and with which stores: part of the tree, and so as of its position in the log.
 
 use super::apply::{Applied, Change, ChangeKind, Outcome, Refusal, Reply, Write};
-use super::{Tree, TreeError, Znode, checkpoint};
+use super::{Position, Tree, TreeError, Znode, checkpoint};
 use crate::command::{Rules, Table};
 use crate::{Members, ZPath, Zxid};
 use std::collections::BTreeMap;
@@ -27,6 +27,14 @@ impl Roster {
             0 => 0,
             _ => u64::from(crc32fast::hash(&checkpoint::encode(&(&self.members, &self.retired)))),
         }
+    }
+
+    /// Nobody is left: all are former members.
+    pub(super) fn retire_all(&mut self) {
+        let version = self.members.version;
+        self.change(Members { version, servers: Vec::new() });
+        self.members.version = 0;
+        self.stores.clear();
     }
 
     fn change(&mut self, next: Members) {
@@ -85,6 +93,38 @@ impl Tree {
         (self.disk, self.conf_state) = (disk, conf_state.clone());
         self.checkpointed_conf_state = conf_state;
         checkpoint::rewrite_head(&self.db, &self.head())
+    }
+
+    /// Which disk a server has that comes in next under this id: one that none of its name had before.
+    pub fn next_disk(&self, server: u8) -> u32 {
+        let now = self.roster.members.get(server).map(|member| member.disk);
+        let last = now.max(self.roster.retired.get(&server).copied()).unwrap_or(0);
+        last.saturating_add(1)
+    }
+
+    /// This store, which was made of a backup or of another system's data, takes part from now on: as this disk, in this
+    /// configuration of raft's, and in an ensemble of these servers, unless it stands alone. Durable when it returns, at the
+    /// position after the one that it had, so that a log which has not the new one is known for one to be begun anew
+    /// ([`crate::recover`]).
+    ///
+    /// # Panics
+    /// When it took part before, or holds nothing.
+    pub fn take_part_with(
+        &mut self,
+        disk: u32,
+        conf_state: Vec<u8>,
+        table: Option<(i64, &Table)>,
+    ) -> Result<(), TreeError> {
+        assert!(self.disk == 0 && self.position.index > 0, "a store takes part for the first time once");
+        (self.disk, self.conf_state) = (disk, conf_state);
+        if let Some((time_ms, table)) = table {
+            let zxid = self.zxid().next();
+            self.working.counters.zxid = zxid;
+            self.set_table(time_ms, zxid, table)?;
+        }
+        let Position { index, term } = self.position;
+        self.advance(index + 1, term);
+        self.checkpoint_now()
     }
 
     /// The store with which a server took part first; a later one is that of a server which lost its data.

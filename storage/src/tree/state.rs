@@ -131,6 +131,8 @@ pub struct Tree {
     pub(super) store_id: u64,
     /// See [`Tree::disk`].
     pub(super) disk: u32,
+    /// See [`Tree::differs`].
+    pub(super) differs: Option<Position>,
     pub(super) position: Position,
     /// Position of the last installed checkpoint.
     pub(super) checkpointed: Position,
@@ -232,6 +234,23 @@ impl Tree {
             sessions: self.sessions.digest(),
             members: self.roster.digest(),
         }
+    }
+
+    /// Where the other servers found that this tree is not what the log makes, unless it was found since that it is. Another
+    /// server's tree in its place ([`Tree::replace`]) has nothing of it.
+    pub fn differs(&self) -> Option<Position> {
+        self.differs
+    }
+
+    /// Note it. Durable when it returns; it waits for a checkpoint that is being written.
+    ///
+    /// # Errors
+    /// When the store fails.
+    pub fn set_differs(&mut self, differs: Option<Position>) -> Result<(), TreeError> {
+        assert!(!self.failed, "a tree is not used after an error");
+        checkpoint::write_differs(&self.db, differs)?;
+        self.differs = differs;
+        Ok(())
     }
 
     /// A session, while it is open.

@@ -29,7 +29,8 @@ pub(super) const SESSIONS: TableDefinition<'static, i64, &[u8]> = TableDefinitio
 /// Id of an access control list → number of znodes that have it, and the list, in postcard.
 pub(super) const ACLS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("acls-1");
 
-/// [`FORMAT_KEY`] → u32, little-endian; [`HEAD_KEY`] → `checkpoint::Head` in postcard.
+/// [`FORMAT_KEY`] → u32, little-endian; [`HEAD_KEY`] → `checkpoint::Head` in postcard; [`DIFFERS_KEY`] → `super::Position` in
+/// postcard, where there is one.
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta-1");
 
 /// See [`META`].
@@ -37,3 +38,6 @@ pub(super) const FORMAT_KEY: &str = "format";
 
 /// See [`META`].
 pub(super) const HEAD_KEY: &str = "head";
+
+/// See [`META`] and [`super::Tree::differs`].
+pub(super) const DIFFERS_KEY: &str = "differs";

@@ -5,11 +5,13 @@
     reason = "this is io: processes, sockets, clocks"
 )]
 
+pub mod backup;
 pub mod bench;
 pub mod crash;
 pub mod daemon;
 pub mod disk;
 pub mod ensemble;
+pub mod import;
 pub mod operate;
 pub mod relay;
 pub mod shell;

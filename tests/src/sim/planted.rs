@@ -37,11 +37,13 @@ pub enum Planted {
     ObserverSkipsEntry,
     /// A feeder sends what it has in its log, committed or not.
     FeedUncommitted,
+    /// No server hears what the others' trees are.
+    NobodyCompares,
 }
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 17] = [
+    pub const ALL: [Planted; 18] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -59,6 +61,7 @@ impl Planted {
         Planted::WipedVoterVotes,
         Planted::ObserverSkipsEntry,
         Planted::FeedUncommitted,
+        Planted::NobodyCompares,
     ];
 
     /// Does it take several servers?
@@ -71,6 +74,7 @@ impl Planted {
                 | Planted::SkipEntryOnInstall
                 | Planted::SyncWithoutQuorum
                 | Planted::WipedVoterVotes
+                | Planted::NobodyCompares
         ) || self.is_of_observers()
     }
 

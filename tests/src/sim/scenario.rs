@@ -20,6 +20,7 @@
 //! > alice connects to 2 [MS]; > kill 2; > start 2; > checkpoint 2; > hold log 2
 //! > kill leader; > start all; > alice connects to leader      …or the leader, a follower, or all of them
 //! > wipe follower                                it goes, and its disk is lost
+//! > rot 3                                        something is written, and server 3 applies it otherwise
 //! > alone leader; > apart 1 2 | 3; > join          who reaches whom
 //! > hand over to 2                                 the leader gives leadership to server 2
 //! > elect                                          time passes until one leads whom a majority follows
@@ -35,7 +36,7 @@ use super::server::{address_of, deliver};
 use super::trace::Trace;
 use super::wire::Wire;
 use super::workload::Asked;
-use super::world::{arrive, server_of};
+use super::world::{arrive, rot, server_of};
 use super::{Dice, Setup, net, partition};
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
@@ -109,6 +110,8 @@ struct Stage {
     held: Vec<(String, Option<usize>)>,
     waiting: Vec<Event>,
     told: Vec<String>,
+    /// Writes that went bad.
+    rots: u64,
 }
 
 /// How long an election is waited for, in steps.
@@ -141,6 +144,7 @@ impl Stage {
             held: Vec::new(),
             waiting: Vec::new(),
             told: Vec::new(),
+            rots: 0,
         };
         for host in 0..hosts {
             stage.start(host);
@@ -208,7 +212,8 @@ impl Stage {
                 None => format!("{name} is down"),
                 Some(server) => {
                     let zxid = shown(server.service().tree().zxid().wire());
-                    format!("{name} is {:?}, at {zxid}", server.facts().role).to_lowercase()
+                    let wrong = if server.service().is_wrong() { ", and its tree is wrong" } else { "" };
+                    format!("{name} is {:?}, at {zxid}{wrong}", server.facts().role).to_lowercase()
                 }
             });
         }
@@ -391,6 +396,11 @@ impl Stage {
                 if let Some(server) = &mut self.hosts[leader].server {
                     server.reconfigure(&mut self.ctx, change);
                 }
+            }
+            ["rot", which] => {
+                let bad = self.meant(&[*which])?[0];
+                self.rots += 1;
+                rot::begin(&mut self.ctx, &mut self.hosts, bad, self.rots);
             }
             ["members"] => self.tell_members(),
             ["elect"] => self.elect()?,

@@ -18,6 +18,7 @@ use super::context::{Begins, Context, Event, Halt, Step};
 use super::host::name_of;
 use super::net::id_of;
 use super::planted::Planted;
+use super::world::rot;
 use bytes::BytesMut;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -50,6 +51,8 @@ const TICK_MS: u64 = 100;
 const TIMER_US_MIN: u64 = 1_000;
 /// Events that the service takes one at a time, each with its own delays; what is beyond comes at once.
 const SERVICE_BEHIND: usize = 8;
+/// Between two comparisons of the servers' trees.
+pub(super) const COMPARE_EVERY: Duration = Duration::from_millis(250);
 /// How far the planted fault lets the service's clock run ahead.
 const AHEAD: Duration = Duration::from_millis(2_500);
 
@@ -166,6 +169,8 @@ pub(super) struct Server {
     repeats: VecDeque<Vec<Vec<u8>>>,
     /// Entries that the planted fault forgets.
     forget: u64,
+    /// It applies the next write of [`rot`] otherwise than the log says.
+    goes_bad: bool,
     /// What is on the queue, so that a thread is not woken twice.
     scheduled: Vec<Step>,
 }
@@ -271,6 +276,7 @@ impl Server {
             sweeps_per_minute_max: 10_000,
             container_unused_max: Duration::from_secs(5),
             checkpoint_interval: Duration::from_millis(ctx.setup.checkpoint_interval_ms),
+            compare_interval: COMPARE_EVERY,
         };
         let exporter = tree.exporter();
         let founding = asks.then(|| Founding::new(tree.store_id(), ctx.setup.servers));
@@ -325,6 +331,7 @@ impl Server {
             clients: BTreeMap::new(),
             woken: Arc::default(),
             repeats: VecDeque::new(),
+            goes_bad: false,
             forget: u64::from(
                 ctx.planted == Some(Planted::SkipEntryOnRestart) && checkpoint.index < recovered.last_index
                     || ctx.planted == Some(Planted::ObserverSkipsEntry) && observes,
@@ -410,6 +417,22 @@ impl Server {
         let encoded = Logged { tag: None, ids: Vec::new(), command }.encode();
         self.consensus_in.push(consensus::Event::Submit(vec![Submission::Reconfigure(encoded)]));
         self.wake(ctx, Step::Consensus);
+    }
+
+    /// Its memory goes bad.
+    pub(super) fn go_bad(&mut self) {
+        self.goes_bad = true;
+    }
+
+    /// Bring this to the leader, for nobody in particular.
+    pub(super) fn order(&mut self, ctx: &mut Context, command: Vec<u8>) {
+        self.consensus_in.push(consensus::Event::Submit(vec![Submission::Command(command)]));
+        self.wake(ctx, Step::Consensus);
+    }
+
+    /// Is anybody connected?
+    pub(super) fn has_clients(&self) -> bool {
+        !self.clients.is_empty()
     }
 
     /// Make a checkpoint now.
@@ -526,6 +549,9 @@ impl Server {
                     while self.forget > 0 && entries.len() > 1 {
                         entries.remove(0);
                         self.forget -= 1;
+                    }
+                    if self.goes_bad && rot::strike(&mut entries) {
+                        self.goes_bad = false;
                     }
                     self.service_in.push_back(ToService::Event(service::Event::Commit(entries)));
                     self.wake(ctx, Step::Service);

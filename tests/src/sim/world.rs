@@ -1,5 +1,7 @@
 //! A run: the loop that lets events happen, the faults, the two phases and the verdict.
 
+pub(super) mod rot;
+
 use super::check::{Violation, heal};
 use super::client::Client;
 use super::context::{Context, Event};
@@ -212,6 +214,7 @@ impl World {
                 world.clients.iter().all(Client::is_well) && world.hosts.iter().all(Host::is_serving)
             })?;
         }
+        self.go_bad()?;
         self.frozen = true;
         self.run_healing(World::is_quiet)?;
         self.judge_quiet()?;

@@ -61,6 +61,14 @@ pub enum CertsError {
         /// What is wrong.
         why: String,
     },
+    /// A file holds no certificate that can be read.
+    #[error("{}: {why}", path.display())]
+    Unreadable {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// 0 is no id.
     #[error("server ids are 1 to 255")]
     ServerId,
@@ -150,6 +158,27 @@ pub fn write_secret(path: &Path, text: &str) -> Result<(), CertsError> {
     write(path, text.as_bytes(), MODE_SECRET)
 }
 
+/// Until when the certificates of a PEM file are valid: the one of them that ends first.
+///
+/// # Errors
+/// When it cannot be read, or holds none.
+pub fn valid_until(path: &Path) -> Result<SystemTime, CertsError> {
+    let fault = |why: String| CertsError::Unreadable { path: path.to_owned(), why };
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut bytes));
+    read.map_err(|source| CertsError::File { what: "read", path: path.to_owned(), source })?;
+    let mut first = None;
+    for pem in Pem::iter_from_buffer(&bytes) {
+        let pem = pem.map_err(|e| fault(e.to_string()))?;
+        if pem.label == "CERTIFICATE" {
+            let end = pem.parse_x509().map_err(|e| fault(e.to_string()))?.validity().not_after.timestamp();
+            first = Some(first.map_or(end, |first: i64| first.min(end)));
+        }
+    }
+    let end = first.ok_or_else(|| fault("there is no certificate in it".to_owned()))?;
+    Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(end).unwrap_or(0)))
+}
+
 fn valid_for(days: u64, now: SystemTime) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.not_before = (now - BACKDATED).into();
@@ -220,6 +249,26 @@ mod tests {
 
     fn mode(path: &Path) -> u32 {
         path.metadata().unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn the_end_of_a_file_is_its_first_certificates_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ca, cert) = (folder.path().join("ca"), folder.path().join("server.pem"));
+        init(&ca, "east").unwrap();
+        write_secret(&cert, &issue(&ca, 1).unwrap()).unwrap();
+        let days = |path: &Path| {
+            valid_until(path).unwrap().duration_since(SystemTime::now()).unwrap().as_secs() / 86_400
+        };
+        assert_eq!(days(&cert), SERVER_DAYS - 1);
+        assert_eq!(days(&ca.join(CA_FILE)), CA_DAYS - 1);
+        // A chain lasts as long as its weakest link.
+        let both = fs::read_to_string(ca.join(CA_FILE)).unwrap() + &fs::read_to_string(&cert).unwrap();
+        fs::write(&cert, both).unwrap();
+        assert_eq!(days(&cert), SERVER_DAYS - 1);
+        fs::write(&cert, "nothing").unwrap();
+        assert!(valid_until(&cert).unwrap_err().to_string().contains("no certificate"));
+        assert!(valid_until(&folder.path().join("none")).is_err());
     }
 
     #[test]

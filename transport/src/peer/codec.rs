@@ -119,6 +119,7 @@ pub fn size_bound(message: &PeerMessage) -> Result<usize, CodecError> {
             | PeerMessage::AskRead(_)
             | PeerMessage::AnswerRead(_)
             | PeerMessage::TouchesAck(_)
+            | PeerMessage::Compare(_)
             | PeerMessage::Ask(_)
             | PeerMessage::Answer(Answer::Empty | Answer::Undecided) => 0,
         };
@@ -246,8 +247,8 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Counted<T, MAX
 #[cfg(test)]
 mod tests {
     use super::super::{
-        AnswerRead, AskRead, Feed, FeedEnd, Forward, ForwardAck, Known, Observe, RaftKind, SnapshotHead,
-        TouchesAck, WhyNoFeed,
+        AnswerRead, AskRead, Compare, Feed, FeedEnd, Forward, ForwardAck, Known, Mark, Observe, RaftKind,
+        SnapshotHead, TouchesAck, WhyNoFeed,
     };
     use super::*;
     use bytes::Bytes;
@@ -382,6 +383,10 @@ mod tests {
                 }
             ),
             feed(),
+            (any::<[u64; 5]>(), any::<i64>()).prop_map(|([index, term, znodes, sessions, members], zxid)| {
+                let mark = Mark { index, term, zxid, znodes, sessions, members };
+                PeerMessage::Compare(Compare { mark: Some(mark) })
+            }),
         ]
     }
 

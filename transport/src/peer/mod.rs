@@ -2,7 +2,7 @@
 //!
 //! These are our own messages in our own bounded encoding; [`codec`] puts them into frames, and [`PeerName`] is how a
 //! certificate names its server. Two machines speak them:
-//! consensus ([`RaftMessage`], [`Forward`], [`ForwardAck`]) and service ([`Touches`], [`TouchesAck`]). Observers and who
+//! consensus ([`RaftMessage`], [`Forward`], [`ForwardAck`]) and service ([`Touches`], [`TouchesAck`], [`Compare`]). Observers and who
 //! feeds them have [`Observe`], [`Feed`], [`FeedEnd`], and for reads [`AskRead`] and [`AnswerRead`].
 //! A message may be lost, when a link breaks or a queue is full, and may arrive twice; who sends one that matters
 //! sends it again until it is acknowledged.
@@ -47,6 +47,8 @@ pub enum PeerMessage {
     AskRead(AskRead),
     /// So far.
     AnswerRead(AnswerRead),
+    /// What a server's tree is at a mark in the log.
+    Compare(Compare),
 }
 
 /// Kinds of [`RaftMessage`], named as in the `raft` crate.
@@ -313,6 +315,31 @@ pub struct AnswerRead {
     pub number: u64,
     /// Up to here.
     pub index: u64,
+}
+
+/// A server says what its tree is at the last mark in the log that it applied; or that it has passed none since it began,
+/// and wants the leader to set one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compare {
+    /// `None`: it has passed none.
+    pub mark: Option<Mark>,
+}
+
+/// What a server's tree is behind a mark in the log ([`warren_storage::Entry::Mark`]). Equal trees are equal in all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The mark's index.
+    pub index: u64,
+    /// Its term.
+    pub term: u64,
+    /// The last zxid given there.
+    pub zxid: i64,
+    /// See [`warren_storage::tree::Digest::znodes`].
+    pub znodes: u64,
+    /// See [`warren_storage::tree::Digest::sessions`].
+    pub sessions: u64,
+    /// See [`warren_storage::tree::Digest::members`].
+    pub members: u64,
 }
 
 /// The purposes of a link's streams, the most urgent first.

@@ -10,6 +10,11 @@ const FILE_BYTES_MAX: usize = 1 << 20;
 
 impl Shell<'_> {
     pub(super) fn config(&mut self, config: &Config) -> Result<(), Failure> {
+        if config.file.is_some() {
+            return Err(Failure::Usage(
+                "files are converted outside of the shell: warren config convert".to_owned(),
+            ));
+        }
         let request = Request::GetData { path: CONFIG, watch: config.watch };
         let reply = self.ask(&request, config.watch.then_some((Kind::Data, CONFIG)))?;
         let (data, stat) = match reply.response(CONFIG) {

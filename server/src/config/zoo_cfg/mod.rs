@@ -34,6 +34,9 @@ struct Draft {
     metrics_class: String,
     metrics_host: String,
     metrics_port: Option<u16>,
+    admin_enabled: bool,
+    admin_host: String,
+    admin_port: u16,
     servers: Servers,
     ensemble: Keys,
 }
@@ -61,6 +64,10 @@ impl Draft {
             metrics_class: String::new(),
             metrics_host: "*".to_owned(),
             metrics_port: None,
+            admin_enabled: true,
+            // ZooKeeper's is every interface; but it tells what clients keep, to anybody.
+            admin_host: "127.0.0.1".to_owned(),
+            admin_port: 8_080,
             servers,
             ensemble: Keys::default(),
         }
@@ -119,6 +126,7 @@ pub(super) fn load(bytes: &[u8], files: Files<'_>, flags: &Overrides) -> Result<
             "sessions.timeout_ms_min" => "minSessionTimeout",
             "sessions.timeout_ms_max" => "maxSessionTimeout",
             "data_dir" => "dataDir",
+            "admin.command_url" => "admin.commandURL",
             "znodes.container_check_ms" => "znode.container.checkIntervalMs",
             "znodes.container_deletes_per_minute_max" => "znode.container.maxPerMinute",
             key if key.starts_with("ensemble.server") => "server.N",
@@ -225,6 +233,11 @@ fn settle(draft: &mut Draft, flags: &Overrides, files: Files<'_>) -> Result<(), 
             let reason = "only org.apache.zookeeper.metrics.prometheus.PrometheusMetricsProvider is known";
             return Err(("metricsProvider.className", reason.to_owned()));
         }
+    };
+
+    config.admin.addr = match draft.admin_enabled {
+        true => Listen::At(Address::new(draft.admin_host.clone(), draft.admin_port)),
+        false => Listen::Off,
     };
 
     let words = &mut config.four_letter_words.whitelist;

@@ -35,8 +35,10 @@ pub(super) const SASL_SETTING: &str = "SASL is not served yet";
 pub(super) const SNAPSHOTS: &str = "Warren has no snapshots to count; checkpoints are automatic";
 pub(super) const PURGE: &str = "the log is always purged, as soon as it is checkpointed";
 pub(super) const LOG_FILES: &str = "the log's segments are sized by Warren itself";
-pub(super) const ADMIN: &str =
-    "there is no admin server; the four-letter words and the metrics tell the same";
+const ADMIN: &str = "the AdminServer has no such setting; its connections are short and bounded";
+const ADMIN_TLS: &str =
+    "the AdminServer is not served over TLS yet; keep it on 127.0.0.1, which is the default";
+const ADMIN_FILES: &str = "snapshots are not served over HTTP; `warren backup` and `warren restore` do it";
 pub(super) const NETWORK_THREADS: &str =
     "tunes threads and buffers of ZooKeeper's network code, which is not here";
 pub(super) const PIPELINE: &str = "tunes a queue of ZooKeeper's request processors, which are not here";
@@ -142,7 +144,7 @@ pub(super) const TABLE: &[(&str, Does)] = &[
     ),
     (
         "IPAuthenticationProvider.usexforwardedfor",
-        Nothing("bears on the admin server, which is not here", &[]),
+        Nothing("the AdminServer asks nobody who he is", &["false"]),
     ),
     ("ensembleAuthName", Nothing("counts only with the ensemble authentication provider", &[])),
     (
@@ -248,7 +250,16 @@ pub(super) const TABLE: &[(&str, Does)] = &[
     ("metricsProvider.exportJvmInfo", Nothing(JVM, &["false"])),
     ("metricsProvider.httpsPort", Refused("metrics are not served over TLS yet", &[])),
     ("metricsProvider.*", Nothing("the metrics listener has no such setting", &[])),
-    ("admin.enableServer", Nothing(ADMIN, &["false"])),
+    // As ZooKeeper has it: only `false` turns it off.
+    ("admin.enableServer", Takes(|draft, value| set(&mut draft.admin_enabled, value != "false"))),
+    ("admin.serverAddress", Takes(|draft, value| set(&mut draft.admin_host, bare_host(value)))),
+    ("admin.serverPort", Takes(|draft, value| set(&mut draft.admin_port, port(value)?))),
+    ("admin.commandURL", Takes(|draft, value| set(&mut draft.config.admin.command_url, value.to_owned()))),
+    ("admin.forceHttps", Refused(ADMIN_TLS, &["false"])),
+    ("admin.portUnification", Nothing(ADMIN_TLS, &["false"])),
+    ("admin.needClientAuth", Nothing(ADMIN_TLS, &["false"])),
+    ("admin.snapshot.*", Nothing(ADMIN_FILES, &["false"])),
+    ("admin.restore.*", Nothing(ADMIN_FILES, &["false"])),
     ("admin.*", Nothing(ADMIN, &[])),
     ("jvm.pause.monitor", Nothing(JVM, &["false"])),
     ("jvm.pause.*", Nothing(JVM, &[])),

@@ -56,6 +56,20 @@ fn kafkas_file_is_taken() {
 }
 
 #[test]
+fn the_admin_server_is_where_the_file_says() {
+    let at = |text: &str| with(text).unwrap().config.admin;
+    assert_eq!(at("").addr.to_string(), "127.0.0.1:8080");
+    let told = at("admin.serverAddress=0.0.0.0\nadmin.serverPort=9090\nzookeeper.admin.commandURL=/zk");
+    assert_eq!((told.addr.to_string().as_str(), told.command_url.as_str()), ("*:9090", "/zk"));
+    assert_eq!(at("admin.enableServer=false").addr, Listen::Off);
+    assert_eq!(
+        with("admin.commandURL=commands").unwrap_err(),
+        "line 3: admin.commandURL: `commands` is not a path such as `/commands`"
+    );
+    assert!(with("admin.forceHttps=true").unwrap_err().contains("not served over TLS"));
+}
+
+#[test]
 fn properties_are_taken_with_and_without_their_prefix() {
     for prefix in ["", "zookeeper."] {
         let config = with(&format!(
@@ -160,7 +174,8 @@ fn what_means_nothing_is_told_with_the_reason() {
             "line 3: snapCount has no effect: Warren has no snapshots to count; checkpoints are automatic",
         ),
         ("autopurge.purgeInterval=1", "the log is always purged"),
-        ("admin.serverPort=8080", "there is no admin server"),
+        ("admin.idleTimeout=1", "the AdminServer has no such setting"),
+        ("admin.restore.enabled=true", "`warren backup` and `warren restore` do it"),
         ("forceSync=no", "Warren syncs before it acknowledges"),
         ("dataLogDir=/l", "put dataDir on the faster device"),
         ("clientport=1", "Warren knows no such key or property; did you mean `clientPort`?"),

@@ -1,7 +1,8 @@
 //! Whole ensembles: elections, commits, forwarding, hand-over, reads and snapshots.
 
-use super::super::{Event, Measure, Role};
+use super::super::{Event, Measure, Role, Submission};
 use super::cluster::{BAD, CALM, Cluster};
+use warren_storage::Entry;
 
 #[test]
 fn three_servers_elect_one_and_commit_with_two() {
@@ -302,4 +303,81 @@ fn equal_seeds_give_equal_runs() {
         assert_eq!(a, b);
     }
     assert_eq!(a.trace.len(), b.trace.len());
+}
+
+#[test]
+fn who_abstains_hands_over_and_votes_and_never_leads() {
+    for seed in 0..20 {
+        let mut c = Cluster::new(3, seed);
+        let wrong = c.elect();
+        c.write(wrong, 5);
+        c.tell(wrong, Event::Abstain(true));
+        let others: Vec<_> = c.ids().into_iter().filter(|id| *id != wrong).collect();
+        let leads = |c: &Cluster| c.leader().is_some_and(|leader| leader != wrong);
+        c.run_until(1_000, "another leads", leads);
+        c.run_until(1_000, "nothing is lost", Cluster::is_settled);
+        // It is not to be persuaded.
+        let leader = c.elect();
+        c.tell(leader, Event::Transfer { to: Some(wrong) });
+        c.run_ms(1_500);
+        let leader = c.elect();
+        assert_ne!(leader, wrong);
+        let other = others[usize::from(leader == others[0])];
+        // Its vote counts.
+        c.crash(leader);
+        c.write(wrong, 3);
+        c.run_until(2_000, "the third leads by its vote", |c| c.leader() == Some(other));
+        c.run_until(1_000, "and commits by it", Cluster::is_settled);
+        c.start(leader);
+        c.run_until(2_000, "all have everything", Cluster::is_settled);
+        c.check_exactly_once();
+        c.tell(wrong, Event::Abstain(false));
+        let leader = c.elect();
+        c.tell(leader, Event::Transfer { to: Some(wrong) });
+        c.run_until(3_000, "it may lead again", |c| c.leader() == Some(wrong));
+    }
+}
+
+#[test]
+fn an_abstaining_leader_that_nobody_relieves_gives_up() {
+    let mut c = Cluster::new(3, 7);
+    let wrong = c.elect();
+    let others: Vec<_> = c.ids().into_iter().filter(|id| *id != wrong).collect();
+    others.iter().for_each(|id| c.tell(*id, Event::Abstain(true)));
+    c.tell(wrong, Event::Abstain(true));
+    c.run_until(3_000, "nobody leads", |c| c.leader().is_none());
+    c.run_ms(2_000);
+    assert_eq!(c.leader(), None);
+    c.tell(others[0], Event::Abstain(false));
+    c.run_until(2_000, "one may", |c| c.leader() == Some(others[0]));
+}
+
+#[test]
+fn a_mark_is_an_entry_of_the_leaders() {
+    let mut c = Cluster::new(3, 3);
+    let leader = c.elect();
+    c.run_until(1_000, "quiet", Cluster::is_settled);
+    let marks = |c: &Cluster| c.history.values().filter(|(_, data)| **data == *Entry::Mark.encode()).count();
+    for id in c.ids() {
+        c.tell(id, Event::Submit(vec![Submission::Mark]));
+    }
+    c.run_until(1_000, "it is committed", |c| marks(c) > 0);
+    c.write(leader, 1);
+    c.run_until(1_000, "quiet", Cluster::is_settled);
+    assert_eq!(marks(&c), 1, "the others have nothing to say");
+}
+
+#[test]
+fn a_leader_without_its_quorum_tells_that_syncs_wait() {
+    let mut c = Cluster::new(3, 4);
+    let leader = c.elect();
+    c.run_until(1_000, "quiet", Cluster::is_settled);
+    assert_eq!(c.life(leader).consensus.facts().pending_syncs, 0);
+    c.isolate(leader);
+    c.sync(leader);
+    c.sync(leader);
+    assert_eq!(c.life(leader).consensus.facts().pending_syncs, 2);
+    c.heal();
+    c.run_until(3_000, "they are answered", Cluster::is_settled);
+    assert_eq!(c.life(leader).consensus.facts().pending_syncs, 0);
 }

@@ -4,6 +4,7 @@ mod crash;
 mod disk;
 mod model;
 mod race;
+mod restart;
 mod roster;
 mod scenario;
 mod transfer;

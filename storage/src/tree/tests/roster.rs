@@ -110,3 +110,33 @@ fn a_forced_quorum_is_of_a_later_epoch() {
     assert_eq!(told.tree.members().version, Zxid::new(1_001, 0).wire());
     assert_eq!(config(&told).1.mzxid, Zxid::new(1_001, 0).wire());
 }
+
+#[test]
+fn that_a_tree_is_wrong_outlives_a_restart_and_not_another_tree() {
+    let mut told = Told::fresh();
+    told.op(create("/a", b"x", CreateMode::Persistent));
+    let at = told.tree.position();
+    // Also while a checkpoint is on its way.
+    let checkpoint = told.tree.freeze().unwrap();
+    told.tree.set_differs(Some(at)).unwrap();
+    drop(told.tree.install(checkpoint.write().unwrap()));
+    assert_eq!(told.tree.differs(), Some(at));
+    told.reopen();
+    assert_eq!((told.tree.differs(), told.tree.position()), (Some(at), at));
+    told.tree.set_differs(None).unwrap();
+    told.reopen();
+    assert_eq!(told.tree.differs(), None);
+
+    told.tree.set_differs(Some(at)).unwrap();
+    let mut export = told.tree.export().unwrap();
+    let mut import = Import::begin(told.disk.shared(), Identity { store_id: 11, disk: 1 }, 0).unwrap();
+    while let Some(chunk) = export.next_chunk(1 << 20).unwrap() {
+        import.push(&chunk).unwrap();
+    }
+    drop(export);
+    let staged = import.finish().unwrap();
+    told.tree = Tree::replace(told.disk.shared(), staged, options(1 << 20)).unwrap();
+    assert_eq!((told.tree.differs(), told.tree.position()), (None, at));
+    told.reopen();
+    assert_eq!(told.tree.differs(), None);
+}

@@ -361,7 +361,7 @@ pub(super) fn checkpoints(server: &Server, quick: bool) -> io::Result<String> {
     const WINDOW: Duration = Duration::from_millis(50);
     const BYTES: usize = 128;
     /// Fewer say nothing of one in a thousand.
-    const SAMPLES_MIN: u64 = 5_000;
+    const SAMPLES_MIN: u64 = 3_000;
     const PAIRS_MIN: usize = 10;
     let folder = folder(server, "large")?;
     let keys = 100_000;
@@ -408,24 +408,36 @@ pub(super) fn checkpoints(server: &Server, quick: bool) -> io::Result<String> {
     delete_all(&mut fleet, &folder, keys)?;
     fleet.ask_all(&Request::CloseSession)?;
     let (_, windows) = load.windows.expect("it was asked for");
-    // Windows that follow each other and are alike are one stretch.
-    let mut stretches: Vec<(bool, Histogram<u64>)> = Vec::new();
-    for (n, window) in windows.iter().enumerate() {
-        let writing = busy.iter().any(|(from, to)| (*from..=*to).contains(&n));
-        match stretches.last_mut() {
-            Some((alike, all)) if *alike == writing => all.add(window).map_err(io::Error::other)?,
-            _ => stretches.push((writing, window.clone())),
+    // Stretches of equal length are compared: one stall weighs more in a shorter one.
+    let writing: Vec<bool> =
+        (0..windows.len()).map(|n| busy.iter().any(|(from, to)| (*from..=*to).contains(&n))).collect();
+    let sum = |range: std::ops::Range<usize>| -> io::Result<Option<f64>> {
+        let mut all = histogram();
+        for window in &windows[range] {
+            all.add(window).map_err(io::Error::other)?;
         }
+        Ok((all.len() >= SAMPLES_MIN).then(|| all.value_at_quantile(0.999) as f64))
+    };
+    let mut pairs: Vec<(f64, f64)> = Vec::new();
+    let (mut quiet_from, mut from) = (0, 0);
+    while let Some(begin) = (from..writing.len()).find(|n| writing[*n]) {
+        let end = (begin..writing.len()).find(|n| !writing[*n]).unwrap_or(writing.len());
+        let length = (end - begin).min(begin - quiet_from);
+        if length > 0 {
+            let quiet = sum(begin - length..begin)?;
+            for part in (begin..=end - length).step_by(length) {
+                if let (Some(quiet), Some(during)) = (quiet, sum(part..part + length)?) {
+                    pairs.push((quiet, during));
+                }
+            }
+        }
+        (quiet_from, from) = (end, end);
     }
-    stretches.retain(|(_, all)| all.len() >= SAMPLES_MIN);
-    let p999 = |all: &Histogram<u64>| all.value_at_quantile(0.999) as f64;
-    let pairs: Vec<(f64, f64)> = stretches
-        .windows(2)
-        .filter(|pair| !pair[0].0 && pair[1].0)
-        .map(|pair| (p999(&pair[0].1), p999(&pair[1].1)))
-        .collect();
     if pairs.len() < PAIRS_MIN {
-        return Ok(format!("only {} checkpoints had a quiet stretch before them; not told", pairs.len()));
+        return Ok(format!(
+            "only {} stretches of checkpoints had a quiet one before them; not told",
+            pairs.len()
+        ));
     }
     let ratios: Vec<f64> = pairs.iter().map(|(quiet, during)| during / quiet).collect();
     Ok(format!(

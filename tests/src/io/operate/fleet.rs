@@ -112,6 +112,20 @@ impl Server {
         }
     }
 
+    /// SIGTERM, and wait until it is gone.
+    pub(super) fn stop(&mut self) -> Outcome<()> {
+        let process = self.process.as_ref().ok_or("it does not run")?;
+        rustix::process::kill_process(
+            rustix::process::Pid::from_child(process),
+            rustix::process::Signal::TERM,
+        )?;
+        match eventually(|| self.is_gone()) {
+            true => self.process = None,
+            false => return Err(format!("server {} does not stop\n{}", self.id, self.log_end()).into()),
+        }
+        Ok(())
+    }
+
     /// SIGHUP.
     pub(super) fn hang_up(&self) -> Outcome<()> {
         let process = self.process.as_ref().ok_or("it does not run")?;

@@ -16,7 +16,7 @@ fn list(fleet: &Fleet, id: u8) -> Outcome<Membership> {
 }
 
 /// Every server knows this server in this role, as this disk; nobody has it where there is no role.
-fn until_all_know(fleet: &Fleet, id: u8, role: Option<(&str, u32)>) -> Outcome<()> {
+pub(super) fn until_all_know(fleet: &Fleet, id: u8, role: Option<(&str, u32)>) -> Outcome<()> {
     fleet.until(&format!("all know server {id} as {role:?}"), |fleet| {
         fleet.servers.iter().all(|server| {
             list(fleet, server.id).is_ok_and(|told| {
@@ -25,6 +25,13 @@ fn until_all_know(fleet: &Fleet, id: u8, role: Option<(&str, u32)>) -> Outcome<(
             })
         })
     })
+}
+
+/// Which of its disks a server has, as another one tells.
+pub(super) fn disk_of(fleet: &Fleet, asked: u8, id: u8) -> Outcome<u32> {
+    let told = list(fleet, asked)?;
+    let member = told.members.iter().find(|member| member.id == id);
+    Ok(member.ok_or("it is not listed")?.disk)
 }
 
 pub(super) fn listed(fleet: &mut Fleet) -> Outcome<()> {
@@ -117,11 +124,7 @@ pub(super) fn forced(fleet: &mut Fleet) -> Outcome<()> {
     fleet.ask(survivor, &["force-quorum"])?.must(64, "--yes-i-lose-data")?;
     let said = fleet.ask(survivor, &["force-quorum", "--yes-i-lose-data"])?;
     said.must(0, "this server is the only one that belongs to the ensemble")?;
-    // The only voter there is says of itself what one says that stands alone.
-    let leads = || {
-        let said = fleet.server(survivor).word("srvr");
-        said.is_ok_and(|text| text.contains("Mode: leader") || text.contains("Mode: standalone"))
-    };
+    let leads = || fleet.server(survivor).word("srvr").is_ok_and(|text| text.contains("Mode: leader"));
     if !eventually(leads) {
         let (word, status) = (fleet.server(survivor).word("srvr"), fleet.status(survivor));
         return Err(

@@ -2,6 +2,8 @@
 //! scripts are told, and the servers go on serving.
 
 mod certificates;
+mod changes;
+mod divergence;
 mod fleet;
 mod members;
 mod words;
@@ -18,6 +20,9 @@ type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Name of the ensemble that is tried.
 const NAME: &str = "tried";
+
+/// As which a client may change the membership: user `super`, password `test`.
+const SUPER: &str = "super:D/InIHSb7yEEbrWz8b9l71RjZJU=";
 
 /// Try it, and print what holds.
 pub fn run(warrend: &Path, warren: &Path, seed: Option<u64>) -> bool {
@@ -51,6 +56,11 @@ pub fn run(warrend: &Path, warren: &Path, seed: Option<u64>) -> bool {
         ("a new server is let in, and votes once it has the log", members::added),
         ("a server is let go", members::removed),
         ("a server that lost its data comes back when it is replaced", members::replaced),
+        ("members change under load, and nobody else notices", changes::under_load),
+        (
+            "a server whose data went bad is found, serves nobody, and is rebuilt",
+            divergence::found_and_rebuilt,
+        ),
         ("the last of three goes on alone when data are given up", members::forced),
         ("zoo.cfg makes an ensemble", zoo_cfg::ensemble),
         ("four-letter words tell of the ensemble what ZooKeeper's tell", words::tell),
@@ -100,7 +110,7 @@ fn issue(fleet: &Fleet, ca: &str, server: &Server) -> Outcome<()> {
 /// `warren.toml` of a server that knows of these.
 fn settings(own: &Server, all: &[&Server]) -> String {
     let mut text = format!(
-        "[sessions]\ntick_ms = 500\n[ensemble]\nname = '{NAME}'\ntick_ms = 50\nserver_id = {}\ncert = '{}'\nca = '{}'\n",
+        "[sessions]\ntick_ms = 500\n[security]\nsuper_digest = '{SUPER}'\n[ensemble]\nreconfig_enabled = true\nname = '{NAME}'\ntick_ms = 50\nserver_id = {}\ncert = '{}'\nca = '{}'\n",
         own.id,
         own.cert().display(),
         own.ca().display(),

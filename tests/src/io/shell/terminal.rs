@@ -55,6 +55,12 @@ impl Terminal {
         self.tmux(&["send-keys", "-l", "--", text]).map(|_| ())
     }
 
+    /// Paste this, as a terminal does for a program that asked to be told (bracketed paste).
+    pub(super) fn pastes(&self, text: &str) -> Outcome<()> {
+        self.tmux(&["set-buffer", "--", text])?;
+        self.tmux(&["paste-buffer", "-p", "-r"]).map(|_| ())
+    }
+
     /// Press keys, by tmux's names: `Enter`, `Tab`, `C-c`.
     pub(super) fn presses(&self, keys: &[&str]) -> Outcome<()> {
         let mut words = vec!["send-keys"];

@@ -158,6 +158,7 @@ impl History {
             .map_err(|e| Violation { property: PROPERTY, what: format!("entry {index}: {e}") })?;
         let (time_ms, rules, commands) = match decoded {
             Entry::Batch { time_ms, rules, commands, .. } => (time_ms, rules, commands),
+            Entry::Mark => return Ok(()),
             Entry::NewEpoch { .. } => {
                 self.tree.begin_epoch();
                 return Ok(());

@@ -20,10 +20,12 @@
 //! | [`watches`] | events before replies, each once | DESIGN §3 ⑪, §4 | a model of every connection's watches: exactly the expected events, in order, before any reply at or behind their zxid, never before the reply that armed them |
 //! | [`ephemerals`] | ephemerals end with their session, and only then | DESIGN §6 | at a session's end all of them go under its zxid, none goes otherwise but by a delete; no session is expired that the leader heard of within its timeout, nor by anybody but the leader, nor while its client is answered all the time; none lives much longer |
 //! | [`sequences`] | sequence names unique and rising | DESIGN §6 | for each parent, over its whole life |
+//! | [`divergence`] | who is wrong serves nobody | DESIGN §4 | a server that applied something else than the log says is found within a bound, and serves nobody from then on; no other is taken for one |
 //! | [`heal`] | serves again within a bound | DESIGN §6 | after the last fault every client gets a session, a write, a sync and a read |
 
 pub mod conversation;
 pub mod digests;
+pub mod divergence;
 pub mod durable;
 pub mod ephemerals;
 pub mod heal;
@@ -41,7 +43,7 @@ pub mod zxids;
 
 use conversation::{Conversation, Received};
 use history::{Fact, History};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use warren_server::consensus::Committed;
 use warren_server::service::Service;
@@ -89,6 +91,8 @@ pub struct Checks {
     pub majority: majority::Majority,
     /// Who led when.
     pub leaders: leaders::Leaders,
+    /// Servers whose memory went bad.
+    pub wrong: BTreeSet<usize>,
     /// The last entry that each server committed.
     committed: Vec<u64>,
     zxids: zxids::Zxids,
@@ -113,6 +117,7 @@ impl Checks {
             durable: durable::Durable::new(servers),
             majority: majority::Majority::new(voters, servers),
             leaders: leaders::Leaders::default(),
+            wrong: BTreeSet::new(),
             committed: vec![0; servers],
             zxids: zxids::Zxids::new(servers),
             once: once::Once::default(),
@@ -191,7 +196,11 @@ impl Checks {
         leads: bool,
     ) -> Verdict {
         pointers::on_step(service, committed)?;
-        digests::on_step(&self.history, service)?;
+        let is_bad = self.wrong.contains(&server);
+        divergence::on_step(is_bad, service)?;
+        if !is_bad {
+            digests::on_step(&self.history, service)?;
+        }
         self.zxids.on_step(server, service)?;
         self.durable.on_step(server, &self.history, service, leads)?;
         self.ephemerals.on_step(now_us, server, service, calm_since_us)

@@ -43,7 +43,7 @@ impl Server {
                 self.consensus_in.push(consensus::Event::Peer { from, message });
                 self.wake(ctx, Step::Consensus);
             }
-            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) => {
+            PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) | PeerMessage::Compare(_) => {
                 self.service_in.push_back(ToService::Event(service::Event::Peer { from, message }));
                 self.wake(ctx, Step::Service);
             }
@@ -143,6 +143,7 @@ impl Server {
             }
         }
         let message = match message {
+            PeerMessage::Compare(_) if ctx.planted == Some(Planted::NobodyCompares) => return,
             PeerMessage::Feed(feed) if ctx.planted == Some(Planted::FeedUncommitted) => {
                 PeerMessage::Feed(self.with_uncommitted(feed))
             }

@@ -92,6 +92,11 @@ impl Server {
                 service::Action::Reconfigured { request, answer } => {
                     ctx.note(&self.name, format_args!("reconfiguration {request}: {answer:?}"));
                 }
+                service::Action::Abstain(wrong) => {
+                    ctx.note(&self.name, format_args!("its tree is wrong: {wrong}"));
+                    self.consensus_in.push(consensus::Event::Abstain(wrong));
+                    self.wake(ctx, Step::Consensus);
+                }
                 service::Action::Applied(index) => {
                     ctx.note(
                         &self.name,

@@ -1,0 +1,193 @@
+//! What systemd is told: when the server serves, that it goes on, that it reloads or stops, and how it is in one line. Where
+//! nobody started it by `Type=notify`, all of this does nothing.
+
+use super::Clock;
+use super::engine::Engine;
+use super::ensemble::{Ensemble, LinkState};
+use crate::pulse::{Beat, Pulse};
+use crate::room::{Room, Standing};
+use crate::words::Mode;
+use parking_lot::Mutex;
+use sd_notify::NotifyState;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+
+/// The watchdog is fed so often within its time, so that a late timer is no death.
+const FEEDS: u32 = 4;
+/// Between two looks where there is no watchdog.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// A start that makes progress may take so much longer, each time this is said: an ensemble may wait for its quorum for any
+/// time.
+const START_EXTENDED_BY: Duration = Duration::from_secs(60);
+
+/// The service manager, as the daemon sees it.
+#[derive(Default)]
+pub(super) struct Systemd {
+    /// The last line that was told.
+    status: Mutex<String>,
+    is_ready: AtomicBool,
+    is_stopping: AtomicBool,
+}
+
+impl Systemd {
+    /// How it is, in one line.
+    pub(super) fn status(&self, text: &str) {
+        let mut status = self.status.lock();
+        if *status != text {
+            text.clone_into(&mut status);
+            tell(&[NotifyState::Status(text)]);
+        }
+    }
+
+    /// It serves.
+    pub(super) fn ready(&self, room: &Room, ensemble: Option<&Ensemble>) {
+        self.is_ready.store(true, Ordering::Relaxed);
+        tell(&[NotifyState::Ready]);
+        self.tell_how(room, ensemble);
+    }
+
+    fn tell_how(&self, room: &Room, ensemble: Option<&Ensemble>) {
+        let epoch = room.snapshot().zxid().epoch();
+        self.status(&line(room.is_serving(), room.standing(), epoch, ensemble.map(linked)));
+    }
+
+    /// It reads its settings and certificates again, until [`Systemd::reloaded`].
+    pub(super) fn reloading(&self) {
+        let mut states = vec![NotifyState::Reloading];
+        // Newer ones want to know which request this answers.
+        states.extend(NotifyState::monotonic_usec_now());
+        tell(&states);
+    }
+
+    /// It has read them.
+    pub(super) fn reloaded(&self) {
+        // Before it serves, this would say that it does.
+        if self.is_ready.load(Ordering::Relaxed) {
+            tell(&[NotifyState::Ready]);
+        }
+    }
+
+    /// It stops, and is at this.
+    pub(super) fn stopping(&self, at: &str) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+        tell(&[NotifyState::Stopping, NotifyState::Status(at)]);
+    }
+
+    /// It has nothing to do but to wait for the other servers: that may take any time. Until the task is aborted.
+    pub(super) fn wait_for_others(self: &Arc<Self>, ensemble: Arc<Ensemble>) -> JoinHandle<()> {
+        let systemd = self.clone();
+        tokio::spawn(async move {
+            let mut timer = tokio::time::interval(LOOK_EVERY);
+            loop {
+                timer.tick().await;
+                systemd.extend_start();
+                let (linked, others) = linked(&ensemble);
+                systemd.status(&format!(
+                    "its store is empty: waiting for the other servers, {linked} of {others} linked"
+                ));
+            }
+        })
+    }
+
+    /// Feed the watchdog while the machines turn, and tell how the server is.
+    pub(super) fn watch(
+        self: &Arc<Self>,
+        clock: Clock,
+        engine: Engine,
+        room: Arc<Room>,
+        ensemble: Option<Arc<Ensemble>>,
+    ) {
+        let systemd = self.clone();
+        let within = sd_notify::watchdog_enabled();
+        let every = within.map_or(LOOK_EVERY, |within| within / FEEDS);
+        tokio::spawn(async move {
+            let mut timer = tokio::time::interval(every);
+            timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut pulse = Pulse::new(clock.now(), engine.turns());
+            // The first tick comes at once; what is poked then is looked at by the next.
+            timer.tick().await;
+            engine.poke();
+            loop {
+                timer.tick().await;
+                if systemd.is_stopping.load(Ordering::Relaxed) {
+                    return;
+                }
+                match pulse.look(clock.now(), engine.turns(), engine.waits_for_space()) {
+                    Beat::Feed => {
+                        if within.is_some() {
+                            tell(&[NotifyState::Watchdog]);
+                        }
+                        if !systemd.is_ready.load(Ordering::Relaxed) {
+                            systemd.extend_start();
+                        }
+                        systemd.tell_how(&room, ensemble.as_deref());
+                    }
+                    Beat::Stands { machines, since } => {
+                        let text =
+                            format!("{} did not come back for {} s", machines.join(" and "), since.as_secs());
+                        let then = within.map_or(String::new(), |within| {
+                            format!("; systemd restarts the server once that is {} s", within.as_secs())
+                        });
+                        tracing::error!("{text}{then}");
+                        systemd.status(&text);
+                    }
+                }
+                engine.poke();
+            }
+        });
+    }
+
+    fn extend_start(&self) {
+        let us = u32::try_from(START_EXTENDED_BY.as_micros()).expect("a minute is few microseconds");
+        tell(&[NotifyState::ExtendTimeoutUsec(us)]);
+    }
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(states) {
+        tracing::debug!("systemd was not told {states:?}: {e}");
+    }
+}
+
+/// How many of the others are linked, and how many there are.
+fn linked(ensemble: &Ensemble) -> (usize, usize) {
+    let states = ensemble.states();
+    (states.values().filter(|state| matches!(state, LinkState::Up)).count(), states.len())
+}
+
+/// A server in one line, for `systemctl status`.
+fn line(serving: bool, standing: Standing, epoch: u32, linked: Option<(usize, usize)>) -> String {
+    let others = linked.map_or(String::new(), |(up, all)| format!(", {up} of {all} others linked"));
+    match (serving, standing.mode, standing.leader) {
+        (false, _, _) => format!("not serving clients, no leader yet{others}"),
+        (true, Mode::Standalone, _) => format!("serving clients, standalone, epoch {epoch}"),
+        (true, Mode::Leader, _) => format!("serving clients, leader of epoch {epoch}{others}"),
+        (true, Mode::ReadOnly, _) => format!("serving reads alone, no leader{others}"),
+        (true, mode, Some(leader)) => {
+            format!("serving clients, {} of server {leader}, epoch {epoch}{others}", mode.name())
+        }
+        (true, _, None) => format!("clients wait: looking for a leader{others}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_says_what_it_does_and_for_whom() {
+        let at = |mode, leader| Standing { server_id: 1, mode, leader, term: 1 };
+        assert_eq!(
+            line(true, at(Mode::Follower, Some(2)), 7, Some((1, 2))),
+            "serving clients, follower of server 2, epoch 7, 1 of 2 others linked"
+        );
+        assert_eq!(
+            line(true, at(Mode::Follower, None), 7, Some((0, 2))),
+            "clients wait: looking for a leader, 0 of 2 others linked"
+        );
+        assert_eq!(line(true, at(Mode::Standalone, None), 1, None), "serving clients, standalone, epoch 1");
+        assert!(line(false, at(Mode::Leader, Some(1)), 1, None).starts_with("not serving"));
+    }
+}

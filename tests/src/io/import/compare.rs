@@ -1,0 +1,119 @@
+//! Two trees, znode by znode.
+
+use super::Outcome;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use warren_storage::{Acl, CreateMode, Op, Stat};
+use warren_transport::io::blocking::{Connection, Options};
+use warren_transport::{Change, Opcode, Request, Response};
+
+/// Requests on their way at a time.
+const WINDOW: usize = 256;
+/// Differences that are printed.
+const SHOWN_MAX: usize = 10;
+/// What each has for itself: the one names its own ensemble there, the other nobody.
+const CONFIG: &str = "/zookeeper/config";
+
+/// All of a znode that clients can see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    data: Option<Vec<u8>>,
+    stat: Stat,
+    acl: Vec<Acl>,
+    children: Vec<String>,
+}
+
+impl Seen {
+    pub(super) fn is_ephemeral(&self) -> bool {
+        self.stat.ephemeral_owner != 0
+    }
+
+    pub(super) fn can_have_children(&self) -> bool {
+        !self.is_ephemeral()
+    }
+}
+
+pub(super) type Tree = BTreeMap<String, Seen>;
+
+/// As the super user, who may see everything.
+fn connect(at: SocketAddr) -> Outcome<Connection> {
+    let mut connection = Connection::connect(at, &Options { pending_max: WINDOW, ..Options::default() })?;
+    connection.auth("digest", b"super:secret")?;
+    Ok(connection)
+}
+
+/// The whole tree.
+pub(super) fn read(at: SocketAddr) -> Outcome<Tree> {
+    let mut connection = connect(at)?;
+    let mut tree = Tree::new();
+    let mut due = VecDeque::from(["/".to_owned()]);
+    while !due.is_empty() {
+        let some: Vec<String> = due.drain(..due.len().min(WINDOW / 4)).collect();
+        for path in &some {
+            connection.send(&Request::GetData { path, watch: false })?;
+            connection.send(&Request::GetAcl { path })?;
+            connection.send(&Request::GetChildren2 { path, watch: false })?;
+        }
+        connection.flush()?;
+        for path in some {
+            let (data, acl, children) = (connection.recv()?, connection.recv()?, connection.recv()?);
+            let seen = match (data.response()?, acl.response()?, children.response()?) {
+                (
+                    Response::Data(data, stat),
+                    Response::Acl(acl, _),
+                    Response::ChildrenAndStat(children, again),
+                ) if stat == again => {
+                    let mut children: Vec<String> = children.into_iter().map(str::to_owned).collect();
+                    children.sort_unstable();
+                    let acl = acl.into_iter().map(|line| line.to_acl()).collect();
+                    Seen { data: data.map(<[u8]>::to_vec), stat, acl, children }
+                }
+                other => return Err(format!("{path} changes while it is read: {other:?}").into()),
+            };
+            let prefix = if path == "/" { "" } else { &path };
+            due.extend(seen.children.iter().map(|name| format!("{prefix}/{name}")));
+            tree.insert(path, seen);
+        }
+    }
+    Ok(tree)
+}
+
+/// How the second differs from the first; the number of znodes when it does not.
+pub(super) fn equal(wanted: &Tree, found: &Tree) -> Outcome<usize> {
+    let mut differences = Vec::new();
+    for path in wanted.keys().chain(found.keys().filter(|path| !wanted.contains_key(*path))) {
+        match (wanted.get(path), found.get(path)) {
+            (Some(a), Some(b)) if path == CONFIG => {
+                // ZooKeeper writes its own address there, Warren when it has others.
+                if (&a.acl, a.stat.aversion) != (&b.acl, b.stat.aversion) {
+                    differences.push(format!("{path}: {a:?} and {b:?}"));
+                }
+            }
+            (a, b) if a == b => {}
+            (a, b) => differences.push(format!("{path}: {a:?} and {b:?}")),
+        }
+    }
+    if differences.is_empty() {
+        return Ok(wanted.len());
+    }
+    let shown = differences.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join("\n  ");
+    Err(format!("{} of {} znodes differ, such as\n  {shown}", differences.len(), wanted.len()).into())
+}
+
+/// What a sequential create is called next, below each of these.
+pub(super) fn next_names(at: SocketAddr, parents: &[String]) -> Outcome<Vec<String>> {
+    let mut connection = connect(at)?;
+    let mut names = Vec::new();
+    for parent in parents {
+        let prefix = if parent == "/" { "" } else { parent };
+        let path = format!("{prefix}/next-");
+        let acl = vec![super::load::open(31)];
+        let op = Op::Create { path: &path, data: None, acl, mode: CreateMode::PersistentSequential, ttl: 0 };
+        let reply = connection.call(&Request::Change(Change { opcode: Opcode::Create, op }))?;
+        match reply.response()? {
+            Response::Path(path) => names.push(path.to_owned()),
+            other => return Err(format!("{path}: {other:?}").into()),
+        }
+    }
+    Ok(names)
+}

@@ -1,0 +1,149 @@
+//! A server's memory goes bad: it applies one command otherwise than the log says. The others must find it, and nobody may
+//! be served by it from then on; then it is rebuilt.
+//!
+//! It strikes where all is calm, so that what the servers have to do has a bound.
+
+use super::World;
+use crate::sim::check::{Violation, divergence, heal};
+use crate::sim::client::Client;
+use crate::sim::context::{Context, Event};
+use crate::sim::host::Host;
+use crate::sim::net::id_of;
+use warren_server::consensus::Committed;
+use warren_storage::simdisk::SimDisk;
+use warren_storage::{AclRef, Change, Command, CreateMode, Entry, IdRef, Logged, Op};
+
+/// Whose data go bad; no client reads it.
+const PATH: &str = "/rot";
+/// As it is written, and as the server has it that goes bad.
+const RIGHT: &[u8] = b"as it is written";
+const WRONG: &[u8] = b"as it is not it!";
+
+/// What everybody is to have.
+fn write(number: u64) -> Vec<u8> {
+    let acl = vec![AclRef { perms: 31, id: IdRef { scheme: "world", id: "anyone" } }];
+    let path = format!("{PATH}{number}");
+    let op = Op::Create { path: &path, data: Some(RIGHT), acl, mode: CreateMode::Persistent, ttl: 0 };
+    Logged { tag: None, ids: Vec::new(), command: Command::Single(op) }.encode()
+}
+
+/// It goes bad on its way to the tree. Tells whether it was among these.
+pub(in crate::sim) fn strike(entries: &mut [Committed]) -> bool {
+    for entry in entries {
+        let data = entry.data.to_vec();
+        let is_batch = !data.is_empty() && matches!(Entry::decode(&data), Ok(Entry::Batch { .. }));
+        let at = data.windows(RIGHT.len()).position(|part| part == RIGHT).filter(|_| is_batch);
+        if let Some(at) = at {
+            let mut data = data;
+            data[at..at + WRONG.len()].copy_from_slice(WRONG);
+            entry.data = data.into();
+            return true;
+        }
+    }
+    false
+}
+
+const _: () = assert!(RIGHT.len() == WRONG.len());
+
+impl World {
+    /// One of them goes bad, is found and rebuilt, and the others serve on.
+    pub(super) fn go_bad(&mut self) -> Result<(), Violation> {
+        if self.ctx.setup.servers < 3 || self.ctx.dice.chance(500) {
+            return Ok(());
+        }
+        let bad = self.ctx.dice.below(self.hosts.len() as u64) as usize;
+        let World { ctx, hosts, .. } = self;
+        begin(ctx, hosts, bad, 1);
+        self.found(bad)?;
+
+        // Everybody else goes on.
+        self.clients.iter_mut().for_each(Client::heal);
+        self.heal_but(bad)?;
+
+        // Its last checkpoint may be older than the fault.
+        let power = self.ctx.dice.chance(500);
+        self.hosts[bad].crash(&mut self.ctx, power);
+        self.judged(bad)?;
+        if self.hosts[bad].is_serving() {
+            self.ctx.checks.wrong.remove(&bad);
+            return Ok(());
+        }
+        let name = self.hosts[bad].name(&self.ctx);
+        self.ctx.note("FAULT", format_args!("{name}: is rebuilt"));
+        self.rebuild(bad)?;
+        self.ctx.checks.wrong.remove(&bad);
+        Ok(())
+    }
+
+    /// Within the bound it serves nobody, and nobody else stops.
+    fn found(&mut self, bad: usize) -> Result<(), Violation> {
+        let until = self.ctx.now_us + heal::BOUND_US;
+        let is_out = |world: &World| {
+            world.hosts[bad].server.as_ref().is_some_and(|server| {
+                server.service().is_wrong() && !server.is_serving() && !server.has_clients()
+            })
+        };
+        self.run_until(|world| is_out(world) || world.ctx.now_us > until)?;
+        if is_out(self) {
+            return Ok(());
+        }
+        Err(divergence::unnoticed(self.state(&self.hosts[bad])))
+    }
+
+    fn heal_but(&mut self, bad: usize) -> Result<(), Violation> {
+        self.run_healing(|world| {
+            let others = world.hosts.iter().enumerate().filter(|(host, _)| *host != bad);
+            world.clients.iter().all(Client::is_well) && others.map(|(_, host)| host).all(Host::is_serving)
+        })
+    }
+
+    /// It is up again, and the others have had their say: it serves, or is known to be wrong still.
+    fn judged(&mut self, bad: usize) -> Result<(), Violation> {
+        self.run_healing(|world| {
+            world.hosts[bad].server.as_ref().is_some_and(|server| {
+                let service = server.service();
+                server.is_serving() || service.is_wrong() && service.is_judged()
+            })
+        })
+    }
+
+    /// As `warren rebuild` does.
+    fn rebuild(&mut self, bad: usize) -> Result<(), Violation> {
+        let World { ctx, hosts, .. } = self;
+        let votes = bad < ctx.setup.servers;
+        let disk = |world: &World| {
+            let tree =
+                world.hosts.iter().enumerate().find(|(host, other)| *host != bad && other.is_serving());
+            let members =
+                tree.and_then(|(_, host)| host.server.as_ref()).map(|s| s.service().tree().members());
+            members.and_then(|members| members.get(id_of(bad)).map(|member| member.disk))
+        };
+        if votes {
+            if let Some(server) = &mut hosts[bad].server {
+                server.reconfigure(ctx, Change::Replace { id: id_of(bad) });
+            }
+            let before = disk(self);
+            self.run_healing(|world| disk(world) > before)?;
+        }
+        let World { ctx, hosts, .. } = self;
+        let seed = ctx.dice.roll();
+        hosts[bad].stop(ctx, false, seed);
+        hosts[bad].disk = SimDisk::new();
+        ctx.after(0, Event::Start(bad));
+        self.run_healing(|world| {
+            let well = |server: &crate::sim::server::Server| !server.service().is_wrong();
+            world.hosts[bad].is_serving() && world.hosts[bad].server.as_ref().is_some_and(well)
+        })
+    }
+}
+
+/// This server's memory goes bad, and something is written.
+pub(in crate::sim) fn begin(ctx: &mut Context, hosts: &mut [Host], bad: usize, number: u64) {
+    let name = hosts[bad].name(ctx);
+    ctx.note("FAULT", format_args!("{name}: its memory goes bad"));
+    ctx.checks.wrong.insert(bad);
+    if let Some(server) = &mut hosts[bad].server {
+        server.go_bad();
+        server.order(ctx, write(number));
+    }
+}
