@@ -14,7 +14,7 @@ use crate::shell::words;
 use clap::CommandFactory as _;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
-use rustyline::{ColorMode, Config, Editor, ExternalPrinter};
+use rustyline::{ColorMode, CompletionType, Config, Editor, ExternalPrinter};
 use std::collections::VecDeque;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::path::PathBuf;
@@ -91,6 +91,7 @@ impl Prompt {
             .map(|config| {
                 let color = if colors { ColorMode::Enabled } else { ColorMode::Disabled };
                 config
+                    .completion_type(CompletionType::List)
                     .history_ignore_space(true)
                     .completion_prompt_limit(ASK_BEYOND)
                     .color_mode(color)

@@ -21,7 +21,8 @@ impl Terminal {
         let n = OPENED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let terminal = Terminal { socket: folder.join(format!("tmux-{n}")) };
         let quoted: Vec<String> = program.iter().map(|word| format!("'{word}'")).collect();
-        let line = format!("{}; echo \"ended with $?\"; sleep 600", quoted.join(" "));
+        // The shell around the program outlives what is meant for the program.
+        let line = format!("trap : INT; {}; echo \"ended with $?\"; sleep 600", quoted.join(" "));
         std::fs::create_dir_all(home)?;
         let state = format!("XDG_STATE_HOME={}", home.display());
         terminal.tmux(&[

@@ -192,7 +192,10 @@ pub(super) fn resizes(stage: &mut Stage<'_>) -> Outcome<()> {
     let terminal = stage.typed(&stage.warren.at())?;
     let long = "x".repeat(150);
     terminal.types(&format!("create /resized {long}"))?;
-    terminal.shows(&format!("create /resized {long}"))?;
+    let typed = format!("create /resized {long}");
+    terminal.until("the long line is shown whole", |terminal| {
+        Ok(terminal.all()?.replace('\n', "").contains(&typed))
+    })?;
     terminal.resizes(50, 20)?;
     terminal.types("yy")?;
     terminal.resizes(140, 40)?;
