@@ -1,6 +1,7 @@
 //! The command line of `warren`, declared once.
 
-use crate::backup::flags::{BackupFlags, RestoreFlags};
+use crate::backup::flags::{BackupFlags, RestoreFlags, VerifyFlags};
+use crate::log::flags::LogFlags;
 use crate::shell::address::Servers;
 use crate::shell::command::ShellCommand;
 use crate::shell::forms;
@@ -145,6 +146,16 @@ pub enum Command {
     Backup(BackupFlags),
     /// Make a backup the data of a server that is not running and has none
     Restore(RestoreFlags),
+    /// Is a backup whole, or the store of a stopped server sound? Nothing is changed
+    ///
+    /// Exit status: 0 nothing is damaged, 1 something is, and what to do.
+    Verify(VerifyFlags),
+    /// Who asked for which change, and when, as far back as the log goes
+    ///
+    /// From the log of the running server, or of a stopped one. A line for each request, refused ones too: what became of it
+    /// was told to who asked. A session that ends takes its ephemerals with it; they are not listed. Passwords and digests are
+    /// never shown, and data only with --data.
+    Log(LogFlags),
     /// Make a store of a ZooKeeper's data (3.4 to 3.9), into DATA_DIR; the ZooKeeper must not run
     Import(crate::import::flags::ImportFlags),
     /// Run a whole ensemble on this machine until Ctrl-C, for trying and for tests

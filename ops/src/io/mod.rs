@@ -7,6 +7,7 @@ mod convert;
 mod doctor;
 mod import;
 mod local;
+mod log;
 mod peers;
 mod prepare;
 mod shell;
@@ -59,6 +60,8 @@ pub fn run(cli: Cli) -> Exit {
         }
         Command::Backup(flags) => backup::take(&cli, flags),
         Command::Restore(flags) => backup::restore(&cli, flags),
+        Command::Verify(flags) => backup::verify_path(&cli, flags),
+        Command::Log(flags) => log::run(&cli, flags),
         Command::Import(flags) => import::run(&cli, flags),
         Command::Prepare { dir, ensemble, client_port, peer_port, hosts } => {
             let (client_port, peer_port) = (*client_port, *peer_port);
@@ -132,7 +135,7 @@ fn ask(cli: &Cli, request: &Request) -> Exit {
             }
             Exit::Done
         }
-        Response::Backup(_) => {
+        Response::Backup(_) | Response::Log(_) => {
             eprintln!("warren: the server answered what was not asked");
             Exit::Degraded
         }

@@ -7,9 +7,12 @@ use std::collections::{BTreeMap, HashMap};
 use warren_storage::path::{name_of, parent_of};
 use warren_transport::reply::OpResult;
 
+/// Data, ACL and Stat.
+type Znode = (Option<Vec<u8>>, Vec<Acl>, Stat);
+
 #[derive(Default)]
 struct Fake {
-    znodes: BTreeMap<String, (Option<Vec<u8>>, Vec<Acl>, Stat)>,
+    znodes: BTreeMap<String, Znode>,
     replies: HashMap<Ticket, Reply>,
     tickets: i64,
     /// So many waits end with a lost connection, the reply with it.

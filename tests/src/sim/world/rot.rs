@@ -147,6 +147,11 @@ pub(in crate::sim) fn begin(ctx: &mut Context, hosts: &mut [Host], bad: usize, n
     ctx.checks.wrong.insert(bad);
     if let Some(server) = &mut hosts[bad].server {
         server.go_bad();
-        server.order(ctx, write(number));
+    }
+    // A leader takes from others only what is of a session.
+    if let Some(leader) =
+        hosts.iter_mut().filter_map(|host| host.server.as_mut()).find(|server| server.leads())
+    {
+        leader.order(ctx, write(number));
     }
 }
