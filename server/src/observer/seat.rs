@@ -409,7 +409,9 @@ impl Seat {
         let votes = known.voters.contains(server_id) || !known.settled;
         // Our table must be that of our log: what raft goes by, and the applied table lags behind, may let us vote again.
         let lost = self.is_lost(now) && self.applied >= self.handed_out;
-        if newer && !votes && lost && known.disk == Some(disk_of(*id)) && !known.voters.is_empty() {
+        // Its next disk may observe as well as this one.
+        let is_it = known.disk.is_some_and(|disk| disk >= disk_of(*id));
+        if newer && !votes && lost && is_it && !known.voters.is_empty() {
             tracing::info!(version = known.version, "others say that this server does not vote any more");
             self.outvoted = self.outvoted.max(known.version);
         }

@@ -9,7 +9,10 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use warren_storage::Disk as _;
 use warren_storage::simdisk::SimDisk;
+use warren_storage::tree::Identity;
 
+/// Nobody ever took part with it.
+const EMPTY: Identity = Identity { store_id: 0, disk: 0 };
 /// A server with an empty disk whose operator has to wait with it looks again after this, µs.
 const EMPTY_LATER_US: u64 = 200_000;
 
@@ -31,11 +34,10 @@ pub(super) struct Host {
     pub(super) parked: bool,
     /// What its server is to be, as the operator wrote it into the file; where the table has it, that says so.
     pub(super) observes: bool,
-    /// The disk that was taken away, and which of its disks it was.
-    pub(super) lost: Option<(SimDisk, u32)>,
-    /// Which of its disks there is, in the sense of [`warren_storage::Member::disk`], while its server is down; 0 for an empty
-    /// one.
-    holds: u32,
+    /// The disk that was taken away, and what it was.
+    pub(super) lost: Option<(SimDisk, Identity)>,
+    /// Which of its disks there is, while its server is down; an empty one has the number 0.
+    holds: Identity,
     /// Its server did not start, for its own table has another store of it.
     pub(super) refused: bool,
     /// Since when it has been seen not to serve, µs.
@@ -55,7 +57,7 @@ impl Host {
             parked: false,
             observes: false,
             lost: None,
-            holds: 0,
+            holds: EMPTY,
             refused: false,
             idle_since_us: None,
         }
@@ -76,7 +78,7 @@ impl Host {
         if self.server.is_some() || self.parked {
             return Ok(());
         }
-        if self.holds == 0 && !operator::may_come_empty(ctx) {
+        if self.holds.disk == 0 && !operator::may_come_empty(ctx) {
             ctx.after(EMPTY_LATER_US, Event::Start(self.number));
             return Ok(());
         }
@@ -186,7 +188,7 @@ impl Host {
         let old = std::mem::replace(&mut self.disk, next);
         old.lose_power();
         if let Some(server) = self.server.take() {
-            self.holds = server.disk_number();
+            self.holds = server.service().tree().identity();
             server.die();
         }
         (self.refusing, self.paused_until_us) = (false, 0);
@@ -214,23 +216,31 @@ impl Host {
             self.stop(ctx, true, seed);
         }
         let lost = std::mem::replace(&mut self.disk, SimDisk::new());
-        self.lost = Some((lost, std::mem::take(&mut self.holds)));
+        let identity = std::mem::replace(&mut self.holds, EMPTY);
+        if identity.disk != 0 {
+            self.lost = Some((lost, identity));
+        }
     }
 
     /// The disk that was taken away comes back.
-    pub(super) fn restore(&mut self, ctx: &mut Context, (disk, number): (SimDisk, u32)) {
+    pub(super) fn restore(&mut self, ctx: &mut Context, (disk, identity): (SimDisk, Identity)) {
         let name = self.name(ctx);
         ctx.note("FAULT", format_args!("{name}: its own disk is back"));
         if self.server.is_some() {
             let seed = ctx.dice.roll();
             self.stop(ctx, true, seed);
         }
-        (self.disk, self.holds) = (disk, number);
+        (self.disk, self.holds) = (disk, identity);
     }
 
     /// Which of its disks there is; 0 for an empty one.
     pub(super) fn disk_number(&self) -> u32 {
-        self.server.as_ref().map_or(self.holds, Server::disk_number)
+        self.identity().disk
+    }
+
+    /// Which of its disks there is, and by which name.
+    pub(super) fn identity(&self) -> Identity {
+        self.server.as_ref().map_or(self.holds, |server| server.service().tree().identity())
     }
 
     /// Does it wait to be replaced?

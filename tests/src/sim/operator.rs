@@ -12,6 +12,7 @@ use super::host::Host;
 use super::net::{host_of, id_of};
 use super::setup::{self, member};
 use warren_server::consensus::{Configuration, disk_of, raft_id, server_of};
+use warren_storage::tree::Identity;
 use warren_storage::{Change, Member, MemberRole, Members};
 
 /// Between two looks at the machines in the healing phase, µs.
@@ -178,7 +179,10 @@ fn is_former(own: &Member, number: u32) -> bool {
 pub(super) fn is_enough(ctx: &Context, hosts: &[Host], without: Option<usize>) -> bool {
     let has = |id: u64| {
         let host = host_of(server_of(id));
-        Some(host) != without && hosts[host].disk_number() == disk_of(id)
+        let Identity { store_id, disk } = hosts[host].identity();
+        // An observer that was emptied and promoted has another store than the one that votes.
+        let recorded = ctx.checks.history.tree().recorded_store(server_of(id));
+        Some(host) != without && disk == disk_of(id) && recorded.is_none_or(|store| store == store_id)
     };
     ctx.checks.configurations.newest().all(|conf| conf.is_quorum(has))
 }
@@ -213,7 +217,7 @@ fn mend(ctx: &mut Context, hosts: &mut [Host], table: &Members) {
             host.wipe(ctx);
             host.lost = None;
         } else if host.server.as_ref().is_some_and(|server| !server.takes_part()) {
-            match host.lost.take_if(|(_, lost)| !enough && is_in_use(ctx, id, *lost)) {
+            match host.lost.take_if(|(_, lost)| !enough && is_in_use(ctx, id, lost.disk)) {
                 Some(lost) => host.restore(ctx, lost),
                 None if host.lacks_data() => replaced.push(id),
                 None => {}
