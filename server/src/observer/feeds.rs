@@ -271,8 +271,10 @@ impl Feeds {
     /// The stream of a snapshot has ended.
     pub(super) fn on_snapshot_sent(&mut self, now: Moment, to: ServerId, ok: bool) {
         let Some(fed) = self.fed.get_mut(&to) else { return };
-        if let Snapshot::Sending(_) = fed.snapshot {
+        if let Snapshot::Sending(index) = fed.snapshot {
             fed.snapshot = match ok {
+                // It may have said that it has it before the end of the stream was known here.
+                true if fed.received >= index => Snapshot::None,
                 true => Snapshot::Sent(now + SNAPSHOT_PLACED_WITHIN),
                 false => Snapshot::Wanted(now + self.tick * SNAPSHOT_RETRY_TICKS),
             };

@@ -30,12 +30,12 @@ use crate::consensus::{Action, ConsensusError, Event, Facts, Handed, Role, Start
 use crate::entropy::Entropy;
 use crate::moment::Moment;
 use feeds::{SIGN_TICKS, Source};
-use search::Search;
+use search::{Search, candidates};
 use std::collections::VecDeque;
 use std::time::Duration;
 use warren_storage::log::{HardState, LogReader, LogRecord, RecordKind};
 use warren_storage::tree::Position;
-use warren_storage::{Entry, MemberRole, Members};
+use warren_storage::{Entry, Members};
 use warren_transport::peer::{
     AnswerRead, AskRead, Feed, FeedEnd, Observe, PeerMessage, RaftKind, RaftMessage, ServerId, WhyNoFeed,
 };
@@ -88,6 +88,8 @@ pub struct Observer {
     path: Vec<ServerId>,
     passive: Passive,
     members: Members,
+    /// What the file says of them.
+    found: Option<Members>,
     /// The highest index that is known to be committed.
     known: u64,
     /// Where the feeder should have got to since it was first found to lag; 0: it does not.
@@ -141,7 +143,7 @@ impl Observer {
         assert_ne!(start.incarnation, 0, "0 is no run of a server");
         let (others, start) = match start.members.servers.is_empty() {
             true => (others, start),
-            false => (candidates(&start.members, start.server_id), start),
+            false => (candidates(&start.members, start.found.as_ref(), start.server_id), start),
         };
         let Start { reader, checkpoint, hard_state, server_id, timers, .. } = start;
         // Behind what is known to be committed, a log may hold what a former voter never learnt the fate of.
@@ -175,6 +177,7 @@ impl Observer {
             path: Vec::new(),
             passive: Passive::new(&start.conf_state)?,
             members: start.members,
+            found: start.found,
             known: committed,
             due: 0,
             differs: false,
@@ -317,7 +320,7 @@ impl Observer {
     /// The tree says who belongs to the ensemble, and so who may feed. Before it does, the configuration does.
     fn on_members(&mut self, members: Members) {
         if !members.servers.is_empty() {
-            self.search.set_candidates(candidates(&members, self.server_id));
+            self.search.set_candidates(candidates(&members, self.found.as_ref(), self.server_id));
         }
         self.members = members;
     }
@@ -644,12 +647,6 @@ impl Observer {
     fn send(&mut self, to: ServerId, message: PeerMessage) {
         self.actions.push_back(Action::Send { to, message });
     }
-}
-
-/// The servers that may feed this one.
-pub fn candidates(members: &Members, server_id: ServerId) -> Vec<Candidate> {
-    let others = members.servers.iter().filter(|member| member.id != server_id);
-    others.map(|member| Candidate { server: member.id, votes: member.role != MemberRole::Observer }).collect()
 }
 
 /// Why a message of a feeder cannot be.

@@ -8,6 +8,7 @@
 use crate::moment::Moment;
 use std::collections::VecDeque;
 use std::time::Duration;
+use warren_storage::{MemberRole, Members};
 use warren_transport::peer::{Feed, ServerId};
 
 /// Ticks that a server has to answer before the next one is asked.
@@ -28,6 +29,15 @@ pub struct Candidate {
     pub server: ServerId,
     /// Does it vote?
     pub votes: bool,
+}
+
+/// The servers that may feed this one: those of its table, and those that its file names beside, for all in the table may be
+/// gone.
+pub(super) fn candidates(members: &Members, found: Option<&Members>, server_id: ServerId) -> Vec<Candidate> {
+    let beside = found.into_iter().flat_map(|found| &found.servers);
+    let beside = beside.filter(|member| members.get(member.id).is_none());
+    let others = members.servers.iter().chain(beside).filter(|member| member.id != server_id);
+    others.map(|member| Candidate { server: member.id, votes: member.role != MemberRole::Observer }).collect()
 }
 
 /// Where the search stands.

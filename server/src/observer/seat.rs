@@ -9,7 +9,8 @@
 //! go over, so clients notice nothing.
 
 use super::feeds::{Feeds, Source};
-use super::{Candidate, Observer, candidates};
+use super::search::candidates;
+use super::{Candidate, Observer};
 use crate::consensus::{
     Action, Committed, Configuration, Consensus, ConsensusError, Event, Facts, Handed, Measure, Start,
     Submission, Timers, disk_of, is_another, raft_id,
@@ -97,6 +98,7 @@ struct Begin {
     checkpoint: (Position, Vec<u8>),
     members: Members,
     retired: BTreeMap<ServerId, u32>,
+    found: Option<Members>,
     rules: Rules,
     timers: Timers,
     /// See [`Event::Abstain`].
@@ -122,6 +124,7 @@ impl Seat {
             checkpoint: (start.checkpoint, start.conf_state.clone()),
             members: start.members.clone(),
             retired: start.retired.clone(),
+            found: start.found.clone(),
             rules: start.rules,
             timers: start.timers,
             abstains: false,
@@ -383,7 +386,7 @@ impl Seat {
 
     /// A voter without a leader asks the others of its table what they have recorded.
     fn ask_if_due(&mut self, now: Moment) {
-        let Begin { server_id, members, met, .. } = &self.begin;
+        let Begin { server_id, members, found, met, .. } = &self.begin;
         let Some((disk, store_id)) = met.get(server_id).copied().filter(|_| self.is_lost(now)) else {
             self.ask_at = None;
             return;
@@ -391,7 +394,8 @@ impl Seat {
         let ask_at = *self.ask_at.get_or_insert(now + ASK_AFTER);
         if now.us >= ask_at.us {
             self.ask_at = Some(now + ASK_EVERY);
-            for to in members.servers.iter().map(|member| member.id).filter(|id| id != server_id) {
+            // All those of its table may be gone.
+            for Candidate { server: to, .. } in candidates(members, found.as_ref(), *server_id) {
                 let message = PeerMessage::Ask(Ask { store_id, disk });
                 self.actions.push_back(Action::Send { to, message });
             }
@@ -468,14 +472,14 @@ impl Seat {
             conf_state,
             members: begin.members.clone(),
             retired: begin.retired.clone(),
-            found: None,
+            found: begin.found.clone(),
             rules: begin.rules,
             timers: begin.timers,
             entropy,
         };
         let machine = if observes {
             tracing::info!("this server observes from now on");
-            let others = candidates(&begin.members, begin.server_id);
+            let others = candidates(&begin.members, begin.found.as_ref(), begin.server_id);
             let mut observer = Observer::new(now, start, others, Vec::new())?;
             observer.take_over(outbox, tokens);
             Machine::Observer(Box::new(observer))

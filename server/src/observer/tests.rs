@@ -7,7 +7,8 @@ use crate::entropy::Entropy;
 use std::sync::Arc;
 use warren_storage::log::{Append, Log, LogOptions};
 use warren_storage::simdisk::SimDisk;
-use warren_storage::{Member, Origin, Rules};
+use warren_storage::{Member, MemberRole, Origin, Rules};
+use warren_transport::peer::{Ask, Known};
 
 const TICK: Duration = Duration::from_millis(20);
 const INCARNATION: u64 = 77;
@@ -725,11 +726,34 @@ fn who_is_demoted_observes_and_who_is_promoted_votes_on_the_same_log() {
     begin.conf_state = crate::consensus::found(&[1, 2, 4].map(|id| crate::consensus::raft_id(id, 1)));
     let seat = Seat::new(now, begin, Part::Voter).unwrap();
     let mut four = Sitting { now, seat, log };
+    four.tell(Event::Met { server: 4, disk: 1, store_id: 44 });
     four.tell(Event::Tick);
     four.tell(Event::Submit(vec![Submission::Command(vec![1, 2, 3]), Submission::Sync(9)]));
     assert_eq!((four.seat.is_observer(), four.seat.facts().own), (false, 1));
-    // It learns by the table that it is to observe.
-    let told = four.tell(table(&[(1, Voter), (2, Voter), (4, Observes)]));
+    // It learns by the table that it is to observe. raft's configuration still has its vote, and nobody tells it of a newer
+    // one: it asks.
+    four.tell(table(&[(1, Voter), (2, Voter), (4, Observes)]));
+    assert!(!four.seat.is_observer());
+    let mut asked = Vec::new();
+    for _ in 0..60 {
+        four.now = four.now + TICK;
+        asked.extend(four.tell(Event::Tick));
+    }
+    let asks = |to| {
+        let ask = PeerMessage::Ask(Ask { store_id: 44, disk: 1 });
+        asked.iter().any(|a| matches!(a, Action::Send { to: t, message } if *t == to && *message == ask))
+    };
+    assert!(asks(1) && asks(2), "{asked:?}");
+    let known = |version, voters: &'static [u8], settled| {
+        let voters = bytes::Bytes::from_static(voters);
+        Event::Recorded(Known { store: Some(44), disk: Some(1), version, voters, settled })
+    };
+    // Who answers may be behind, or in the joint configuration itself.
+    four.tell(known(0, &[1, 2], true));
+    four.tell(known(1, &[1, 2], false));
+    four.tell(known(2, &[1, 2, 4], true));
+    assert!(!four.seat.is_observer());
+    let told = four.tell(known(1, &[1, 2], true));
     assert!(told.iter().any(|action| matches!(action, Action::Leader { leader: None, .. })));
     assert!(four.seat.is_observer());
     assert_eq!(four.seat.facts().own, 1, "what it was asked goes on");

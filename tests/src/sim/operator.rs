@@ -203,6 +203,12 @@ fn mend(ctx: &mut Context, hosts: &mut [Host], table: &Members) {
     let mut replaced = Vec::new();
     for host in hosts.iter_mut() {
         let id = id_of(host.number);
+        // Nothing can be committed without it, whatever is to come of its server.
+        let there = host.disk_number();
+        let misses = |lost: &Identity| !enough && there < lost.disk && is_in_use(ctx, id, lost.disk);
+        if let Some(lost) = host.lost.take_if(|(_, lost)| misses(lost)) {
+            host.restore(ctx, lost);
+        }
         let Some(own) = table.get(id) else {
             host.parked = !is_needed(ctx, host);
             match &host.server {
@@ -216,12 +222,8 @@ fn mend(ctx: &mut Context, hosts: &mut [Host], table: &Members) {
         if is_former(own, host.disk_number()) && !is_needed(ctx, host) || host.refused {
             host.wipe(ctx);
             host.lost = None;
-        } else if host.server.as_ref().is_some_and(|server| !server.takes_part()) {
-            match host.lost.take_if(|(_, lost)| !enough && is_in_use(ctx, id, lost.disk)) {
-                Some(lost) => host.restore(ctx, lost),
-                None if host.lacks_data() => replaced.push(id),
-                None => {}
-            }
+        } else if host.lacks_data() {
+            replaced.push(id);
         }
         // Its store is not the one that it voted with once.
         if !host.observes && host.server.as_ref().is_some_and(|server| server.observes()) {

@@ -146,7 +146,8 @@ impl Setup {
             servers,
             observers,
             spares,
-            chained,
+            // Who may feed it must not go.
+            chained: chained && !changes,
             changes_every_us: if changes { *members.pick(&[150_000, 600_000, 2_000_000]) } else { 0 },
             changes: weights,
             stale_files_per_mille: some(&mut members, 300),

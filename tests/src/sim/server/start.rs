@@ -29,12 +29,11 @@ fn others(file: &Members, host: usize) -> Vec<Candidate> {
     others.map(|m| Candidate { server: m.id, votes: m.role != MemberRole::Observer }).collect()
 }
 
-/// By whom an observer may be fed: by everybody, or the last one by another observer alone. Where those may go, nobody is
-/// fed by them alone in the end.
+/// By whom an observer may be fed: by everybody, or the last one by another observer alone.
 fn feeders(ctx: &Context, host: usize) -> Vec<ServerId> {
-    let Setup { servers, observers, chained, changes_every_us, .. } = ctx.setup;
+    let Setup { servers, observers, chained, .. } = ctx.setup;
     let last = host + 1 == servers + observers;
-    match chained && last && (changes_every_us == 0 || !ctx.healing) {
+    match chained && last {
         true => (servers..host).map(id_of).collect(),
         false => Vec::new(),
     }
