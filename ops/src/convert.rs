@@ -130,7 +130,7 @@ mod tests {
             match path.to_str() {
                 Some("/d/myid") => Ok(b"2\n".to_vec()),
                 Some("/d/dynamic") => {
-                    Ok(b"server.1=a:2888:3888;0.0.0.0:2181\nserver.2=b:2888:3888:observer;2182\n".to_vec())
+                    Ok(b"server.1=a:2888:3888;0.0.0.0:2181\nserver.2=b:2888:3888;2182\nserver.3=c:2888:3888:observer;2183\n".to_vec())
                 }
                 _ => Err(io::ErrorKind::NotFound.into()),
             }
@@ -148,7 +148,7 @@ mod tests {
          DigestAuthenticationProvider.superDigest=super:D/InIHSb7yEEbrWz8b9l71RjZJU=\nextendedTypesEnabled=true\n\
          enforceQuota=true\njute.maxbuffer=4194304\nglobalOutstandingLimit=7\nmaxCnxns=5\nznode.container.maxPerMinute=3\n\
          clientPortListenBacklog=12\nautopurge.purgeInterval=1\nsnapCount=5\nnoSuchKey=1\n",
-        "dataDir=/d\nclientPort=2181\nserver.1=a:2888:3888;2181\nserver.2=b:2888:3888;2182\nserver.3=[::1]:2888:3888;2183\n\
+        "dataDir=/d\nclientPort=2181\nserver.1=a:2888:3888;2182\nserver.2=b:2888:3888;2181\nserver.3=[::1]:2888:3888;2183\n\
          sslQuorum=true\nssl.quorum.keyStore.location=/k.pem\nssl.quorum.trustStore.location=/t.pem\nreconfigEnabled=true\n\
          quorumListenOnAllIPs=true\n",
         "dataDir=/d\ndynamicConfigFile=/d/dynamic\nssl.quorum.keyStore.location=/k.pem\n\

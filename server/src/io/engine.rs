@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-use warren_storage::log::{Append, Forgotten, HardState, Log, LogRecord, join};
+use warren_storage::log::{Append, Forgotten, HardState, Log, LogReader, LogRecord, join};
 use warren_storage::tree::{Checkpoint, Position, Superseded, Tree};
 use warren_transport::peer::{PeerMessage, RaftMessage, ServerId, SnapshotHead};
 
@@ -80,6 +80,8 @@ pub(super) struct Engine {
     retire: Arc<Mutex<Option<mpsc::Sender<()>>>>,
     /// The log from here on is still to be sent to a follower that is heard of; `u64::MAX` when none is behind.
     wanted_from: Arc<AtomicU64>,
+    /// For who only looks.
+    pub(super) log_reader: LogReader,
     turned: Arc<Turned>,
     clock: Clock,
     /// When the oldest of the requests that wait for the consensus thread came, µs; 0 while none waits.
@@ -133,6 +135,7 @@ impl Engine {
     /// Start the threads.
     pub(super) fn start(parts: Parts) -> std::io::Result<Engine> {
         let Parts { clock, consensus, service, log, room, metrics, space, ensemble, reconfigure } = parts;
+        let log_reader = log.reader();
         let keeper = Keeper {
             state: Mutex::new(Kept { log: Some(log), logged_bytes: 0, asked: false }),
             metrics: metrics.clone(),
@@ -148,6 +151,7 @@ impl Engine {
             facts: Arc::default(),
             retire: Arc::default(),
             wanted_from: Arc::new(AtomicU64::new(u64::MAX)),
+            log_reader,
             turned: Arc::default(),
             clock,
             waiting_us: Arc::default(),

@@ -20,14 +20,17 @@ struct Flags {
     /// Draw everything from this; else from the process id
     #[arg(long)]
     seed: Option<u64>,
+    /// Ask for nothing that a ZooKeeper 3.4 does not know
+    #[arg(long)]
+    old: bool,
     /// Measure the import of so many znodes instead
     #[arg(long, value_name = "ZNODES")]
     large: Option<usize>,
 }
 
 fn main() -> ExitCode {
-    let Flags { warrend, warren, server, seed, large } = Flags::parse();
+    let Flags { warrend, warren, server, seed, old, large } = Flags::parse();
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    let done = import::run(import::Trials { warrend, warren, server, seed, large });
+    let done = import::run(import::Trials { warrend, warren, server, seed, old, large });
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

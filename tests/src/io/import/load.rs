@@ -23,21 +23,26 @@ const TTL_MS: i64 = 1_000_000_000;
 /// Kinds of create, with the opcode that asks for them.
 const MODES: [(CreateMode, Opcode); 9] = [
     (CreateMode::Persistent, Opcode::Create),
-    (CreateMode::Persistent, Opcode::Create2),
     (CreateMode::PersistentSequential, Opcode::Create),
-    (CreateMode::Ephemeral, Opcode::Create2),
     (CreateMode::Ephemeral, Opcode::Create),
+    (CreateMode::Persistent, Opcode::Create2),
+    (CreateMode::Ephemeral, Opcode::Create2),
     (CreateMode::EphemeralSequential, Opcode::Create2),
     (CreateMode::Container, Opcode::CreateContainer),
     (CreateMode::Ttl, Opcode::CreateTtl),
     (CreateMode::TtlSequential, Opcode::CreateTtl),
 ];
 
+/// So many of them a ZooKeeper 3.4 knows.
+const OLD_MODES: usize = 3;
+
 /// One client, and what it made.
 pub(super) struct Writer {
     at: SocketAddr,
     own: String,
     dice: Dice,
+    /// So many of [`MODES`].
+    modes: usize,
     connection: Connection,
     /// Below `own`; some may be gone.
     paths: Vec<String>,
@@ -55,14 +60,21 @@ pub(super) fn create<'a>(path: &'a str, data: &'a [u8]) -> Request<'a> {
 }
 
 impl Writer {
-    pub(super) fn begin(at: SocketAddr, number: usize, seed: u64, done: Arc<AtomicU64>) -> Outcome<Writer> {
+    pub(super) fn begin(
+        at: SocketAddr,
+        number: usize,
+        seed: u64,
+        old: bool,
+        done: Arc<AtomicU64>,
+    ) -> Outcome<Writer> {
         let mut connection = connect(at, TIMEOUT_MS)?;
         let own = format!("/load-{number}");
         for path in ["/shared", &own] {
             connection.call(&create(path, b""))?;
         }
         let dice = Dice::new(seed ^ number as u64);
-        Ok(Writer { at, paths: vec![own.clone()], own, dice, connection, done })
+        let modes = if old { OLD_MODES } else { MODES.len() };
+        Ok(Writer { at, paths: vec![own.clone()], own, dice, modes, connection, done })
     }
 
     /// Write until the connection breaks.
@@ -125,7 +137,7 @@ impl Writer {
         let path = self.paths[self.dice.index(self.paths.len())].clone();
         Ok(match self.dice.index(10) {
             0..=4 => {
-                let (mode, opcode) = MODES[self.dice.index(MODES.len())];
+                let (mode, opcode) = MODES[self.dice.index(self.modes)];
                 // Shared parents take part in everybody's transactions; names come again.
                 let parent = if self.dice.one_in(4) { "/shared".to_owned() } else { path };
                 let path = format!("{parent}/n{}", self.dice.index(60));
