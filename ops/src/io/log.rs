@@ -92,12 +92,11 @@ fn tell(cli: &Cli, flags: &LogFlags) -> Result<(), LogFailure> {
         Ok(printed?)
     };
     match admin::stream(&cli.socket(), &Request::Log) {
-        Ok((Response::Log(head), mut stream)) => loop {
-            match read_record(&mut stream).map_err(LogFailure::BrokeOff)? {
-                Some(record) => print(&record, record.index <= head.committed)?,
-                None => break,
+        Ok((Response::Log(head), mut stream)) => {
+            while let Some(record) = read_record(&mut stream).map_err(LogFailure::BrokeOff)? {
+                print(&record, record.index <= head.committed)?;
             }
-        },
+        }
         Ok((Response::Refused(why), _)) => return Err(LogFailure::Refused(why)),
         Ok(_) => return Err(LogFailure::Store("the server answered something else".to_owned())),
         Err(AskError::Connect { path, source }) => stopped(cli, (path, source), &mut print)?,

@@ -20,7 +20,7 @@ use std::thread;
 use std::time::Duration;
 use warren_storage::log::{Append, Forgotten, HardState, Log, LogReader, LogRecord, join};
 use warren_storage::tree::{Checkpoint, Position, Superseded, Tree};
-use warren_transport::peer::{PeerMessage, RaftMessage, ServerId, SnapshotHead};
+use warren_transport::peer::{Known, PeerMessage, RaftMessage, ServerId, SnapshotHead};
 
 /// What the log thread does, in order.
 ///
@@ -217,6 +217,11 @@ impl Engine {
     /// A server has this store.
     pub(super) fn met(&self, server: ServerId, disk: u32, store_id: u64) {
         self.consensus.push(consensus::Event::Met { server, disk, store_id });
+    }
+
+    /// Another server answers what it has recorded of this one.
+    pub(super) fn recorded(&self, known: Known) {
+        self.consensus.push(consensus::Event::Recorded(known));
     }
 
     /// Its link is down, or too much waits for it.
@@ -723,9 +728,9 @@ fn run_service(
                 // Nothing that anybody waits for comes of it.
                 service::Action::Abstain(wrong) => engine.consensus.push(consensus::Event::Abstain(wrong)),
                 service::Action::Applied(index) => engine.consensus.leave(consensus::Event::Applied(index)),
-                service::Action::Members { members, retired } => {
+                service::Action::Members { members, retired, voters } => {
                     if let Some(ensemble) = &engine.ensemble {
-                        ensemble.set_members(&members);
+                        ensemble.set_members(&members, &retired, &voters);
                     }
                     engine.consensus.push(consensus::Event::Members { members, retired });
                 }

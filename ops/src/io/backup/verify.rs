@@ -274,7 +274,10 @@ fn store(output: Output, path: &Path, work: &mut Work) -> Result<Verdict, Verify
 fn expect_panics(output: Output, path: &Path) {
     let path = path.to_owned();
     std::panic::set_hook(Box::new(move |panic| {
-        let what = panic.payload_as_str().unwrap_or("an assertion failed").to_owned();
+        let payload = panic.payload();
+        let text = payload.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let what = text.unwrap_or("an assertion failed").to_owned();
         let at = panic.location().map_or(String::new(), |at| {
             let file = Path::new(at.file()).file_name().unwrap_or_default().to_string_lossy().into_owned();
             format!(" ({file}:{})", at.line())

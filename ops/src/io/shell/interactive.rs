@@ -14,7 +14,7 @@ use crate::shell::words;
 use clap::CommandFactory as _;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
-use rustyline::{ColorMode, Config, Editor, ExternalPrinter};
+use rustyline::{ColorMode, CompletionType, Config, Editor, ExternalPrinter};
 use std::collections::VecDeque;
 use std::io::{self, BufRead as _, IsTerminal as _, Read as _};
 use std::path::PathBuf;
@@ -32,10 +32,6 @@ const SHOWN: usize = 11;
 /// Read lines and carry them out, until there are no more.
 pub(in crate::io) fn run(cli: &Cli) -> Exit {
     let interrupted = Arc::new(AtomicBool::new(false));
-    if let Err(e) = interrupt::watch(Arc::clone(&interrupted)) {
-        eprintln!("warren: signals cannot be watched: {e}");
-        return Exit::Degraded;
-    }
     let mut prompt = Prompt {
         console: Console::new(cli.output, "", Arc::clone(&interrupted)),
         output: cli.output,
@@ -84,6 +80,10 @@ enum Next {
 impl Prompt {
     /// Lines from a terminal.
     fn typed(&mut self) -> Exit {
+        if let Err(e) = interrupt::watch(Arc::clone(&self.interrupted)) {
+            eprintln!("warren: signals cannot be watched: {e}");
+            return Exit::Degraded;
+        }
         let colors = colors(io::stdout().is_terminal());
         let config = Config::builder()
             .max_history_size(history::LINES_MAX)
@@ -91,6 +91,7 @@ impl Prompt {
             .map(|config| {
                 let color = if colors { ColorMode::Enabled } else { ColorMode::Disabled };
                 config
+                    .completion_type(CompletionType::List)
                     .history_ignore_space(true)
                     .completion_prompt_limit(ASK_BEYOND)
                     .color_mode(color)
@@ -118,15 +119,18 @@ impl Prompt {
         loop {
             let prompt = self.prompt();
             match editor.readline(&prompt) {
-                Ok(line) => {
-                    if is_kept(&line) && matches!(editor.add_history_entry(line.as_str()), Ok(true)) {
-                        if let Some(file) = &file {
-                            // A history that cannot be written is no reason to stop.
-                            let _ = editor.append_history(file);
+                // What was pasted may be many lines.
+                Ok(lines) => {
+                    for line in lines.lines() {
+                        if is_kept(line) && matches!(editor.add_history_entry(line), Ok(true)) {
+                            if let Some(file) = &file {
+                                // A history that cannot be written is no reason to stop.
+                                let _ = editor.append_history(file);
+                            }
                         }
-                    }
-                    if let Next::Quit = self.line(&line) {
-                        return Exit::Done;
+                        if let Next::Quit = self.line(line) {
+                            return Exit::Done;
+                        }
                     }
                 }
                 Err(ReadlineError::Interrupted) => {}

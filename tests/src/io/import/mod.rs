@@ -214,7 +214,8 @@ impl Trial {
             }
         }
         let (mut daemon, report) = self.served(&self.data(), &[])?;
-        if report["digest"] != "equal" {
+        // 3.6 was the first to have one.
+        if report["digest"] != "equal" && !(self.options.old && report["digest"] == "unknown") {
             return Err(format!("the digest is {}: {report}", report["digest"]).into());
         }
         let found = compare::read(daemon.clients)?;

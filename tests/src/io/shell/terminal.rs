@@ -21,7 +21,8 @@ impl Terminal {
         let n = OPENED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let terminal = Terminal { socket: folder.join(format!("tmux-{n}")) };
         let quoted: Vec<String> = program.iter().map(|word| format!("'{word}'")).collect();
-        let line = format!("{}; echo \"ended with $?\"; sleep 600", quoted.join(" "));
+        // The shell around the program outlives what is meant for the program.
+        let line = format!("trap : INT; {}; echo \"ended with $?\"; sleep 600", quoted.join(" "));
         std::fs::create_dir_all(home)?;
         let state = format!("XDG_STATE_HOME={}", home.display());
         terminal.tmux(&[
@@ -53,6 +54,12 @@ impl Terminal {
     /// Type this.
     pub(super) fn types(&self, text: &str) -> Outcome<()> {
         self.tmux(&["send-keys", "-l", "--", text]).map(|_| ())
+    }
+
+    /// Paste this, as a terminal does for a program that asked to be told (bracketed paste).
+    pub(super) fn pastes(&self, text: &str) -> Outcome<()> {
+        self.tmux(&["set-buffer", "--", text])?;
+        self.tmux(&["paste-buffer", "-p", "-r"]).map(|_| ())
     }
 
     /// Press keys, by tmux's names: `Enter`, `Tab`, `C-c`.

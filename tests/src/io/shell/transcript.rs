@@ -125,10 +125,13 @@ quit
 "#;
 
 pub(super) fn compare(stage: &mut Stage<'_>) -> Outcome<()> {
-    let folder = stage.folder.join("zookeeper");
-    let zookeeper = Server::start("zookeeper", stage.plan, &folder, &mut stage.dice)?;
-    let (ours, theirs) = (transcript(stage, &stage.warren.at())?, transcript(stage, &zookeeper.at())?);
-    let commands = ONCE.len() + PIPED.lines().count();
+    let mut said = Vec::new();
+    for kind in ["warren", "zookeeper"] {
+        let folder = stage.folder.join(format!("compared-{kind}"));
+        let server = Server::start(kind, stage.plan, &folder, &mut stage.dice)?;
+        said.push(transcript(stage, &server.at())?);
+    }
+    let (ours, theirs) = (&said[0], &said[1]);
     for (n, (ours, theirs)) in ours.lines().zip(theirs.lines()).enumerate() {
         if ours != theirs {
             return Err(format!("line {n} differs\nWarren:    {ours}\nZooKeeper: {theirs}").into());
@@ -137,6 +140,7 @@ pub(super) fn compare(stage: &mut Stage<'_>) -> Outcome<()> {
     if ours.lines().count() != theirs.lines().count() {
         return Err(format!("one says more\nWarren:\n{ours}\nZooKeeper:\n{theirs}").into());
     }
+    let commands = ONCE.len() + PIPED.lines().count();
     println!("shell: {commands} commands say the same {} lines on both", ours.lines().count());
     Ok(())
 }
@@ -149,12 +153,16 @@ fn transcript(stage: &Stage<'_>, at: &str) -> Outcome<String> {
         writeln!(all, "$ {line}\n{}{}status {}", said.out, said.err, said.status)?;
     }
     let said = stage.piped(at, &[], PIPED)?;
-    let (events, lines): (Vec<&str>, Vec<&str>) =
-        said.out.lines().partition(|line| line.starts_with("Watche") || *line == "WATCHER::");
-    // Events come in their own time.
-    let mut events: Vec<&str> = events;
-    events.sort_unstable();
-    writeln!(all, "{}\n{}\n{}status {}", lines.join("\n"), events.join("\n"), said.err, said.status)?;
+    // Events, and connections that are told, come in their own time.
+    let in_turn = |line: &&str| {
+        !["WATCHER::", "WatchedEvent", "connected to"].iter().any(|begin| line.starts_with(begin))
+    };
+    for text in [&said.out, &said.err] {
+        let (lines, mut others): (Vec<&str>, Vec<&str>) = text.lines().partition(in_turn);
+        others.sort_unstable();
+        writeln!(all, "{}\n{}", lines.join("\n"), others.join("\n"))?;
+    }
+    writeln!(all, "status {}", said.status)?;
     Ok(plain(&all, at))
 }
 
