@@ -26,7 +26,7 @@ impl Progress {
         Progress { doing, terminal, expected, said: Duration::ZERO, open: false }
     }
 
-    /// So many bytes are done, so long after the beginning: what to print, if anything.
+    /// So many bytes are done (0: nobody counts), so long after the beginning: what to print, if anything.
     pub fn at(&mut self, since: Duration, done: u64) -> Option<String> {
         let every = if self.terminal { EVERY_TERMINAL } else { EVERY_LINE };
         if since < self.said + every {
@@ -39,7 +39,10 @@ impl Progress {
             Some(percent) => format!(", {} %", percent.min(99)),
             None => String::new(),
         };
-        let line = format!("{}: {}{part}, {rate}/s", self.doing, bytes(done));
+        let line = match done {
+            0 => format!("{} …", self.doing),
+            _ => format!("{}: {}{part}, {rate}/s", self.doing, bytes(done)),
+        };
         self.open = self.terminal;
         Some(if self.terminal { format!("\r\x1b[K{line}") } else { format!("{line}\n") })
     }
@@ -71,5 +74,7 @@ mod tests {
         assert_eq!(progress.at(Duration::from_secs(9), 1), None);
         assert_eq!(progress.at(Duration::from_secs(10), 10 << 20).unwrap(), "restore: 10.0 MiB, 1.0 MiB/s\n");
         assert_eq!(progress.end(), "");
+        let mut progress = Progress::new("reading", false, 0);
+        assert_eq!(progress.at(Duration::from_secs(10), 0).unwrap(), "reading …\n");
     }
 }

@@ -112,12 +112,14 @@ fn stopped(
     (path, source): (PathBuf, io::Error),
     print: &mut dyn FnMut(&LogRecord, bool) -> Result<(), LogFailure>,
 ) -> Result<(), LogFailure> {
-    let store = cli.data_dir.join(STORE);
+    // Or a store that was moved away.
+    let store = Some(cli.data_dir.join(STORE)).filter(|store| store.is_dir());
+    let store = store.unwrap_or_else(|| cli.data_dir.clone());
     let folder = match ReadOnlyFolder::open(&store) {
         Ok(folder) => folder,
         // There is a server, or nothing at all: either way it is the socket that is missing.
         Err(OpenError::InUse(_)) => return Err(AskError::Connect { path, source }.into()),
-        Err(_) if !store.exists() => return Err(AskError::Connect { path, source }.into()),
+        Err(_) if !store.join("lock").exists() => return Err(AskError::Connect { path, source }.into()),
         Err(e) => return Err(LogFailure::Store(full(&e))),
     };
     let disk: SharedDisk = Arc::new(InspectDisk::new(Arc::new(folder)));

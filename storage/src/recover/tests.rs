@@ -262,3 +262,63 @@ fn a_full_disk_refuses_the_stream_and_keeps_its_reserve() {
     disk.set_capacity(None);
     assert_eq!(check(&disk, COMMITTED, old, old), (false, false));
 }
+
+/// A store as a backup is restored to: the tree of an ensemble that begins anew, and a log behind it.
+fn restored() -> (SimDisk, Position) {
+    let disk = SimDisk::new();
+    let shared: SharedDisk = Arc::new(disk.clone());
+    let mut import = Import::begin(shared.clone(), Identity { store_id: 9, disk: 0 }, 0).unwrap();
+    snapshot().0.iter().for_each(|chunk| import.push(chunk).unwrap());
+    let mut tree = Tree::replace(shared.clone(), import.finish().unwrap(), tree_options(9)).unwrap();
+    tree.restart(1, 10).unwrap();
+    let at = tree.position();
+    drop(tree);
+    begin_log(shared, at).unwrap();
+    (disk, at)
+}
+
+/// What the first server does that finds it.
+fn take_part(disk: &SimDisk) -> Result<(), Box<dyn std::error::Error>> {
+    let Recovered { mut tree, mut log, .. } = open(disk)?;
+    if tree.disk() == 0 {
+        tree.take_part_with(2, b"alone".to_vec(), None)?;
+        let at = tree.position();
+        log.reset(at.index, at.term, Some(HardState { term: at.term, vote: 0, commit: at.index }))?;
+    }
+    // It votes and serves.
+    let hard_state = HardState { term: tree.position().term + 1, vote: 7, commit: tree.position().index };
+    let first = record(tree.position().index + 1, hard_state.term);
+    log.append(Append { records: &[first], hard_state: Some(hard_state) })?;
+    Ok(())
+}
+
+#[test]
+fn a_restored_store_takes_part_once_wherever_the_power_goes() {
+    let mut met = [0; 3];
+    for operation in 1.. {
+        let (disk, at) = restored();
+        let digest = open(&disk.after_kill()).unwrap().tree.digest();
+        disk.lose_power_at(disk.operations() + operation);
+        let done = take_part(&disk).is_ok();
+        for seed in 0..4 {
+            let disk = disk.after_crash(seed);
+            let Recovered { tree, log, found, discarded } = open(&disk).unwrap();
+            let before = tree.disk() == 0;
+            met[usize::from(discarded)] += 1;
+            met[2] += usize::from(before);
+            assert_eq!(tree.digest().znodes, digest.znodes);
+            assert_eq!(tree.position().index, at.index + u64::from(!before));
+            assert_eq!(tree.conf_state(), if before { &b""[..] } else { b"alone" });
+            assert!(!done || found.hard_state.vote == 7, "a vote that was kept is forgotten");
+            drop((tree, log));
+            take_part(&disk).unwrap();
+            let Recovered { tree, found, discarded, .. } = open(&disk).unwrap();
+            assert_eq!((tree.disk(), discarded), (2, false));
+            assert_eq!((found.first_index, found.last_index), (at.index + 2, at.index + 2));
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(met.iter().all(|n| *n > 0), "{met:?}");
+}
