@@ -1,7 +1,12 @@
 //! The command line of `warren`, declared once.
 
-use crate::backup::flags::{BackupFlags, RestoreFlags};
-use clap::{Parser, Subcommand, ValueEnum};
+use crate::backup::flags::{BackupFlags, RestoreFlags, VerifyFlags};
+use crate::log::flags::LogFlags;
+use crate::shell::address::Servers;
+use crate::shell::command::ShellCommand;
+use crate::shell::forms;
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
+use std::ffi::OsString;
 use std::path::PathBuf;
 use warren_server::admin::{MemberChange, Request, SOCKET};
 use warren_server::config::Address;
@@ -37,9 +42,25 @@ pub struct Cli {
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Text)]
     pub output: Output,
 
-    /// What to do.
+    /// The servers that shell commands ask: HOST:PORT[,HOST:PORT]...[/CHROOT]
+    #[arg(short, long = "server", value_name = "SERVERS", default_value = "127.0.0.1:2181")]
+    pub servers: Servers,
+
+    /// The session timeout that shell commands ask for, ms
+    #[arg(long = "timeout", value_name = "MS", default_value_t = 30_000, value_parser = clap::value_parser!(i32).range(1..))]
+    pub timeout_ms: i32,
+
+    /// A server without a leader will do, which answers reads alone
+    #[arg(short, long)]
+    pub read_only: bool,
+
+    /// For scripts of zkCli's: a connection is waited for in any case
+    #[arg(long = "waitforconnection", hide = true)]
+    pub wait_for_connection: bool,
+
+    /// What to do; without it, the shell.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: Option<Command>,
 }
 
 /// How to print.
@@ -125,9 +146,16 @@ pub enum Command {
     Backup(BackupFlags),
     /// Make a backup the data of a server that is not running and has none
     Restore(RestoreFlags),
-    /// Settings
-    #[command(subcommand)]
-    Config(Config),
+    /// Is a backup whole, or the store of a stopped server sound? Nothing is changed
+    ///
+    /// Exit status: 0 nothing is damaged, 1 something is, and what to do.
+    Verify(VerifyFlags),
+    /// Who asked for which change, and when, as far back as the log goes
+    ///
+    /// From the log of the running server, or of a stopped one. A line for each request, refused ones too: what became of it
+    /// was told to who asked. A session that ends takes its ephemerals with it; they are not listed. Passwords and digests are
+    /// never shown, and data only with --data.
+    Log(LogFlags),
     /// Make a store of a ZooKeeper's data (3.4 to 3.9), into DATA_DIR; the ZooKeeper must not run
     Import(crate::import::flags::ImportFlags),
     /// Run a whole ensemble on this machine until Ctrl-C, for trying and for tests
@@ -151,21 +179,9 @@ pub enum Command {
         #[arg(long, value_name = "PORT", default_value_t = 8080)]
         admin_port: u16,
     },
-}
-
-/// What to do with settings.
-#[derive(Debug, Subcommand)]
-pub enum Config {
-    /// Write a zoo.cfg as the warren.toml that means the same
-    ///
-    /// What means nothing here stands in it as a comment, with the reason.
-    Convert {
-        /// The file; its dynamic file and `myid` are read as ZooKeeper would
-        zoo_cfg: PathBuf,
-        /// Where to write it, if not to the terminal; nothing is written over
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
+    /// What the shell can do, one at a time.
+    #[command(flatten)]
+    Shell(ShellCommand),
 }
 
 /// What to do with certificates.
@@ -266,6 +282,38 @@ pub enum Leader {
 }
 
 impl Cli {
+    /// From the words of the command line, the first of which is the program's name.
+    pub fn of(words: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+        let mut words = words.into_iter();
+        let program = words.next();
+        let words: Vec<OsString> = words.collect();
+        // Words that are no text are clap's to refuse.
+        let words = match words.iter().map(|word| word.to_str().map(str::to_owned)).collect() {
+            Some(text) => forms::zkcli_words(text).into_iter().map(OsString::from).collect(),
+            None => words,
+        };
+        let words = program.into_iter().chain(words);
+        Cli::from_arg_matches(&Cli::declared().try_get_matches_from(words)?)
+    }
+
+    /// The declaration, with the shell's commands in a list of their own, so that they do not drown the operator's.
+    pub fn declared() -> clap::Command {
+        let shell = ShellCommand::augment_subcommands(clap::Command::new("shell"));
+        let mut list = String::from(
+            "Shell commands, asked of the servers named by -s; without a command, all of them at a prompt:\n",
+        );
+        let mut declared = Cli::command();
+        for command in shell.get_subcommands() {
+            let name = command.get_name().to_owned();
+            if !command.is_hide_set() {
+                let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+                list.push_str(&format!("  {name:<20}  {about}\n"));
+            }
+            declared = declared.mut_subcommand(name, |command| command.hide(true));
+        }
+        declared.after_help(list)
+    }
+
     /// Where the server is asked.
     pub fn socket(&self) -> PathBuf {
         self.admin.clone().unwrap_or_else(|| self.data_dir.join(SOCKET))
@@ -275,11 +323,10 @@ impl Cli {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory as _;
 
     #[test]
     fn the_declaration_is_sound() {
-        Cli::command().debug_assert();
+        Cli::declared().debug_assert();
     }
 
     #[test]
@@ -295,7 +342,7 @@ mod tests {
     #[test]
     fn members_are_changed_by_plain_words() {
         let request = |words: &[&str]| match Cli::try_parse_from(words).map(|cli| cli.command) {
-            Ok(Command::Member(member)) => Ok(member.request()),
+            Ok(Some(Command::Member(member))) => Ok(member.request()),
             Ok(other) => panic!("{other:?}"),
             Err(e) => Err(e.to_string()),
         };

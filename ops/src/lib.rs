@@ -8,8 +8,10 @@ pub mod doctor;
 pub mod import;
 pub mod io;
 pub mod local;
+pub mod log;
 pub mod prepare;
 pub mod runbook;
+pub mod shell;
 pub mod status;
 pub mod times;
 

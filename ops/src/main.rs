@@ -1,11 +1,10 @@
 //! `warren`: the operator's command.
 
-use clap::Parser as _;
 use std::process::ExitCode;
 use warren_ops::cli::{Cli, Exit};
 
 fn main() -> ExitCode {
-    match Cli::try_parse() {
+    match Cli::of(std::env::args_os()) {
         Ok(cli) => ExitCode::from(warren_ops::io::run(cli) as u8),
         Err(e) => {
             let _ = e.print();

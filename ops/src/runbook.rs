@@ -21,6 +21,8 @@ runbooks! {
     WarrenLinkDown
     WarrenPeersRefused
     WarrenRestarts
+    WarrenTreeDiffers
+    WarrenDigestsMismatch
     WarrenDiskWaiting
     WarrenDiskBelowReserve
     WarrenDiskFillsUp

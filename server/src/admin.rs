@@ -40,6 +40,8 @@ pub enum Request {
         /// Of what is here, though there be no leader: as of the last checkpoint.
         stale: bool,
     },
+    /// Stream the log: behind the answer's line come records ([`crate::records`]), and then the connection ends.
+    Log,
 }
 
 /// A change of the membership; see [`Change`].
@@ -112,10 +114,23 @@ pub enum Response {
     Settings(String),
     /// To [`Request::Backup`].
     Backup(Box<BackupHead>),
+    /// To [`Request::Log`].
+    Log(LogHead),
     /// It is done; in words.
     Done(String),
     /// It is not done; why, and what to do.
     Refused(String),
+}
+
+/// What there is of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogHead {
+    /// Index of the first record.
+    pub first: u64,
+    /// Of the last one; one less than the first where there is none.
+    pub last: u64,
+    /// Up to here they are known to be committed.
+    pub committed: u64,
 }
 
 /// What a backup is of.
@@ -339,6 +354,7 @@ mod tests {
             Request::Rebuild,
             Request::Settings,
             Request::Backup { stale: true },
+            Request::Log,
         ] {
             assert_eq!(parse(line(&request).trim_end()), Ok(request));
         }

@@ -10,15 +10,17 @@
 //! - Where others have history, the newest of their tables says who votes and which disk of this server is to come. As many
 //!   of its voters must answer that every majority which could have recorded this server has one among them. If none of
 //!   them knows another store under that disk, it is new here, and joins.
+//!   Who has a table without this server refuses to link up with it, which says as much.
 //! - If one knows another store, this server was wiped. It takes no part until an operator replaces it, which gives it
 //!   the next disk; and who has no place in the table waits until it gets one.
-
 //!
 //! A store that was restored or imported is neither: its server founds the ensemble with it, alone, and lets the others join.
 //! Two of them would found two ensembles, and a server with data of before belongs to another; so all others that are there
 //! must be empty first.
 
-use std::collections::BTreeMap;
+use crate::consensus::Configuration;
+use std::collections::{BTreeMap, BTreeSet};
+use warren_storage::Tree;
 use warren_transport::peer::{Answer, Known, ServerId};
 
 /// What is decided.
@@ -44,6 +46,18 @@ pub enum Verdict {
     },
 }
 
+/// What is recorded in this tree of a server that asks.
+pub fn known(tree: &Tree, server: ServerId) -> Known {
+    let members = tree.members();
+    Known {
+        store: tree.recorded_store(server),
+        disk: members.get(server).map(|member| member.disk),
+        version: members.version,
+        voters: members.voters().map(|member| member.id).collect(),
+        settled: Configuration::of(tree.conf_state()).outgoing.is_empty(),
+    }
+}
+
 /// What is decided of a server that was given data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WithData {
@@ -61,17 +75,25 @@ pub struct Founding {
     store_id: u64,
     voters: usize,
     answers: BTreeMap<ServerId, Answer>,
+    /// Who has a table without this server, and so history.
+    strangers: BTreeSet<ServerId>,
 }
 
 impl Founding {
     /// `voters` are the configured ones, the asker among them.
     pub fn new(store_id: u64, voters: usize) -> Founding {
-        Founding { store_id, voters, answers: BTreeMap::new() }
+        Founding { store_id, voters, answers: BTreeMap::new(), strangers: BTreeSet::new() }
     }
 
     /// Another voter answered; its latest answer counts.
     pub fn hear(&mut self, from: ServerId, answer: Answer) {
+        self.strangers.remove(&from);
         self.answers.insert(from, answer);
+    }
+
+    /// Another server refuses links, for its table has no such server as this one.
+    pub fn hear_stranger(&mut self, from: ServerId) {
+        self.strangers.insert(from);
     }
 
     /// Did all other voters say that they are empty?
@@ -101,6 +123,9 @@ impl Founding {
         };
         let answers = self.answers.values();
         let history = answers.clone().any(|answer| *answer != Answer::Empty);
+        if !history && !self.strangers.is_empty() {
+            return Verdict::NoPlace;
+        }
         if !history {
             let empty = self.answers.len();
             return if empty + 1 > self.voters / 2 { Verdict::Found } else { Verdict::Wait };
@@ -143,7 +168,7 @@ mod tests {
 
     /// Of the table of that version: server 1 has this disk, recorded with this store.
     fn knows(version: i64, voters: &'static [u8], disk: Option<u32>, store: Option<u64>) -> Answer {
-        Answer::Recorded(Known { store, disk, version, voters: Bytes::from_static(voters) })
+        Answer::Recorded(Known { store, disk, version, voters: Bytes::from_static(voters), settled: true })
     }
 
     fn nothing() -> Answer {
@@ -170,6 +195,17 @@ mod tests {
         assert_eq!(verdict(5, &five), Verdict::Wait);
         // It has history, and is about to write down who it is.
         assert_eq!(verdict(3, &[(2, Answer::Empty), (3, knows(0, &[], None, None))]), Verdict::Wait);
+    }
+
+    /// Servers that are to be added are started before they are: those that are there do not link up with them.
+    #[test]
+    fn nobody_founds_beside_a_table_without_it() {
+        let mut founding = Founding::new(7, 3);
+        founding.hear_stranger(2);
+        founding.hear(3, Answer::Empty);
+        assert_eq!(founding.verdict(), Verdict::NoPlace);
+        founding.hear(2, knows(0, &[2], Some(1), None));
+        assert_eq!(founding.verdict(), Verdict::Join { disk: 1 });
     }
 
     /// A majority of three that recorded server 1 has 2 or 3 in it: one answer alone may be from the other.

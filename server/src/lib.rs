@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod moment;
 pub mod observer;
 pub mod pulse;
+pub mod records;
 pub mod room;
 pub mod service;
 pub mod version;

@@ -39,10 +39,13 @@ fn planted_faults_are_caught() {
         (Planted::DeposedLeaderExpires, 3, "ephemerals end with their session", 20),
         (Planted::SkipEntryOnInstall, 3, "equal zxid, equal digest", 60),
         (Planted::SyncWithoutQuorum, 3, "linearizable", 20),
-        (Planted::WipedVoterVotes, 3, "same log prefix", 60),
+        (Planted::WipedVoterVotes, 3, "elected by the configuration", 20),
         (Planted::ObserverSkipsEntry, 3, "equal zxid, equal digest", 5),
         (Planted::NobodyCompares, 3, "who is wrong serves nobody", 10),
         (Planted::FeedUncommitted, 3, "acknowledged is durable", 10),
+        (Planted::NewVotersAlone, 3, "acknowledged is durable", 30),
+        (Planted::ConfigurationWhenProposed, 3, "acknowledged is durable", 20),
+        (Planted::ConfigurationNotKept, 3, "raft's configuration and the table agree", 5),
     ];
     for planted in Planted::ALL {
         assert!(expected.iter().any(|(each, ..)| *each == planted), "{planted:?}");

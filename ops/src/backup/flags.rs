@@ -30,3 +30,10 @@ pub struct RestoreFlags {
     #[arg(long, value_name = "FILE")]
     pub from: PathBuf,
 }
+
+/// `warren verify`.
+#[derive(Debug, Args)]
+pub struct VerifyFlags {
+    /// A backup, or the data folder of a server that is stopped
+    pub path: PathBuf,
+}

@@ -15,6 +15,8 @@ const ANSWER_BYTES_MAX: u64 = 1 << 20;
 /// Nobody answered.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum AskError {
+    #[error("you may not open {}: ask as root, or as the user that the server runs as", path.display())]
+    Denied { path: PathBuf },
     #[error("no server answers at {}: {source}; is it running, and is this its data folder (--data-dir)?", path.display())]
     Connect { path: PathBuf, source: io::Error },
     #[error("the server at {} did not answer: {source}", path.display())]
@@ -26,7 +28,10 @@ pub(super) enum AskError {
 /// Ask, and wait for the answer.
 pub(super) fn ask(socket: &Path, request: &Request) -> Result<Response, AskError> {
     let path = || socket.to_path_buf();
-    let stream = UnixStream::connect(socket).map_err(|source| AskError::Connect { path: path(), source })?;
+    let stream = UnixStream::connect(socket).map_err(|source| match source.kind() {
+        io::ErrorKind::PermissionDenied => AskError::Denied { path: path() },
+        _ => AskError::Connect { path: path(), source },
+    })?;
     let line = talk(&stream, request).map_err(|source| AskError::Talk { path: path(), source })?;
     serde_json::from_str(&line).map_err(|source| AskError::Answer { path: path(), source })
 }

@@ -7,14 +7,17 @@ mod convert;
 mod doctor;
 mod import;
 mod local;
+mod log;
 mod peers;
 mod prepare;
+mod shell;
 mod signals;
 mod status;
 
-use crate::cli::{Certs, Cli, Command, Config, Exit, Leader, Output};
+use crate::cli::{Certs, Cli, Command, Exit, Leader, Output};
 use crate::local::Ports;
 use crate::prepare::Plan;
+use crate::shell::command::{self, Settings, ShellCommand};
 use crate::status::membership;
 use std::path::{Path, PathBuf};
 use warren_server::admin::{Request, Response};
@@ -33,7 +36,13 @@ pub(crate) fn data_dir() -> PathBuf {
 
 /// Do what the command line says, print what is to be printed, and say how it ended.
 pub fn run(cli: Cli) -> Exit {
-    match &cli.command {
+    let Some(command) = &cli.command else { return shell::interactive(&cli) };
+    match command {
+        Command::Shell(ShellCommand::Config(command::Config {
+            settings: Some(Settings::Convert { zoo_cfg, out }),
+            ..
+        })) => convert::run(zoo_cfg, out.as_deref()),
+        Command::Shell(command) => shell::once(&cli, command.clone()),
         Command::Status { watch } => status::run(&cli, *watch),
         Command::Doctor { config } => doctor::run(&cli, config.as_deref()),
         Command::Leader(Leader::Transfer { to }) => ask(&cli, &Request::TransferLeader { to: *to }),
@@ -51,7 +60,8 @@ pub fn run(cli: Cli) -> Exit {
         }
         Command::Backup(flags) => backup::take(&cli, flags),
         Command::Restore(flags) => backup::restore(&cli, flags),
-        Command::Config(Config::Convert { zoo_cfg, out }) => convert::run(zoo_cfg, out.as_deref()),
+        Command::Verify(flags) => backup::verify_path(&cli, flags),
+        Command::Log(flags) => log::run(&cli, flags),
         Command::Import(flags) => import::run(&cli, flags),
         Command::Prepare { dir, ensemble, client_port, peer_port, hosts } => {
             let (client_port, peer_port) = (*client_port, *peer_port);
@@ -125,7 +135,7 @@ fn ask(cli: &Cli, request: &Request) -> Exit {
             }
             Exit::Done
         }
-        Response::Backup(_) => {
+        Response::Backup(_) | Response::Log(_) => {
             eprintln!("warren: the server answered what was not asked");
             Exit::Degraded
         }

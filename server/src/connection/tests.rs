@@ -138,7 +138,7 @@ impl Server {
         self.service.publish();
         while let Some(action) = self.service.poll_action() {
             match action {
-                service::Action::Members { members, retired } => {
+                service::Action::Members { members, retired, .. } => {
                     work.push_back(consensus::Event::Members { members, retired });
                 }
                 service::Action::Submit(submissions) => work.push_back(consensus::Event::Submit(submissions)),

@@ -257,7 +257,7 @@ impl Consensus {
             self.introductions.clear();
             self.roster.on_lead(leads, raft_last);
             if leads {
-                self.introductions.extend(self.stores.iter().map(|(server, store_id)| (*server, *store_id)));
+                self.introductions.extend(self.stores.iter().map(|(server, store)| (*server, *store)));
             }
             self.watch.on_leadership_lost();
             self.waits_since = None;

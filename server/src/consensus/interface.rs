@@ -7,7 +7,7 @@ use std::time::Duration;
 use warren_storage::log::{HardState, LogReader, LogRecord};
 use warren_storage::tree::Position;
 use warren_storage::{Members, Rules, Table};
-use warren_transport::peer::{PeerMessage, RaftMessage, ServerId, SnapshotHead};
+use warren_transport::peer::{Known, PeerMessage, RaftMessage, ServerId, SnapshotHead};
 
 /// Something that wants to be in the log, or behind it.
 #[derive(Debug)]
@@ -64,6 +64,8 @@ pub enum Event {
         /// See [`warren_storage::Tree::store_id`]. The first one heard of in a run stays, for a disk.
         store_id: u64,
     },
+    /// Another server answers what it has recorded of this one ([`crate::founding`]).
+    Recorded(Known),
     /// The tree says anew who belongs to the ensemble. Comes before the [`Event::Applied`] of the entry that made it so.
     Members {
         /// Who.

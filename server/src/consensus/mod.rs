@@ -8,9 +8,11 @@
 //! Its rooms: `interface` says what goes in and out; `forward` brings requests to the leader, once; `propose` makes
 //! entries of them; `ready` hands out what raft has ready, in the order that is safe; `clock` is about time, elections
 //! and who leads; `read` asks for read indexes; `view` is raft's view of the log; `wire` translates messages and
-//! refuses what contradicts itself; `stamp` is the leader's stamp; `roster` is who belongs to the ensemble, and changes it.
+//! refuses what contradicts itself; `stamp` is the leader's stamp; `roster` is who belongs to the ensemble, and changes it;
+//! `configuration` is what raft knows of that.
 
 mod clock;
+mod configuration;
 pub(crate) mod forward;
 mod interface;
 pub(crate) mod passive;
@@ -24,12 +26,16 @@ mod tests;
 mod view;
 mod wire;
 
+pub use configuration::{
+    Configuration, disk_of, found, found_alone, is_alone, joining, raft_id, server_of, voter_ids, voters,
+};
 pub(crate) use interface::Handed;
 pub use interface::{Action, Committed, Event, Facts, Follower, Measure, Role, Start, Submission, Timers};
 
 use crate::entropy::Entropy;
 use crate::moment::Moment;
 use clock::{Election, Watch};
+use configuration::encode_conf;
 use forward::{Inbox, Outbox};
 use protobuf::Message as _;
 use raft::eraftpb::ConfState;
@@ -37,6 +43,7 @@ use raft::{ProgressState, RawNode, SnapshotStatus, StateRole};
 use read::Reads;
 use ready::Unsynced;
 use roster::Roster;
+pub(crate) use roster::is_another;
 pub use roster::table_of;
 use stamp::Stamp;
 use std::collections::{BTreeMap, VecDeque};
@@ -55,77 +62,10 @@ const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
 /// Measures that wait for [`Consensus::take_measures`], at most; beyond, they are lost.
 const MEASURES_MAX: usize = 1_024;
 
-/// raft's id of a server: the server id and which of its disks, so that an emptied disk never votes under its
-/// old identity.
-pub fn raft_id(server_id: ServerId, incarnation: u32) -> u64 {
-    (server_id as u64) << 32 | incarnation as u64
-}
-
-/// The server of a [`raft_id`]; `0`, which is none, for what cannot be one.
 /// A follower that has all of a snapshot puts it in place by then, and says so.
 const PLACE_WITHIN: Duration = Duration::from_secs(5);
 /// A follower that could not take a snapshot, for want of space say, is sent the next after this.
 const STREAM_AGAIN_AFTER: Duration = Duration::from_secs(2);
-
-fn server_of(id: u64) -> ServerId {
-    ServerId::try_from(id >> 32).unwrap_or(0)
-}
-
-/// The disk of a [`raft_id`].
-fn disk_of(id: u64) -> u32 {
-    id as u32
-}
-
-/// As a checkpoint keeps it: the same bytes for the same configuration.
-fn encode_conf(conf: &ConfState) -> Vec<u8> {
-    let mut conf = conf.clone();
-    conf.voters.sort_unstable();
-    conf.learners.sort_unstable();
-    conf.voters_outgoing.sort_unstable();
-    conf.learners_next.sort_unstable();
-    conf.write_to_bytes().expect("a configuration encodes")
-}
-
-/// The configuration of a server that comes to an ensemble which is there, before it has learned what that one's is: it
-/// votes with nobody.
-pub fn joining(id: u64) -> Vec<u8> {
-    let mut conf = ConfState::default();
-    conf.learners.push(id);
-    encode_conf(&conf)
-}
-
-/// The configuration of a new ensemble of these voters, each by its [`raft_id`].
-pub fn found(voters: &[u64]) -> Vec<u8> {
-    let mut conf = ConfState::default();
-    conf.voters.extend_from_slice(voters);
-    encode_conf(&conf)
-}
-
-/// The configuration of a new ensemble that one server begins and that these are to join, each by its [`raft_id`].
-pub fn found_alone(voter: u64, learners: &[u64]) -> Vec<u8> {
-    let mut conf = ConfState::default();
-    conf.voters.push(voter);
-    conf.learners.extend_from_slice(learners);
-    encode_conf(&conf)
-}
-
-/// Is this server alone in the configuration, or is there none yet? Then nobody has to be asked.
-pub fn is_alone(conf_state: &[u8], server: ServerId) -> bool {
-    let conf = ConfState::parse_from_bytes(conf_state).expect("consensus encoded the configuration");
-    let all = || conf.voters.iter().chain(&conf.voters_outgoing).chain(&conf.learners);
-    all().all(|id| server_of(*id) == server) && (conf.learners.is_empty() || !conf.voters.is_empty())
-}
-
-/// How many voters a configuration has, as [`found`] and [`Committed::conf_state`] encode it; 0 for none at all. While it
-/// changes, those of both configurations count.
-pub fn voters(conf_state: &[u8]) -> usize {
-    voter_ids(conf_state).len()
-}
-
-/// Ids of all that vote in a configuration, likewise; while it changes, of both.
-pub fn voter_ids(conf_state: &[u8]) -> Vec<ServerId> {
-    passive::Passive::new(conf_state).expect("consensus encoded the configuration").voters()
-}
 
 /// Why consensus cannot begin or go on: the store is damaged, or we are.
 #[derive(Debug, thiserror::Error)]
@@ -155,10 +95,10 @@ pub struct Consensus {
     inbox: Inbox,
     /// What the leader's own timers ask.
     asked_by_timers: VecDeque<Vec<u8>>,
-    /// Of the servers that were met; at most one for each id.
-    stores: BTreeMap<ServerId, u64>,
+    /// Of the servers that were met: disk (0 when it did not know) and store; at most one for each id.
+    stores: BTreeMap<ServerId, (u32, u64)>,
     /// Those of them that are to be recorded, as the leader.
-    introductions: Vec<(ServerId, u64)>,
+    introductions: Vec<(ServerId, (u32, u64))>,
     /// As the leader: a new epoch comes before anything else.
     epoch_due: bool,
     /// As the leader: a mark is to be set.
@@ -300,6 +240,8 @@ impl Consensus {
             Event::Installed { number } => self.on_installed(now, number)?,
             Event::Met { server, disk, store_id } => self.on_met(server, disk, store_id),
             Event::Members { members, retired } => self.on_members(members, retired),
+            // Whether it is to observe is not for raft to say.
+            Event::Recorded(_) => {}
             Event::ForceQuorum(table) => self.on_force(table),
             Event::Applied(index) => self.on_applied(index),
             Event::RefuseGrowth(refuse) => self.stamp.refuse_growth(refuse),
@@ -367,6 +309,11 @@ impl Consensus {
     pub(crate) fn is_at_rest(&self) -> bool {
         let idle = self.unsynced.is_empty() && self.installing.is_none();
         idle && self.held_back.is_empty() && self.commit_in.is_none() && !self.leading
+    }
+
+    /// Has it a vote by raft's configuration, in either half of a joint one?
+    pub(crate) fn votes(&self) -> bool {
+        self.node.raft.prs().conf().voters().contains(self.node.raft.id)
     }
 
     /// For an observer in its place.
@@ -459,13 +406,13 @@ impl Consensus {
     }
 
     fn on_met(&mut self, server: ServerId, disk: u32, store_id: u64) {
-        let other_disk = disk != 0 && disk != self.roster.disk(server);
-        if self.lone || other_disk || !self.roster.is_recorded(server) || self.stores.contains_key(&server) {
+        let known = self.stores.get(&server).is_some_and(|(of, _)| self.roster.is_of(server, *of));
+        if self.lone || known || !self.roster.is_recorded(server) || !self.roster.is_of(server, disk) {
             return;
         }
-        self.stores.insert(server, store_id);
+        self.stores.insert(server, (disk, store_id));
         if self.leading {
-            self.introductions.push((server, store_id));
+            self.introductions.push((server, (disk, store_id)));
         }
     }
 

@@ -9,6 +9,7 @@ use crate::moment::Moment;
 use raft::eraftpb::{Entry as RaftEntry, Message, MessageType};
 use std::time::Duration;
 use warren_storage::{Entry, Origin};
+use warren_transport::peer::ServerId;
 
 /// Appends handed out and not yet reported durable, at most, for the leader to propose more. Two: while one is synced
 /// the next one waits behind it, and what arrives meanwhile gathers into a third.
@@ -165,11 +166,12 @@ impl Consensus {
             table: table.clone(),
         });
         let epoch = self.epoch_due.then_some(Entry::NewEpoch { time_ms });
-        let met = self.introductions.iter().map(|(server, store_id)| Entry::Introduce {
-            server: *server,
-            disk: self.roster.disk(*server),
-            store_id: *store_id,
-        });
+        let introduced = |(server, (disk, store_id)): &(ServerId, (u32, u64))| {
+            let counts = self.roster.is_recorded(*server) && self.roster.is_of(*server, *disk);
+            let disk = self.roster.disk(*server);
+            counts.then_some(Entry::Introduce { server: *server, disk, store_id: *store_id })
+        };
+        let met = self.introductions.iter().filter_map(introduced);
         let conf = self.node.raft.prs().conf().to_conf_state();
         let found = self.roster.to_found(&conf).map(|table| Entry::Found { time_ms, table });
         let mark = self.mark_due.then_some(Entry::Mark);

@@ -93,13 +93,23 @@ impl Roster {
         self.members.get(server).map_or(1, |member| member.disk)
     }
 
-    /// Does it vote, or is it to, as far as is known? Of others no store is recorded: they have nothing to lose.
+    /// Is what was said of this disk (0 by who did not know it) said of the disk that the server has?
+    pub(super) fn is_of(&self, server: ServerId, disk: u32) -> bool {
+        disk == 0 || disk == self.disk(server)
+    }
+
+    /// Does the file name it?
+    pub(super) fn is_found(&self, server: ServerId) -> bool {
+        self.found.as_ref().is_some_and(|found| found.get(server).is_some())
+    }
+
+    /// Does it vote, or is it to, as far as is known? Of others no store is recorded: they have nothing to lose, and may come
+    /// with another one when they are to vote.
     pub(super) fn is_recorded(&self, server: ServerId) -> bool {
-        let member = match self.members.servers.is_empty() {
-            true => self.found.as_ref().and_then(|members| members.get(server)),
-            false => self.members.get(server),
-        };
-        member.is_none_or(|member| member.role != MemberRole::Observer)
+        match self.members.servers.is_empty() {
+            true => self.found.as_ref().and_then(|found| found.get(server)).is_none_or(votes),
+            false => self.members.get(server).is_some_and(votes),
+        }
     }
 
     /// Is it the identity of a server that left, or of a disk that was replaced?
@@ -143,6 +153,18 @@ impl Roster {
     }
 }
 
+/// Does it vote, or is it to?
+fn votes(member: &Member) -> bool {
+    member.role != MemberRole::Observer
+}
+
+/// Is what was heard of the store of a server in this table nothing that counts in the next one? It is of another disk, or
+/// of a time when the server had nothing to lose.
+pub(crate) fn is_another(former: Option<&Member>, next: Option<&Member>) -> bool {
+    let store_of = |member: Option<&Member>| member.filter(|member| votes(member)).map(|member| member.disk);
+    store_of(former) != store_of(next)
+}
+
 /// With what `/zookeeper/config` says of them.
 pub fn table_of(members: Members) -> Table {
     let text = membership::text(&members);
@@ -155,13 +177,13 @@ impl Consensus {
         let former = std::mem::replace(&mut self.roster.members, members);
         self.roster.retired = retired;
         // What was heard of a store is of the disk that the server had then.
-        for server in former.servers.iter().map(|member| member.id) {
-            let now = self.roster.members.get(server);
-            if former.get(server).map(|m| m.disk) != now.map(|m| m.disk) {
-                self.stores.remove(&server);
-                self.introductions.retain(|(met, _)| *met != server);
-            }
-        }
+        let members = &self.roster.members;
+        let goes_on = |id: ServerId| match former.servers.is_empty() {
+            true => members.get(id).is_some_and(votes),
+            false => !is_another(former.get(id), members.get(id)),
+        };
+        self.stores.retain(|id, _| goes_on(*id));
+        self.introductions.retain(|(id, _)| goes_on(*id));
         self.roster.found_due &= self.roster.members.servers.is_empty();
     }
 

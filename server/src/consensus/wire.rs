@@ -68,8 +68,11 @@ pub(super) fn check(
         if roster.is_former(message.from) {
             return Err(Contradiction::Former);
         }
-        // Who is behind may not know yet of one that came; before there is a table, nobody comes.
-        let known = raft.prs().conf().voters().ids().is_empty() || !roster.members().servers.is_empty();
+        // Who is behind may not know yet of one that came. Before there is a table nobody comes, but for those that the file
+        // names meanwhile: a founder may not have had the first entry yet.
+        let known = raft.prs().conf().voters().ids().is_empty()
+            || !roster.members().servers.is_empty()
+            || roster.is_found(server_of(message.from));
         if !known || disk_of(message.from) == 0 {
             return Err(Contradiction::Stranger);
         }

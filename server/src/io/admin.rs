@@ -1,8 +1,8 @@
 //! The socket of the operator's command line; see [`crate::admin`].
 
-use super::backup;
 use super::facts::Registry;
 use super::rebuild::begin_anew;
+use super::{backup, log_stream};
 use crate::admin::{self, CONNECTIONS_MAX, LINE_BYTES_MAX, Request, Response, SOCKET};
 use std::io;
 use std::os::unix::fs::PermissionsExt as _;
@@ -74,6 +74,7 @@ async fn talk(registry: &Registry, stream: UnixStream) -> io::Result<()> {
         let response = match admin::parse(line.trim_end()) {
             // The connection is spent on it.
             Ok(Request::Backup { stale }) => return backup::serve(registry, stale, &mut output).await,
+            Ok(Request::Log) => return log_stream::serve(registry, &mut output).await,
             Ok(request) => registry.administer(request).await,
             Err(why) => Response::Refused(why),
         };

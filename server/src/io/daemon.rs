@@ -12,13 +12,13 @@ use super::systemd::Systemd;
 use super::{Clock, SystemEntropy, admin, admin_server, certificates, prometheus, with_data};
 use crate::config::{self, Config, Listen};
 use crate::connection::Limits;
-use crate::consensus::{self, Timers};
+use crate::consensus::{self, Configuration, Timers};
 use crate::entropy::Entropy as _;
 use crate::founding::Verdict;
 use crate::identity::Authentication;
 use crate::membership;
 use crate::metrics::Metrics;
-use crate::observer::{Candidate, Part, Seat};
+use crate::observer::{Candidate, Part, Seat, begins_observing};
 use crate::room::Room;
 use crate::service::{Service, ServiceOptions};
 use parking_lot::Mutex;
@@ -34,7 +34,7 @@ use warren_storage::discard::discard_if_asked;
 use warren_storage::io::{FolderDisk, OpenError};
 use warren_storage::log::{self, Log, LogOptions};
 use warren_storage::tree::{Tree, TreeOptions};
-use warren_storage::{Disk as _, DiskError, MemberRole, RecoverError, Recovered, recover};
+use warren_storage::{Disk as _, DiskError, RecoverError, Recovered, recover};
 use warren_transport::io::links::{LinkError, LinkTimers, Links, LinksConfig, PeerAddr, TlsFiles};
 
 /// The only server of an ensemble of one.
@@ -487,8 +487,7 @@ async fn join(
     metrics: &Arc<Metrics>,
 ) -> Result<Arc<Ensemble>, StartError> {
     let own = opened.tree.recorded_store(settings.server_id);
-    let role = opened.tree.members().get(settings.server_id).map(|member| member.role);
-    let observes = role.map_or(settings.is_observer(), |role| role == MemberRole::Observer);
+    let observes = begins_observing(&opened.tree, settings.server_id, settings.is_observer());
     let other = |recorded: &u64| *recorded != opened.tree.store_id() && !observes;
     if let Some(recorded) = own.filter(other) {
         return Err(opened.wiped(settings, recorded));
@@ -535,7 +534,8 @@ fn start(
     let server_id = settings.map_or(SERVER_ID, |settings| settings.server_id);
     if let Some(ensemble) = &ensemble {
         ensemble.take_part(tree.disk());
-        ensemble.set_members(tree.members());
+        let voters = Configuration::of(tree.conf_state()).servers();
+        ensemble.set_members(tree.members(), tree.retired(), &voters);
     }
     // Never 0, which stands for no run.
     let incarnation = entropy.next_u64().max(1);
@@ -545,11 +545,7 @@ fn start(
         ..Timers::default()
     });
     // The table knows better than the file, once there is one.
-    let own = tree.members().get(server_id).map(|member| member.role);
-    let observes = |settings: &config::Ensemble| match own {
-        Some(role) => role == MemberRole::Observer,
-        None => settings.is_observer(),
-    };
+    let observes = |settings: &config::Ensemble| begins_observing(&tree, server_id, settings.is_observer());
     let part = match settings.filter(|settings| observes(settings)) {
         None => Part::Voter,
         Some(settings) => {

@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
-use warren_storage::log::{Append, Forgotten, HardState, Log, LogRecord, join};
+use warren_storage::log::{Append, Forgotten, HardState, Log, LogReader, LogRecord, join};
 use warren_storage::tree::{Checkpoint, Position, Superseded, Tree};
-use warren_transport::peer::{PeerMessage, RaftMessage, ServerId, SnapshotHead};
+use warren_transport::peer::{Known, PeerMessage, RaftMessage, ServerId, SnapshotHead};
 
 /// What the log thread does, in order.
 ///
@@ -80,6 +80,8 @@ pub(super) struct Engine {
     retire: Arc<Mutex<Option<mpsc::Sender<()>>>>,
     /// The log from here on is still to be sent to a follower that is heard of; `u64::MAX` when none is behind.
     wanted_from: Arc<AtomicU64>,
+    /// For who only looks.
+    pub(super) log_reader: LogReader,
     turned: Arc<Turned>,
     clock: Clock,
     /// When the oldest of the requests that wait for the consensus thread came, µs; 0 while none waits.
@@ -133,6 +135,7 @@ impl Engine {
     /// Start the threads.
     pub(super) fn start(parts: Parts) -> std::io::Result<Engine> {
         let Parts { clock, consensus, service, log, room, metrics, space, ensemble, reconfigure } = parts;
+        let log_reader = log.reader();
         let keeper = Keeper {
             state: Mutex::new(Kept { log: Some(log), logged_bytes: 0, asked: false }),
             metrics: metrics.clone(),
@@ -148,6 +151,7 @@ impl Engine {
             facts: Arc::default(),
             retire: Arc::default(),
             wanted_from: Arc::new(AtomicU64::new(u64::MAX)),
+            log_reader,
             turned: Arc::default(),
             clock,
             waiting_us: Arc::default(),
@@ -213,6 +217,11 @@ impl Engine {
     /// A server has this store.
     pub(super) fn met(&self, server: ServerId, disk: u32, store_id: u64) {
         self.consensus.push(consensus::Event::Met { server, disk, store_id });
+    }
+
+    /// Another server answers what it has recorded of this one.
+    pub(super) fn recorded(&self, known: Known) {
+        self.consensus.push(consensus::Event::Recorded(known));
     }
 
     /// Its link is down, or too much waits for it.
@@ -719,9 +728,9 @@ fn run_service(
                 // Nothing that anybody waits for comes of it.
                 service::Action::Abstain(wrong) => engine.consensus.push(consensus::Event::Abstain(wrong)),
                 service::Action::Applied(index) => engine.consensus.leave(consensus::Event::Applied(index)),
-                service::Action::Members { members, retired } => {
+                service::Action::Members { members, retired, voters } => {
                     if let Some(ensemble) = &engine.ensemble {
-                        ensemble.set_members(&members);
+                        ensemble.set_members(&members, &retired, &voters);
                     }
                     engine.consensus.push(consensus::Event::Members { members, retired });
                 }

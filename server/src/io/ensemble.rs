@@ -3,7 +3,8 @@
 
 use super::engine::Engine;
 use crate::config;
-use crate::founding::{Founding, Verdict, WithData};
+use crate::founding::{self, Founding, Verdict, WithData};
+use crate::membership;
 use crate::metrics::Metrics;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use warren_storage::{DiskError, Members, SharedDisk};
 use warren_transport::io::links::{
     DownReason, LinkHandler, Links, PeerAddr, Refusal, SnapshotError, SnapshotReceiver,
 };
-use warren_transport::peer::{Answer, Ask, Known, PeerMessage, RaftMessage, ServerId, SnapshotHead};
+use warren_transport::peer::{Answer, Ask, PeerMessage, RaftMessage, ServerId, SnapshotHead};
 
 /// Between two questions of a server whose store is empty.
 const ASK_EVERY: Duration = Duration::from_millis(100);
@@ -58,6 +59,8 @@ pub(super) struct Ensemble {
     engine: OnceLock<(Engine, LogReader)>,
     founding: Mutex<Founding>,
     states: Mutex<BTreeMap<ServerId, LinkState>>,
+    /// Where each server was found last, as the file or a table said; at most one for each id.
+    addrs: Mutex<BTreeMap<ServerId, String>>,
     metrics: Arc<Metrics>,
     /// A snapshot that is all here, until consensus takes it or does not.
     staged: Mutex<Option<Staged>>,
@@ -78,6 +81,7 @@ impl Ensemble {
         let founding = Mutex::new(Founding::new(store_id, config.voters()));
         let unlinked = |id| (id, LinkState::Down(NOT_YET.to_owned()));
         let states = Mutex::new(config.others().map(|s| unlinked(s.id)).collect());
+        let addrs = Mutex::new(config.others().map(|s| (s.id, s.peer_addr.to_string())).collect());
         Arc::new(Ensemble {
             config,
             store_id,
@@ -91,6 +95,7 @@ impl Ensemble {
             engine: OnceLock::new(),
             founding,
             states,
+            addrs,
             metrics,
             staged: Mutex::new(None),
         })
@@ -118,21 +123,35 @@ impl Ensemble {
         self.disk_number.store(disk, Ordering::Relaxed);
     }
 
-    /// These belong to the ensemble from now on.
-    pub(super) fn set_members(&self, members: &Members) {
+    /// These belong to the ensemble from now on, and those vote by raft's configuration.
+    pub(super) fn set_members(
+        &self,
+        members: &Members,
+        retired: &BTreeMap<ServerId, u32>,
+        voters: &[ServerId],
+    ) {
         if members.servers.is_empty() {
             return;
         }
-        let others = || members.servers.iter().filter(|member| member.id != self.config.server_id);
+        let file = membership::found(&self.config);
+        let mut wanted = membership::linked(members, retired, voters, &file);
+        wanted.remove(&self.config.server_id);
+        let peers: Vec<PeerAddr> = {
+            let mut addrs = self.addrs.lock();
+            addrs.extend(members.servers.iter().map(|member| (member.id, member.peer_addr.clone())));
+            // Who votes for a while yet, and is in no table and no file, was in a table of this run.
+            let addr = |id: &ServerId| addrs.get(id).cloned();
+            wanted.iter().filter_map(|id| Some(PeerAddr { id: *id, addr: addr(id)? })).collect()
+        };
         {
             let mut states = self.states.lock();
-            states.retain(|id, _| members.get(*id).is_some());
-            for member in others() {
-                states.entry(member.id).or_insert_with(|| LinkState::Down(NOT_YET.to_owned()));
+            states.retain(|id, _| wanted.contains(id));
+            for peer in &peers {
+                states.entry(peer.id).or_insert_with(|| LinkState::Down(NOT_YET.to_owned()));
             }
         }
         if let Some(links) = self.links.get() {
-            links.set_peers(others().map(|m| PeerAddr { id: m.id, addr: m.peer_addr.clone() }).collect());
+            links.set_peers(peers);
         }
     }
 
@@ -383,17 +402,6 @@ impl Ensemble {
     }
 }
 
-/// What is recorded here of a server that asks.
-fn known_of(tree: &Tree, server: ServerId) -> Known {
-    let members = tree.members();
-    Known {
-        store: tree.recorded_store(server),
-        disk: members.get(server).map(|member| member.disk),
-        version: members.version,
-        voters: members.voters().map(|member| member.id).collect(),
-    }
-}
-
 /// Why a snapshot was not taken.
 #[derive(Debug, thiserror::Error)]
 enum ReceiveError {
@@ -435,7 +443,9 @@ impl LinkHandler for Handler {
                 ensemble.founding.lock().hear(from, answer);
             }
             // Before consensus begins here, nobody counts on this server.
-            (_, None) | (PeerMessage::Answer(_), Some(_)) => {}
+            (_, None) => {}
+            (PeerMessage::Answer(Answer::Recorded(known)), Some((engine, _))) => engine.recorded(known),
+            (PeerMessage::Answer(_), Some(_)) => {}
             (PeerMessage::Ask(Ask { store_id, disk }), Some((engine, reader))) => {
                 engine.met(from, disk, store_id);
                 let ensemble = ensemble.clone();
@@ -447,7 +457,7 @@ impl LinkHandler for Handler {
                         // It has begun, and waits for a majority that the asker may be needed for.
                         (0, _) if applied == 0 => Answer::Empty,
                         (_, true) => Answer::Undecided,
-                        (_, false) => Answer::Recorded(known_of(tree, from)),
+                        (_, false) => Answer::Recorded(founding::known(tree, from)),
                     };
                     ensemble.send(from, PeerMessage::Answer(answer));
                 });
@@ -462,6 +472,9 @@ impl LinkHandler for Handler {
     }
 
     fn link_down(&self, server: ServerId, why: DownReason) {
+        if let (DownReason::Removed, None) = (&why, self.0.engine.get()) {
+            self.0.founding.lock().hear_stranger(server);
+        }
         {
             let mut states = self.0.states.lock();
             if let Some(state) = states.get_mut(&server) {

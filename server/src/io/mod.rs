@@ -22,6 +22,7 @@ mod entropy;
 mod facts;
 mod inbox;
 mod listen;
+mod log_stream;
 pub mod logging;
 mod members;
 mod prometheus;

@@ -9,6 +9,7 @@ mod reconfig;
 mod tests;
 
 use crate::config::{self, Address, Role, SERVERS_MAX, server_line};
+use std::collections::{BTreeMap, BTreeSet};
 use warren_storage::{Change, Code, Member, MemberRole, Members};
 
 /// Why a change is refused: [`Refusal::code`] for clients, the text for operators.
@@ -248,6 +249,15 @@ pub fn found(ensemble: &config::Ensemble) -> Members {
         .collect();
     servers.sort_by_key(|member| member.id);
     Members { version: 0, servers }
+}
+
+/// With whom a server has links. Beside those in its table, these: who votes by raft's configuration, for a server that
+/// leaves is needed until a joint one is left; and who stands in its file and has not left, for its table may be of a time
+/// before that one came, and those it names may be gone.
+pub fn linked(members: &Members, retired: &BTreeMap<u8, u32>, voters: &[u8], file: &Members) -> BTreeSet<u8> {
+    let in_file = file.servers.iter().map(|member| member.id).filter(|id| !retired.contains_key(id));
+    let in_table = members.servers.iter().map(|member| member.id);
+    in_table.chain(in_file).chain(voters.iter().copied()).collect()
 }
 
 /// What is odd about the members without being wrong, for operators.

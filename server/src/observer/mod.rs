@@ -22,7 +22,7 @@ mod tests;
 
 pub use feeds::FEEDS_MAX;
 pub use search::Candidate;
-pub use seat::{Part, Seat};
+pub use seat::{Part, Seat, begins_observing};
 
 use crate::consensus::forward::Outbox;
 use crate::consensus::passive::{self, Passive};
@@ -216,9 +216,10 @@ impl Observer {
             Event::ForceQuorum(_) => {
                 tracing::error!("an observer has no vote, and cannot be made the only voter");
             }
-            // Voters record their stores, stamp rules and hand leadership over; what is sent of checkpoints is the
-            // business of the feeds.
+            // Voters record their stores and ask whether they still vote, stamp rules and hand leadership over; what is
+            // sent of checkpoints is the business of the feeds.
             Event::Met { .. }
+            | Event::Recorded(_)
             | Event::RefuseGrowth(_)
             | Event::Abstain(_)
             | Event::Transfer { .. }
@@ -245,6 +246,14 @@ impl Observer {
     /// It is to vote: nothing more is taken, so that all that it has is applied soon.
     pub(super) fn close(&mut self) {
         self.closing = true;
+    }
+
+    /// It is to go on observing.
+    pub(super) fn open(&mut self) {
+        if std::mem::take(&mut self.closing) {
+            // What came meanwhile was not taken.
+            (self.lost, self.ack_due) = (true, true);
+        }
     }
 
     /// Is everything that it was sent durable and applied? Then what a voter needs can be taken out of it.
@@ -403,6 +412,8 @@ impl Observer {
             return;
         }
         self.path.clone_from(&feed.path);
+        // It may have led itself before it observed, and its feeder not know better yet.
+        let feed = Feed { leader: feed.leader.filter(|leader| *leader != self.server_id), ..feed };
         // An older term than the known one is the word of a server that was left behind.
         if feed.term > self.told.0 || (feed.term == self.told.0 && feed.leader.is_some()) {
             self.tell_leader(now, (feed.term, feed.leader));

@@ -1,26 +1,36 @@
 //! What a server's driver holds: a voter's consensus or an observer, and beside either the feeds to observers.
 //!
 //! Which of the two it is, the table of the ensemble says while the server runs: an observer that is promoted becomes a
-//! voter, one that catches up first, and a voter that is demoted an observer. The one machine ends once nothing of it is on
+//! voter, one that catches up first, and a voter that is demoted an observer, once raft's configuration does not need it
+//! any more. Nobody sends the log to a voter that was demoted while it was behind, nor tells it that a joint configuration
+//! was left: a voter without a leader asks the others what they have recorded, and observes when it has no vote in the
+//! configuration of a newer table. The one machine ends once nothing of it is on
 //! its way to the disk, and the other begins on the same log, as after a restart; requests and questions that are under way
 //! go over, so clients notice nothing.
 
 use super::feeds::{Feeds, Source};
 use super::{Candidate, Observer, candidates};
 use crate::consensus::{
-    Action, Committed, Consensus, ConsensusError, Event, Facts, Handed, Measure, Start, Submission, Timers,
+    Action, Committed, Configuration, Consensus, ConsensusError, Event, Facts, Handed, Measure, Start,
+    Submission, Timers, disk_of, is_another, raft_id,
 };
 use crate::moment::Moment;
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 use warren_storage::log::LogReader;
 use warren_storage::tree::Position;
-use warren_storage::{MemberRole, Members, Rules};
-use warren_transport::peer::{AnswerRead, AskRead, PeerMessage, ServerId};
+use warren_storage::{MemberRole, Members, Rules, Tree};
+use warren_transport::peer::{AnswerRead, Ask, AskRead, Known, PeerMessage, ServerId};
 
 /// Questions of one observer for a read index that are under way, at most; an older one is not answered.
 const READS_PER_OBSERVER_MAX: usize = 4;
 /// Tokens from here on are of observers' questions; the service's count from 1.
 const READ_TOKENS: u64 = 1 << 63;
+
+/// A voter or learner that has heard of no leader for so long asks whether it still is one…
+const ASK_AFTER: Duration = Duration::from_millis(500);
+/// …and asks again after this.
+const ASK_EVERY: Duration = Duration::from_millis(250);
 
 /// What a server begins as.
 pub enum Part {
@@ -53,10 +63,28 @@ pub struct Seat {
     /// Entries up to here were handed out as committed.
     handed_out: u64,
     applied: u64,
+    /// When the leader said something of raft's last.
+    heard_at: Moment,
+    /// When a voter without a leader asks whether it still votes.
+    ask_at: Option<Moment>,
+    /// The version of a table by which it does not; −1 for none. Until that one is applied here, the table says nothing.
+    outvoted: i64,
     /// By token: who asked, in which run, under which number.
     reads: BTreeMap<u64, (ServerId, AskRead)>,
     read_tokens: u64,
     actions: VecDeque<Action>,
+}
+
+/// Does a server begin as an observer with this tree? Its table says so, or its file where that has no such server yet; but whose vote a
+/// joint configuration still counts, it votes until that is left.
+pub fn begins_observing(tree: &Tree, server_id: ServerId, in_file: bool) -> bool {
+    let conf = Configuration::of(tree.conf_state());
+    let own = raft_id(server_id, tree.disk());
+    let votes = conf.voters.contains(&own) || conf.outgoing.contains(&own);
+    match tree.members().get(server_id) {
+        Some(member) => member.role == MemberRole::Observer && !votes,
+        None => in_file,
+    }
 }
 
 /// See [`Start`], which is made of it whenever a machine begins.
@@ -114,6 +142,9 @@ impl Seat {
             installing: None,
             handed_out,
             applied: handed_out,
+            heard_at: now,
+            ask_at: None,
+            outvoted: -1,
             reads: BTreeMap::new(),
             read_tokens: READ_TOKENS,
             actions: VecDeque::new(),
@@ -137,21 +168,28 @@ impl Seat {
             }
             event => {
                 let others = matches!(event, Event::Members { .. });
+                if let Event::Recorded(known) = &event {
+                    self.on_recorded(now, known);
+                }
                 self.note(now, &event);
                 self.tell(now, event)?;
                 if others {
-                    // Who is to vote from now on is recorded, which an observer is not.
+                    // As one that votes from now on it is recorded itself.
                     self.tell_met(now)?;
                 }
             }
         }
         self.drain(now)?;
+        self.ask_if_due(now);
         self.turn_if_due(now)
     }
 
     /// What the feeds, and a machine that begins later, must know.
     fn note(&mut self, now: Moment, event: &Event) {
         match event {
+            Event::Peer { from, message: PeerMessage::Raft(_) } if Some(*from) == self.leader.1 => {
+                self.heard_at = now;
+            }
             Event::Peer { from, message: PeerMessage::FeedEnd(end) } => self.feeds.on_left(*from, end),
             Event::Unreachable { server } => self.feeds.on_unreachable(now, *server),
             Event::Checkpointed { position, conf_state, .. } => {
@@ -177,6 +215,10 @@ impl Seat {
                 }
             }
             Event::Members { members, retired } => {
+                // Who comes to vote says with which store once it knows the leader.
+                let (former, own) = (&self.begin.members, self.begin.server_id);
+                let goes_on = |id| former.servers.is_empty() || !is_another(former.get(id), members.get(id));
+                self.begin.met.retain(|id, _| *id == own || goes_on(*id));
                 self.begin.members.clone_from(members);
                 self.begin.retired.clone_from(retired);
             }
@@ -332,13 +374,70 @@ impl Seat {
 
     // ---- from one machine to the other ---------------------------------------------------------------------
 
+    /// Does raft leave it alone? A learner never gives its leader up, so what is heard of that one counts.
+    fn is_lost(&self, now: Moment) -> bool {
+        let part = matches!(self.machine(), Machine::Voter(_));
+        let silent = || !self.is_leading() && now.since(self.heard_at) >= ASK_AFTER;
+        part && (self.leader.1.is_none() || silent())
+    }
+
+    /// A voter without a leader asks the others of its table what they have recorded.
+    fn ask_if_due(&mut self, now: Moment) {
+        let Begin { server_id, members, met, .. } = &self.begin;
+        let Some((disk, store_id)) = met.get(server_id).copied().filter(|_| self.is_lost(now)) else {
+            self.ask_at = None;
+            return;
+        };
+        let ask_at = *self.ask_at.get_or_insert(now + ASK_AFTER);
+        if now.us >= ask_at.us {
+            self.ask_at = Some(now + ASK_EVERY);
+            for to in members.servers.iter().map(|member| member.id).filter(|id| id != server_id) {
+                let message = PeerMessage::Ask(Ask { store_id, disk });
+                self.actions.push_back(Action::Send { to, message });
+            }
+        }
+    }
+
+    fn on_recorded(&mut self, now: Moment, known: &Known) {
+        let Begin { id, server_id, members, .. } = &self.begin;
+        let Some(own) = members.get(*server_id) else { return };
+        // Of the same table as ours it says only that the joint configuration was left, and who observes then.
+        let newer = match own.role {
+            MemberRole::Observer => known.version >= members.version,
+            MemberRole::Voter | MemberRole::Joining => known.version > members.version,
+        };
+        let votes = known.voters.contains(server_id) || !known.settled;
+        // Our table must be that of our log: what raft goes by, and the applied table lags behind, may let us vote again.
+        let lost = self.is_lost(now) && self.applied >= self.handed_out;
+        // Its next disk may observe as well as this one.
+        let is_it = known.disk.is_some_and(|disk| disk >= disk_of(*id));
+        if newer && !votes && lost && is_it && !known.voters.is_empty() {
+            tracing::info!(version = known.version, "others say that this server does not vote any more");
+            self.outvoted = self.outvoted.max(known.version);
+        }
+    }
+
     /// Does the table want it to be what it is not?
     fn turn_if_due(&mut self, now: Moment) -> Result<(), ConsensusError> {
         let Some(own) = self.begin.members.get(self.begin.server_id) else { return Ok(()) };
-        let observes = own.role == MemberRole::Observer;
+        let version = self.begin.members.version;
+        let outvoted = self.outvoted > version;
+        let told = outvoted || self.outvoted == version;
+        let observes = own.role == MemberRole::Observer || outvoted;
+        // It votes as the disk that it is, or not at all.
+        let may_vote = own.disk == disk_of(self.begin.id);
+        // The log was purged for a checkpoint that is about to be told: a voter begins with that one.
+        let purged = self.begin.reader.first_index() > self.begin.checkpoint.0.index + 1;
         match self.machine_mut() {
+            // A joint configuration is not left without those who voted before.
+            Machine::Voter(consensus) if observes && consensus.votes() && !told => Ok(()),
             Machine::Voter(consensus) if observes && consensus.is_at_rest() => self.turn(now),
-            Machine::Observer(observer) if !observes => {
+            Machine::Observer(observer) if observes || !may_vote => {
+                observer.open();
+                Ok(())
+            }
+            Machine::Observer(_) if purged => Ok(()),
+            Machine::Observer(observer) => {
                 observer.close();
                 if observer.is_at_rest() { self.turn(now) } else { Ok(()) }
             }

@@ -1,7 +1,7 @@
 //! What a server is told of its ensemble: who leads, who votes, and that it was so far behind that it gets another tree.
 
 use super::{Action, Service};
-use crate::consensus;
+use crate::consensus::{self, Configuration};
 use crate::moment::Moment;
 use crate::room::Standing;
 use crate::words::Mode;
@@ -84,6 +84,8 @@ impl Service {
              folder, start it, and run `warren member add {id} …` (or `replace {id}` while it is listed) on another server"
         );
         self.dismiss_everybody("this server was removed from the ensemble");
+        // While it still leads: it does not know any more when those clients were heard of.
+        self.expiry.clear();
         self.room.set_serving(false);
     }
 
@@ -96,7 +98,7 @@ impl Service {
         members.servers.is_empty() || own.is_some_and(is_it)
     }
 
-    fn tell_members(&mut self) {
+    pub(super) fn tell_members(&mut self) {
         // A tree that takes part in nothing has no disk. And one that comes in by the log passes tables of the time before:
         // only who was in one can be missing from the next.
         if self.tree.disk() != 0 && !self.tree.members().servers.is_empty() {
@@ -105,6 +107,8 @@ impl Service {
                 self.on_expelled();
             }
             self.belonged |= belongs;
+            // An observer that left may come back as it is.
+            self.expelled &= !belongs;
         }
         let (mut members, retired) = (self.tree.members().clone(), self.tree.retired().clone());
         let id = self.options.server_id;
@@ -121,7 +125,8 @@ impl Service {
             self.observer = own.role == MemberRole::Observer;
             self.show_standing();
         }
-        self.actions.push_back(Action::Members { members, retired });
+        let voters = Configuration::of(self.tree.conf_state()).servers();
+        self.actions.push_back(Action::Members { members, retired, voters });
     }
 
     /// A change that was decided is applied.

@@ -143,6 +143,8 @@ pub enum Action {
         members: Members,
         /// See [`Tree::retired`].
         retired: BTreeMap<ServerId, u32>,
+        /// Who votes by raft's configuration; while it changes, those of both. Told anew when it changes, too.
+        voters: Vec<ServerId>,
     },
     /// A change of the membership that this run of the server asked for ([`warren_storage::Asker`]) was applied.
     Reconfigured {
@@ -487,6 +489,7 @@ impl Service {
             // Who comes and is sent a tree takes only one that knows of it.
             self.checkpoint_wanted = true;
             self.on_voters(now);
+            self.tell_members();
         }
         self.unpublished = true;
         if mark {

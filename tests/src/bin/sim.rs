@@ -24,6 +24,9 @@ struct Arguments {
     /// So many observers, instead of as many as the seed says
     #[arg(long)]
     observers: Option<usize>,
+    /// With changes of the membership or without, instead of as the seed says
+    #[arg(long)]
+    changes: Option<bool>,
     /// Print every event
     #[arg(long)]
     trace: bool,
@@ -77,6 +80,7 @@ fn main() -> ExitCode {
             seed,
             servers: arguments.servers,
             observers: arguments.observers,
+            changes: arguments.changes,
             planted: arguments.planted,
             trace: arguments.trace,
         }) {
@@ -94,7 +98,8 @@ fn main() -> ExitCode {
     let each = |count: u64| count as f64 / seeds as f64;
     println!(
         "{} seeds in {seconds:.1} s, {:.1} a second; a seed has on average {} requests, {} replies judged, \
-         {} watch events, {} commands in the log, {:.1} servers with {:.1} lives together, {:.1} leaders, {:.2} snapshots sent, {} events, \
+         {} watch events, {} commands in the log, {:.1} servers with {:.1} lives together, {:.1} leaders, {:.2} snapshots sent, \
+         {:.2} changes of the membership, {} events, \
          {:.1} simulated seconds",
         to - from,
         seeds as f64 / seconds,
@@ -106,6 +111,7 @@ fn main() -> ExitCode {
         each(total.lives),
         each(total.leaders),
         each(total.snapshots),
+        each(total.changes),
         total.events / seeds,
         total.simulated_us as f64 / seeds as f64 / 1e6,
     );

@@ -14,3 +14,4 @@ pub mod ensemble;
 pub mod import;
 pub mod operate;
 pub mod relay;
+pub mod shell;

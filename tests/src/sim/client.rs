@@ -184,6 +184,18 @@ impl Client {
             }
             return;
         }
+        let reconfigs = ctx.setup.reconfigs_per_mille;
+        if reconfigs > 0 && ctx.dice.chance(reconfigs) {
+            *budget -= 1;
+            let table = ctx.checks.history.tree().members().clone();
+            let asked = match ctx.dice.chance(400) {
+                true => {
+                    Asked::Plain(Request::GetData { path: "/zookeeper/config", watch: ctx.dice.chance(500) })
+                }
+                false => Workload::reconfig(&mut ctx.dice, &table, hosts.len()),
+            };
+            return self.ask(ctx, connection, &asked);
+        }
         let count = ctx.dice.between(1, ctx.setup.pipeline_max).min(*budget);
         *budget -= count;
         for _ in 0..count {
@@ -382,6 +394,9 @@ impl Client {
         if ctx.dice.chance(200) {
             let auth = Asked::Plain(Workload::auth(&mut ctx.dice));
             self.ask(ctx, id, &auth);
+        }
+        if ctx.setup.reconfigs_per_mille > 0 && ctx.dice.chance(700) {
+            self.ask(ctx, id, &Asked::Plain(Workload::administrator()));
         }
         let kept = std::mem::take(&mut self.kept);
         if self.borrows || kept.is_empty() {

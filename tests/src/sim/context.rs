@@ -32,6 +32,8 @@ pub(super) enum Event {
     Network,
     /// The full disk of this host has space again.
     Space(usize),
+    /// The operator does something.
+    Operator,
 }
 
 /// A step of one of the server's threads; see the daemon's engine.
@@ -76,6 +78,8 @@ pub(super) enum Halt {
     Violated(Violation),
     /// It knows as whom it takes part, and begins anew as that.
     Begins(Begins),
+    /// It does not start: its store is not the one that its own table has recorded.
+    Wiped,
 }
 
 /// What a server with an empty store does first.
@@ -144,7 +148,8 @@ pub(super) struct Context {
 impl Context {
     /// The beginning of a run.
     pub(super) fn new(dice: Dice, setup: Setup, planted: Option<Planted>, trace: Trace) -> Context {
-        let mut checks = Checks::new(setup.servers, setup.hosts());
+        let mut checks = Checks::new(&setup.founders(), setup.hosts());
+        checks.reconfigures = setup.reconfigures;
         checks.ephemerals.stall_us_max = setup.stall_us_max;
         Context {
             now_us: 0,

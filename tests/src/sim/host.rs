@@ -2,13 +2,19 @@
 
 use super::check::Violation;
 use super::context::{Begins, Context, Event, Halt, Step};
-use super::net;
 use super::planted::Planted;
 use super::server::{Server, deliver};
+use super::{net, operator};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use warren_storage::Disk as _;
 use warren_storage::simdisk::SimDisk;
+use warren_storage::tree::Identity;
+
+/// Nobody ever took part with it.
+const EMPTY: Identity = Identity { store_id: 0, disk: 0 };
+/// A server with an empty disk whose operator has to wait with it looks again after this, µs.
+const EMPTY_LATER_US: u64 = 200_000;
 
 /// See the module's text.
 pub(super) struct Host {
@@ -24,12 +30,37 @@ pub(super) struct Host {
     paused_until_us: u64,
     /// The server is told that its disk is below its reserve.
     refusing: bool,
+    /// Its operator does not want it to run.
+    pub(super) parked: bool,
+    /// What its server is to be, as the operator wrote it into the file; where the table has it, that says so.
+    pub(super) observes: bool,
+    /// The disk that was taken away, and what it was.
+    pub(super) lost: Option<(SimDisk, Identity)>,
+    /// Which of its disks there is, while its server is down; an empty one has the number 0.
+    holds: Identity,
+    /// Its server did not start, for its own table has another store of it.
+    pub(super) refused: bool,
+    /// Since when it has been seen not to serve, µs.
+    pub(super) idle_since_us: Option<u64>,
 }
 
 impl Host {
     /// A machine with an empty disk.
     pub(super) fn new(number: usize) -> Host {
-        Host { number, disk: SimDisk::new(), server: None, lives: 0, paused_until_us: 0, refusing: false }
+        Host {
+            number,
+            disk: SimDisk::new(),
+            server: None,
+            lives: 0,
+            paused_until_us: 0,
+            refusing: false,
+            parked: false,
+            observes: false,
+            lost: None,
+            holds: EMPTY,
+            refused: false,
+            idle_since_us: None,
+        }
     }
 
     /// Who it is, for the trace.
@@ -44,7 +75,11 @@ impl Host {
 
     /// Start the server, unless it runs.
     pub(super) fn start(&mut self, ctx: &mut Context) -> Result<(), Halt> {
-        if self.server.is_some() {
+        if self.server.is_some() || self.parked {
+            return Ok(());
+        }
+        if self.holds.disk == 0 && !operator::may_come_empty(ctx) {
+            ctx.after(EMPTY_LATER_US, Event::Start(self.number));
             return Ok(());
         }
         if !ctx.healing && ctx.setup.faults[2] > 0 && ctx.dice.chance(300) {
@@ -56,18 +91,20 @@ impl Host {
         self.lives += 1;
         ctx.net.on_started(self.number, self.lives);
         let (number, disk, lives) = (self.number, self.disk.clone(), self.lives);
-        self.server = Some(outlive(|| Server::start(ctx, number, disk, lives, None))?);
+        let file = operator::file(ctx, self);
+        (self.refused, self.idle_since_us) = (false, None);
+        self.server = Some(outlive(|| Server::start(ctx, number, disk, lives, None, file))?);
         Ok(())
     }
 
     /// Its server heard as whom it takes part, and begins anew as that: with what it has on its disk, which is nothing.
     pub(super) fn begin(&mut self, ctx: &mut Context, begins: Begins) -> Result<(), Halt> {
-        drop(self.server.take());
+        let file = self.server.take().map_or_else(|| ctx.setup.members(), |server| server.file);
         cut(ctx, self.number);
         self.lives += 1;
         ctx.net.on_started(self.number, self.lives);
         let (number, disk, lives) = (self.number, self.disk.clone(), self.lives);
-        self.server = Some(outlive(|| Server::start(ctx, number, disk, lives, Some(begins)))?);
+        self.server = Some(outlive(|| Server::start(ctx, number, disk, lives, Some(begins), file))?);
         Ok(())
     }
 
@@ -111,6 +148,12 @@ impl Host {
                 let begun = self.begin(ctx, begins);
                 self.after_step(ctx, begun)
             }
+            Err(Halt::Wiped) => {
+                let name = self.name(ctx);
+                ctx.note(&name, format_args!("does not start: another store is recorded of it"));
+                self.refused = true;
+                Ok(())
+            }
         }
     }
 
@@ -145,12 +188,64 @@ impl Host {
         let old = std::mem::replace(&mut self.disk, next);
         old.lose_power();
         if let Some(server) = self.server.take() {
+            self.holds = server.service().tree().identity();
             server.die();
         }
         (self.refusing, self.paused_until_us) = (false, 0);
         net::part(ctx, self.number);
+        ctx.net.on_stopped(self.number);
         ctx.checks.on_stopped(self.number);
         cut(ctx, self.number);
+    }
+
+    /// Its operator stops it, for good.
+    pub(super) fn park(&mut self, ctx: &mut Context) {
+        let name = self.name(ctx);
+        ctx.note("FAULT", format_args!("{name}: the operator stops it"));
+        let (power, seed) = (ctx.dice.chance(300), ctx.dice.roll());
+        self.stop(ctx, power, seed);
+        self.parked = true;
+    }
+
+    /// Its operator takes the disk away and brings an empty one. It goes, unless it is down anyway.
+    pub(super) fn wipe(&mut self, ctx: &mut Context) {
+        let name = self.name(ctx);
+        ctx.note("FAULT", format_args!("{name}: its disk is exchanged for an empty one"));
+        if self.server.is_some() {
+            let seed = ctx.dice.roll();
+            self.stop(ctx, true, seed);
+        }
+        let lost = std::mem::replace(&mut self.disk, SimDisk::new());
+        let identity = std::mem::replace(&mut self.holds, EMPTY);
+        if identity.disk != 0 {
+            self.lost = Some((lost, identity));
+        }
+    }
+
+    /// The disk that was taken away comes back.
+    pub(super) fn restore(&mut self, ctx: &mut Context, (disk, identity): (SimDisk, Identity)) {
+        let name = self.name(ctx);
+        ctx.note("FAULT", format_args!("{name}: its own disk is back"));
+        if self.server.is_some() {
+            let seed = ctx.dice.roll();
+            self.stop(ctx, true, seed);
+        }
+        (self.disk, self.holds) = (disk, identity);
+    }
+
+    /// Which of its disks there is; 0 for an empty one.
+    pub(super) fn disk_number(&self) -> u32 {
+        self.identity().disk
+    }
+
+    /// Which of its disks there is, and by which name.
+    pub(super) fn identity(&self) -> Identity {
+        self.server.as_ref().map_or(self.holds, |server| server.service().tree().identity())
+    }
+
+    /// Does it wait to be replaced?
+    pub(super) fn lacks_data(&self) -> bool {
+        self.server.as_ref().is_some_and(Server::is_wiped)
     }
 
     /// Something breaks: one of [`super::Setup::faults`].
@@ -231,7 +326,7 @@ fn outlive<T>(step: impl FnOnce() -> Result<T, Halt>) -> Result<T, Halt> {
 
 /// Who a host's server is, for the trace.
 pub(super) fn name_of(ctx: &Context, host: usize) -> String {
-    if ctx.setup.servers == 1 { "server".into() } else { format!("s{}", host + 1) }
+    if ctx.setup.hosts() == 1 { "server".into() } else { format!("s{}", host + 1) }
 }
 
 /// What a panic says.

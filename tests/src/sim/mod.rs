@@ -6,7 +6,8 @@
 //!
 //! The seed says how many servers there are: one, three or five. Each has a machine of its own, with its disk, its clock
 //! and its troubles (`host`); messages between them are late, lost, doubled and out of order, and who reaches whom
-//! changes (`net`, `partition`). Clients connect to any server, and move.
+//! changes (`net`, `partition`). Clients connect to any server, and move. In some seeds an operator changes who belongs to
+//! the ensemble while all this goes on (`operator`).
 //!
 //! A run has two phases. In the first, clients work while faults strike; in the second nothing is broken any more
 //! and every server must serve everybody within a bound. Then the power goes everywhere once more, and what was
@@ -29,6 +30,7 @@ mod context;
 mod dice;
 mod host;
 mod net;
+mod operator;
 mod partition;
 mod planted;
 pub mod scenario;

@@ -76,6 +76,10 @@ pub(super) struct Net {
     last: BTreeMap<(usize, usize, Option<Lane>), u64>,
     /// From whom nothing comes to whom.
     blocked: BTreeSet<(usize, usize)>,
+    /// With whom each server has links, as it sees it. There is one where both ends do.
+    peers: BTreeMap<usize, BTreeSet<usize>>,
+    /// Servers with empty stores that ask whether they may take part.
+    empty: BTreeSet<usize>,
     /// The last life of each host's server.
     lives: BTreeMap<usize, u32>,
     /// When a message was lost the last time, or somebody was not reached, µs.
@@ -85,7 +89,13 @@ pub(super) struct Net {
 impl Net {
     /// Does what the one sends reach the other?
     pub(super) fn reaches(&self, from: usize, to: usize) -> bool {
-        !self.blocked.contains(&(from, to))
+        !self.blocked.contains(&(from, to)) && self.is_linked(from, to)
+    }
+
+    /// Do both ends want a link?
+    fn is_linked(&self, one: usize, other: usize) -> bool {
+        let wants = |one, other| self.peers.get(one).is_some_and(|peers| peers.contains(other));
+        wants(&one, &other) && wants(&other, &one)
     }
 
     /// Nothing comes from the one to the other any more.
@@ -100,9 +110,37 @@ impl Net {
         self.blocked.clear();
     }
 
+    /// A server is gone.
+    pub(super) fn on_stopped(&mut self, host: usize) {
+        self.peers.remove(&host);
+        self.empty.remove(&host);
+    }
+
+    /// A server is up, and asks whether it may take part.
+    pub(super) fn on_asks(&mut self, host: usize) {
+        self.empty.insert(host);
+    }
+
+    /// So many ask now.
+    pub(super) fn asking(&self) -> usize {
+        self.empty.len()
+    }
+
     /// A server was started.
     pub(super) fn on_started(&mut self, host: usize, life: u32) {
+        self.empty.remove(&host);
         self.lives.insert(host, life);
+    }
+
+    /// Does the one, which is up, want no link with the other?
+    pub(super) fn refuses(&self, one: usize, other: usize) -> bool {
+        let reached = !self.blocked.contains(&(one, other)) && !self.blocked.contains(&(other, one));
+        reached && self.peers.get(&one).is_some_and(|peers| !peers.contains(&other))
+    }
+
+    /// With whom a server has links.
+    pub(super) fn peers(&self, host: usize) -> BTreeSet<usize> {
+        self.peers.get(&host).cloned().unwrap_or_default()
     }
 
     /// Since when nothing was lost and everybody reached everybody, µs.
@@ -113,6 +151,18 @@ impl Net {
     /// Something is wrong now.
     pub(super) fn trouble(&mut self, now_us: u64) {
         self.trouble_us = self.trouble_us.max(now_us);
+    }
+}
+
+/// A server wants links with these. Those that end so are down for both.
+pub(super) fn set_peers(ctx: &mut Context, host: usize, peers: BTreeSet<usize>) {
+    let others = 0..ctx.setup.hosts();
+    let linked: Vec<usize> = others.filter(|other| ctx.net.is_linked(host, *other)).collect();
+    ctx.net.peers.insert(host, peers);
+    for other in linked {
+        if !ctx.net.is_linked(host, other) {
+            break_link(ctx, host, other);
+        }
     }
 }
 
@@ -130,7 +180,9 @@ pub(super) fn send(ctx: &mut Context, from: usize, to: usize, message: PeerMessa
 }
 
 fn lose(ctx: &mut Context, from: usize, to: usize, message: &PeerMessage) {
-    ctx.net.trouble(ctx.now_us);
+    if ctx.net.is_linked(from, to) {
+        ctx.net.trouble(ctx.now_us);
+    }
     ctx.note("network", format_args!("loses s{} > s{} {}", from + 1, to + 1, words_of(message)));
     if ctx.dice.chance(300) {
         let later = ctx.dice.below(LINK_DOWN_US_MAX);

@@ -37,13 +37,19 @@ pub enum Planted {
     ObserverSkipsEntry,
     /// A feeder sends what it has in its log, committed or not.
     FeedUncommitted,
+    /// In a joint configuration, who votes by the old half alone is not waited for.
+    NewVotersAlone,
+    /// A follower goes by a configuration as soon as it has it.
+    ConfigurationWhenProposed,
+    /// A changed configuration does not reach the checkpoint.
+    ConfigurationNotKept,
     /// No server hears what the others' trees are.
     NobodyCompares,
 }
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 18] = [
+    pub const ALL: [Planted; 21] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -61,6 +67,9 @@ impl Planted {
         Planted::WipedVoterVotes,
         Planted::ObserverSkipsEntry,
         Planted::FeedUncommitted,
+        Planted::NewVotersAlone,
+        Planted::ConfigurationWhenProposed,
+        Planted::ConfigurationNotKept,
         Planted::NobodyCompares,
     ];
 
@@ -76,6 +85,15 @@ impl Planted {
                 | Planted::WipedVoterVotes
                 | Planted::NobodyCompares
         ) || self.is_of_observers()
+            || self.is_of_membership()
+    }
+
+    /// Does it take changes of the membership?
+    pub fn is_of_membership(self) -> bool {
+        matches!(
+            self,
+            Planted::NewVotersAlone | Planted::ConfigurationWhenProposed | Planted::ConfigurationNotKept
+        )
     }
 
     /// Does it take observers?

@@ -17,6 +17,12 @@
 //! > servers 3 [read-only]                          in front of everything else; then the steps above name a server;
 //!                                                  `read-only`: without a leader they serve reads
 //! > servers 3 observers 2                          the observers are servers 4 and 5, and 5 is fed by 4
+//! > servers 3 spares 1                             server 4 is a machine with an empty disk, and does not run
+//! > member add 4 [observer] [by 2]                 an operator asks the leader, or server 2; likewise promote, demote,
+//!                                                  remove, replace
+//! > alice: administrator; reconfig leaving 3       she may change the membership, and does; also `joining 4`,
+//!                                                  `observer 4`, and `from` a version
+//! > force quorum 2                                 server 2 is made the only voter
 //! > alice connects to 2 [MS]; > kill 2; > start 2; > checkpoint 2; > hold log 2
 //! > kill leader; > start all; > alice connects to leader      …or the leader, a follower, or all of them
 //! > wipe follower                                it goes, and its disk is lost
@@ -27,41 +33,42 @@
 //! > all                                            where everybody stands
 //! ```
 
+mod actor;
+
 use super::check::shown;
-use super::check::watches::Kept;
 use super::client::Ticket;
 use super::context::{Context, Event, Halt, Step};
 use super::host::Host;
 use super::server::{address_of, deliver};
 use super::trace::Trace;
 use super::wire::Wire;
-use super::workload::Asked;
 use super::world::{arrive, rot, server_of};
-use super::{Dice, Setup, net, partition};
-use bytes::BytesMut;
-use std::collections::{BTreeMap, VecDeque};
+use super::{Dice, Setup, net, partition, setup};
+use actor::Actor;
+use std::collections::BTreeMap;
 use warren_storage::members;
 use warren_storage::simdisk::SimDisk;
-use warren_storage::{Acl, CreateMode, Op};
-use warren_transport::reply::{OpResult, code};
-use warren_transport::request::{AddWatchMode, SetWatches, WatcherType};
-use warren_transport::{
-    Change, ConnectRequest, ConnectResponse, Opcode, ReplyHeader, Request, Response, WatcherEvent,
-    take_frame, xid,
-};
+use warren_transport::{ConnectRequest, take_frame};
 
 /// Play a scenario; its text with what happened. `Err` for a step that means nothing.
 pub fn play(text: &str) -> Result<String, String> {
     let stated = text.lines().find_map(|line| line.strip_prefix("> servers ")).unwrap_or("1");
     let words: Vec<&str> = stated.split_whitespace().collect();
-    let (servers, observers, read_only) = match words.as_slice() {
-        [servers] => (*servers, "0", false),
-        [servers, "read-only"] => (*servers, "0", true),
-        [servers, "observers", observers] => (*servers, *observers, false),
-        _ => return Err("servers takes a number, and maybe `read-only` or `observers` and a number".into()),
+    let (servers, observers, spares, read_only) = match words.as_slice() {
+        [servers] => (*servers, "0", "0", false),
+        [servers, "read-only"] => (*servers, "0", "0", true),
+        [servers, "observers", observers] => (*servers, *observers, "0", false),
+        [servers, "spares", spares] => (*servers, "0", *spares, false),
+        [servers, "observers", observers, "spares", spares] => (*servers, *observers, *spares, false),
+        _ => {
+            return Err(
+                "servers takes a number, and maybe `read-only`, or numbers of `observers` and `spares`"
+                    .into(),
+            );
+        }
     };
     let number = |text: &str| text.parse::<usize>().map_err(|_| format!("{text} is no number"));
-    let still = Setup::still(number(servers)?, number(observers)?);
+    let still = Setup::still(number(servers)?, number(observers)?, number(spares)?);
     let mut stage = Stage::new(Setup { read_only, ..still });
     let mut told = String::new();
     for line in text.lines() {
@@ -81,25 +88,6 @@ pub fn play(text: &str) -> Result<String, String> {
         }
     }
     Ok(told)
-}
-
-/// Somebody on the stage.
-#[derive(Default)]
-struct Actor {
-    number: usize,
-    /// The server it connects to.
-    host: usize,
-    connection: Option<u64>,
-    greeted: bool,
-    ticket: Ticket,
-    timeout_ms: i32,
-    /// It accepts a read-only session.
-    modest: bool,
-    last_zxid: i64,
-    next_xid: i32,
-    input: BytesMut,
-    asked: VecDeque<(Opcode, String)>,
-    kept: Kept,
 }
 
 struct Stage {
@@ -135,7 +123,7 @@ fn thread_of(step: Step) -> &'static str {
 
 impl Stage {
     fn new(setup: Setup) -> Stage {
-        let hosts = setup.hosts();
+        let (hosts, founders) = (setup.hosts(), setup.servers + setup.observers);
         let ctx = Context::new(Dice::new(0), setup, None, Trace::new(false));
         let mut stage = Stage {
             ctx,
@@ -146,7 +134,7 @@ impl Stage {
             told: Vec::new(),
             rots: 0,
         };
-        for host in 0..hosts {
+        for host in 0..founders {
             stage.start(host);
         }
         stage.settle(0);
@@ -154,8 +142,11 @@ impl Stage {
     }
 
     fn start(&mut self, host: usize) {
-        if let Err(halt) = self.hosts[host].start(&mut self.ctx) {
-            self.told.push(format!("the server does not start: {halt:?}"));
+        self.hosts[host].parked = false;
+        match self.hosts[host].start(&mut self.ctx) {
+            Ok(()) => {}
+            Err(Halt::Wiped) => self.told.push(format!("server {} does not start: it was wiped", host + 1)),
+            Err(halt) => self.told.push(format!("the server does not start: {halt:?}")),
         }
     }
 
@@ -382,18 +373,32 @@ impl Stage {
                     server.transfer(&mut self.ctx, Some(to));
                 }
             }
-            ["member", what, which] => {
+            ["force", "quorum", rest @ ..] => {
+                let host = self.meant(rest)?[0];
+                if let Some(server) = &mut self.hosts[host].server {
+                    server.force_quorum(&mut self.ctx);
+                }
+            }
+            ["member", what, which, rest @ ..] => {
+                let (observer, rest) = match rest {
+                    ["observer", rest @ ..] => (true, rest),
+                    rest => (false, rest),
+                };
                 let id = net::id_of(self.meant(&[*which])?[0]);
                 let change = match *what {
-                    "add" => self.ctx.setup.add(id),
+                    "add" => setup::add(id, observer),
                     "remove" => members::Change::Remove { id },
                     "replace" => members::Change::Replace { id },
                     "promote" => members::Change::Promote { id },
                     "demote" => members::Change::Demote { id },
                     _ => return Err("add, remove, replace, promote or demote?".into()),
                 };
-                let leader = self.meant(&["leader"])?[0];
-                if let Some(server) = &mut self.hosts[leader].server {
+                let by = match rest {
+                    [] => self.meant(&["leader"])?[0],
+                    ["by", server] => self.meant(&[*server])?[0],
+                    _ => return Err("member … by which server?".into()),
+                };
+                if let Some(server) = &mut self.hosts[by].server {
                     server.reconfigure(&mut self.ctx, change);
                 }
             }
@@ -495,158 +500,5 @@ impl Stage {
         }
         deliver(&mut self.ctx, id, true);
         Ok(())
-    }
-}
-
-/// A request in words. A multi's operations are joined by `+`.
-fn request<'a>(text: &'a str, acl: &'a [Acl]) -> Result<Request<'a>, String> {
-    let words: Vec<&str> = text.split_whitespace().collect();
-    if text.contains(" + ") {
-        let changes = text.split(" + ").map(|op| match request(op.trim(), acl)? {
-            Request::Change(change) => Ok(change),
-            other => Err(format!("{other:?} is no operation of a multi")),
-        });
-        return Ok(Request::Multi(changes.collect::<Result<_, String>>()?));
-    }
-    let watch = words.last() == Some(&"watch");
-    let create = |path, data: &'a str, mode, ttl| {
-        let acl = acl.iter().map(Acl::as_ref).collect();
-        let op = Op::Create { path, data: Some(data.as_bytes()), acl, mode, ttl };
-        let plain = !matches!(mode, CreateMode::Container | CreateMode::Ttl);
-        let change = Change::new(op);
-        Request::Change(if plain { Change { opcode: Opcode::Create, ..change } } else { change })
-    };
-    Ok(match words.as_slice() {
-        ["create", path, data] => create(path, data, CreateMode::Persistent, 0),
-        ["ephemeral", path, data] => create(path, data, CreateMode::Ephemeral, 0),
-        ["sequential", path, data] => create(path, data, CreateMode::PersistentSequential, 0),
-        ["container", path, data] => create(path, data, CreateMode::Container, 0),
-        ["ttl", path, data, ms] => {
-            create(path, data, CreateMode::Ttl, ms.parse().map_err(|_| "a TTL in ms")?)
-        }
-        ["set", path, data] => {
-            Request::Change(Change::new(Op::SetData { path, data: Some(data.as_bytes()), version: -1 }))
-        }
-        ["delete", path] => Request::Change(Change::new(Op::Delete { path, version: -1 })),
-        ["check", path, version] => {
-            let version = version.parse().map_err(|_| "a version")?;
-            Request::Change(Change::new(Op::Check { path, version }))
-        }
-        ["get", path, ..] => Request::GetData { path, watch },
-        ["exists", path, ..] => Request::Exists { path, watch },
-        ["children", path, ..] => Request::GetChildren { path, watch },
-        ["watch", path] => Request::AddWatch { path, mode: AddWatchMode::Persistent },
-        ["watch-below", path] => Request::AddWatch { path, mode: AddWatchMode::PersistentRecursive },
-        ["unwatch", path] => Request::RemoveWatches { path, watcher: WatcherType::Any },
-        ["sync"] => Request::Sync { path: "/" },
-        ["ping"] => Request::Ping,
-        ["close"] => Request::CloseSession,
-        _ => return Err(format!("{text:?} is no request")),
-    })
-}
-
-impl Actor {
-    fn keep(&mut self, kept: Option<Kept>) {
-        if let Some(kept) = kept {
-            self.kept = kept;
-        }
-    }
-
-    fn ask(&mut self, text: &str, out: &mut Vec<u8>) -> Result<(), String> {
-        if text == "garbage" {
-            // A setData whose path is longer than the packet.
-            self.asked.push_back((Opcode::SetData, text.to_owned()));
-            Asked::Raw(Opcode::SetData.wire(), vec![0, 0, 0, 9, b'/']).encode(self.next_xid, out);
-            self.next_xid += 1;
-            return Ok(());
-        }
-        let acl = Acl::open();
-        let kept = std::mem::take(&mut self.kept);
-        fn strs(list: &[String]) -> Vec<&str> {
-            list.iter().map(String::as_str).collect()
-        }
-        let request = if text == "rewatch" {
-            Request::SetWatches(SetWatches {
-                relative_zxid: self.last_zxid,
-                data: strs(&kept.data),
-                exist: strs(&kept.exist),
-                child: strs(&kept.child),
-                persistent: Some((strs(&kept.persistent), strs(&kept.recursive))),
-            })
-        } else {
-            request(text, &acl)?
-        };
-        let xid = match request.opcode() {
-            Opcode::Ping => xid::PING,
-            Opcode::SetWatches2 => xid::SET_WATCHES,
-            _ => {
-                self.next_xid += 1;
-                self.next_xid - 1
-            }
-        };
-        if xid != xid::PING {
-            self.asked.push_back((request.opcode(), text.to_owned()));
-        }
-        request.encode(xid, out);
-        Ok(())
-    }
-
-    /// What a packet says, in words.
-    fn hear(&mut self, packet: &[u8]) -> Option<String> {
-        if !self.greeted {
-            let response = ConnectResponse::decode(packet).ok()?;
-            if response.is_expired() {
-                return Some("the session is expired".into());
-            }
-            self.greeted = true;
-            let again = response.session == self.ticket.session;
-            self.ticket = Ticket { session: response.session, password: response.password };
-            let read_only = response.read_only == Some(true);
-            return Some(format!(
-                "a {}session{}, {} ms",
-                if read_only { "read-only " } else { "" },
-                if again { " again" } else { "" },
-                response.timeout_ms
-            ));
-        }
-        let (header, body) = ReplyHeader::decode(packet).ok()?;
-        let zxid = shown(header.zxid);
-        match header.xid {
-            xid::NOTIFICATION => {
-                let event = WatcherEvent::decode(body).ok()?;
-                return Some(format!("event {:?} {} at {zxid}", event.kind, event.path));
-            }
-            xid::PING => return Some(format!("pong at {zxid}")),
-            _ => {}
-        }
-        self.last_zxid = self.last_zxid.max(header.zxid);
-        let (opcode, text) = self.asked.pop_front()?;
-        let answer = match (header.err, Response::decode(opcode, body)) {
-            (0, Ok(response)) => words_of(&response),
-            (0, Err(e)) => format!("malformed: {e}"),
-            (err, _) => code(err).map_or(err.to_string(), |code| format!("refused: {code}")),
-        };
-        Some(format!("{text} at {zxid}: {answer}"))
-    }
-}
-
-fn words_of(response: &Response<'_>) -> String {
-    let data = |data: &Option<&[u8]>| String::from_utf8_lossy(data.unwrap_or_default()).into_owned();
-    match response {
-        Response::Empty | Response::Number(_) => "ok".into(),
-        Response::Path(path) | Response::PathAndStat(path, _) => (*path).to_owned(),
-        Response::Stat(stat) => format!("version {}", stat.version),
-        Response::Data(bytes, stat) => format!("{:?} version {}", data(bytes), stat.version),
-        Response::Children(names) => format!("{names:?}"),
-        Response::Multi(results) => {
-            let words = results.iter().map(|result| match result {
-                OpResult::Create { path } | OpResult::Create2 { path, .. } => (*path).to_owned(),
-                OpResult::SetData { stat } => format!("version {}", stat.version),
-                OpResult::Error { err } => code(*err).map_or(err.to_string(), |code| code.to_string()),
-                _ => "ok".into(),
-            });
-            words.collect::<Vec<_>>().join(" + ")
-        }
-        other => format!("{other:?}"),
     }
 }

@@ -8,15 +8,14 @@
 mod connections;
 mod peers;
 mod serving;
+mod start;
 mod store;
 mod streams;
 
 pub(super) use connections::deliver;
 
-use super::Setup;
-use super::context::{Begins, Context, Event, Halt, Step};
-use super::host::name_of;
-use super::net::id_of;
+use super::context::{Context, Event, Halt, Step};
+use super::net::{self, host_of, id_of};
 use super::planted::Planted;
 use super::world::rot;
 use bytes::BytesMut;
@@ -26,24 +25,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use streams::{Receiving, Sending};
 use warren_server::connection::{Connection, Limits};
-use warren_server::consensus::{self, Submission, Timers};
-use warren_server::entropy::Entropy as _;
-use warren_server::founding::Founding;
-use warren_server::identity::Authentication;
+use warren_server::consensus::{self, Submission};
+use warren_server::founding::{Founding, Verdict};
 use warren_server::mailbox::Mailbox;
-use warren_server::metrics::Metrics;
+use warren_server::membership;
 use warren_server::moment::Moment;
-use warren_server::observer::{Candidate, Part, Seat};
+use warren_server::observer::Seat;
 use warren_server::room::Room;
-use warren_server::service::{self, Service, ServiceOptions};
-use warren_storage::log::{HardState, Log, LogOptions, LogRecord};
+use warren_server::service::{self, Service};
+use warren_storage::log::{HardState, Log, LogRecord};
 use warren_storage::simdisk::SimDisk;
 use warren_storage::tree::{Checkpoint, Exporter, Position, Staged, Superseded, Written};
-use warren_storage::{
-    Asker, Change, Command, Logged, MemberRole, RecoverError, Recovered, Rules, SharedDisk, TreeOptions,
-    recover,
-};
-use warren_transport::peer::{ServerId, SnapshotHead};
+use warren_storage::{Asker, Change, Command, Logged, Member, MemberRole, Members, TreeOptions};
+use warren_transport::peer::{PeerMessage, ServerId, SnapshotHead};
 
 /// Width of expiry buckets, ms.
 const TICK_MS: u64 = 100;
@@ -65,22 +59,6 @@ const SPACE_LOOK_US: u64 = 100_000;
 /// The address of a client.
 pub(super) fn address_of(client: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 0, 0, client as u8))
-}
-
-/// The other servers, for an observer that has not heard of the table.
-fn others(ctx: &Context, host: usize) -> Vec<Candidate> {
-    let others = (0..ctx.setup.hosts()).filter(|other| *other != host);
-    others.map(|other| Candidate { server: id_of(other), votes: other < ctx.setup.servers }).collect()
-}
-
-/// By whom an observer may be fed: by everybody, or the last one by another observer alone.
-fn feeders(ctx: &Context, host: usize) -> Vec<ServerId> {
-    let Setup { servers, chained, .. } = ctx.setup;
-    let last = host + 1 == ctx.setup.hosts();
-    match chained && last {
-        true => (servers..host).map(id_of).collect(),
-        false => Vec::new(),
-    }
 }
 
 /// What the log's thread does.
@@ -144,6 +122,8 @@ pub(super) struct Server {
     /// Handled, and not yet published.
     unpublished: bool,
     leads: bool,
+    /// What its configuration file says of the ensemble.
+    pub(super) file: Members,
     /// Its store is empty, and it has not heard from enough others that it may take part.
     founding: Option<Founding>,
     /// The planted fault: its service takes itself for the leader's for ever.
@@ -176,173 +156,16 @@ pub(super) struct Server {
 }
 
 impl Server {
-    /// Start on what is on the disk, as the daemon does.
-    pub(super) fn start(
-        ctx: &mut Context,
-        host: usize,
-        disk: SimDisk,
-        life: u32,
-        begins: Option<Begins>,
-    ) -> Result<Server, Halt> {
-        let (name, server_id) = (name_of(ctx, host), id_of(host));
-        let shared: SharedDisk = Arc::new(disk.clone());
-        if shared.mend().map_err(|e| Halt::exit("mend what a failed sync left", e))? {
-            ctx.note(&name, format_args!("wrote everything once more: a sync had failed"));
-        }
-        let tree_options = TreeOptions {
-            memory_bytes: ctx.setup.tree_bytes,
-            hash_seed: ctx.dice.roll(),
-            store_id: ctx.dice.roll(),
+    /// With whom it has links.
+    fn link(&self, ctx: &mut Context) {
+        let tree = self.service.tree();
+        let voters = match tree.members().servers.is_empty() {
+            true => Vec::new(),
+            false => consensus::Configuration::of(tree.conf_state()).servers(),
         };
-        let log_options = LogOptions {
-            segment_bytes_max: ctx.setup.segment_bytes,
-            ahead_bytes: 64 << 10,
-            journal_bytes: 96 << 10,
-            cache_bytes: ctx.setup.log_cache_bytes,
-        };
-        let opened = match recover(shared, tree_options, log_options) {
-            // It refuses what the checkers have a name for.
-            Err(RecoverError::Gap { first, tree }) => {
-                ctx.checks.on_recovered(tree, first)?;
-                unreachable!("the log begins at {first}, the tree ends at {tree}, and that is no gap")
-            }
-            opened => opened.map_err(|e| Halt::exit("open the store", e))?,
-        };
-        let Recovered { mut tree, log, found: recovered, .. } = opened;
-        ctx.checks.on_recovered(tree.position().index, recovered.first_index)?;
-        let checkpoint = tree.position();
-        let empty = checkpoint.index == 0 && recovered.last_index == 0 && recovered.hard_state.term == 0;
-        let role = tree.members().get(server_id).map(|own| own.role == MemberRole::Observer);
-        let observes = role.unwrap_or(host >= ctx.setup.servers);
-        let asks = empty
-            && tree.disk() == 0
-            && begins.is_none()
-            && !observes
-            && ctx.setup.servers > 1
-            && ctx.planted != Some(Planted::WipedVoterVotes);
-        if tree.disk() == 0 && !asks {
-            let begins = begins.unwrap_or(Begins::Founds);
-            let (number, conf_state) = match begins {
-                Begins::Founds if observes => (1, consensus::joining(consensus::raft_id(server_id, 1))),
-                Begins::Founds => (1, consensus::found(&ctx.setup.founders())),
-                Begins::Joins(number) => (number, consensus::joining(consensus::raft_id(server_id, number))),
-            };
-            tree.take_part(number, conf_state).map_err(|e| Halt::exit("the store cannot take part", e))?;
-        }
-        ctx.note(
-            &name,
-            format_args!(
-                "life {life} starts: checkpoint at {}, log {}..={}, repaired {}",
-                checkpoint.index, recovered.first_index, recovered.last_index, recovered.repaired
-            ),
-        );
-        let now = ctx.now_at(host);
-        let entropy = Box::new(ctx.dice.fork());
-        let room = Arc::new(Room::new(ctx.dice.next_u64(), Arc::new(Metrics::default())));
-        // Never 0, which stands for no run.
-        let incarnation = ctx.dice.roll().max(1);
-        let start = consensus::Start {
-            // Who still asks is nobody yet.
-            id: consensus::raft_id(server_id, tree.disk().max(1)),
-            server_id,
-            incarnation,
-            reader: log.reader(),
-            hard_state: recovered.hard_state,
-            checkpoint,
-            conf_state: match asks {
-                true => consensus::joining(consensus::raft_id(server_id, 1)),
-                false => tree.conf_state().to_vec(),
-            },
-            members: tree.members().clone(),
-            retired: tree.retired().clone(),
-            found: (ctx.setup.servers > 1).then(|| ctx.setup.members()),
-            rules: Rules::default(),
-            timers: Timers::default(),
-            entropy,
-        };
-        let part = match observes {
-            true => Part::Observer { others: others(ctx, host), fed_by: feeders(ctx, host) },
-            false => Part::Voter,
-        };
-        let consensus = Seat::new(now, start, part).map_err(|e| Halt::exit("consensus cannot begin", e))?;
-        let options = ServiceOptions {
-            server_id,
-            observer: observes,
-            incarnation,
-            tick_ms: TICK_MS,
-            read_only: ctx.setup.read_only,
-            sessions_max: 1_000,
-            sweep_interval: Duration::from_millis(500),
-            sweeps_per_minute_max: 10_000,
-            container_unused_max: Duration::from_secs(5),
-            checkpoint_interval: Duration::from_millis(ctx.setup.checkpoint_interval_ms),
-            compare_interval: COMPARE_EVERY,
-        };
-        let exporter = tree.exporter();
-        let founding = asks.then(|| Founding::new(tree.store_id(), ctx.setup.servers));
-        let service = Service::new(now, tree, room.clone(), options);
-        let limits = Limits {
-            packet_bytes_max: 1 << 20,
-            outstanding_per_connection_max: ctx.setup.outstanding_per_connection_max,
-            outstanding_bytes_per_connection_max: 8 << 20,
-            outstanding_max: 1_000,
-            outstanding_bytes_max: 64 << 20,
-            watches_max: 1 << 20,
-            sessions_max: 1_000,
-            session_timeout_min_ms: 500,
-            session_timeout_max_ms: 8_000,
-            skip_acl: false,
-            reconfig_enabled: false,
-            authentication: Authentication::default(),
-        };
-        ctx.checks.on_started(host, &service, &log.reader())?;
-        let mut server = Server {
-            host,
-            name,
-            life,
-            disk,
-            room,
-            limits: Arc::new(limits),
-            consensus,
-            consensus_in: Vec::new(),
-            consensus_timer: u64::MAX,
-            committed: checkpoint.index,
-            log,
-            log_jobs: VecDeque::new(),
-            log_busy: false,
-            service,
-            service_in: VecDeque::new(),
-            service_timer: u64::MAX,
-            waits_for_space: ctx.dice.chance(500),
-            unpublished: false,
-            leads: false,
-            founding,
-            deposed: false,
-            incarnation,
-            asked: 0,
-            tree_options,
-            exporter,
-            sending: Vec::new(),
-            receiving: None,
-            staged: None,
-            installing: None,
-            checkpoint_jobs: VecDeque::new(),
-            written: VecDeque::new(),
-            clients: BTreeMap::new(),
-            woken: Arc::default(),
-            repeats: VecDeque::new(),
-            goes_bad: false,
-            forget: u64::from(
-                ctx.planted == Some(Planted::SkipEntryOnRestart) && checkpoint.index < recovered.last_index
-                    || ctx.planted == Some(Planted::ObserverSkipsEntry) && observes,
-            ),
-            scheduled: Vec::new(),
-        };
-        match server.founding {
-            Some(_) => server.ask(ctx),
-            None => server.begin(ctx),
-        }
-        Ok(server)
+        let others = membership::linked(tree.members(), tree.retired(), &voters, &self.file);
+        let others = others.into_iter().map(host_of).filter(|other| *other != self.host);
+        net::set_peers(ctx, self.host, others.collect());
     }
 
     /// The tree and the sessions, for the checkers.
@@ -358,6 +181,16 @@ impl Server {
     /// Did its consensus begin?
     pub(super) fn takes_part(&self) -> bool {
         self.founding.is_none()
+    }
+
+    /// Has it no part in raft?
+    pub(super) fn observes(&self) -> bool {
+        self.consensus.is_observer()
+    }
+
+    /// Was it told that it lost its data?
+    pub(super) fn is_wiped(&self) -> bool {
+        self.founding.as_ref().is_some_and(|founding| matches!(founding.verdict(), Verdict::Wiped { .. }))
     }
 
     /// How its consensus stands.
@@ -417,6 +250,23 @@ impl Server {
         let encoded = Logged { tag: None, ids: Vec::new(), command }.encode();
         self.consensus_in.push(consensus::Event::Submit(vec![Submission::Reconfigure(encoded)]));
         self.wake(ctx, Step::Consensus);
+    }
+
+    /// Its operator makes it the only voter.
+    pub(super) fn force_quorum(&mut self, ctx: &mut Context) {
+        let alone = self.service.tree().members().get(id_of(self.host)).cloned();
+        let alone = alone.map(|own| Member { role: MemberRole::Voter, ..own });
+        let table = consensus::table_of(Members { version: 0, servers: alone.into_iter().collect() });
+        ctx.checks
+            .configurations
+            .on_forced(self.host, consensus::raft_id(id_of(self.host), self.disk_number()));
+        self.consensus_in.push(consensus::Event::ForceQuorum(table));
+        self.wake(ctx, Step::Consensus);
+    }
+
+    /// Which of its server's disks it has; 0 as long as it is nobody.
+    pub(super) fn disk_number(&self) -> u32 {
+        self.service.tree().disk()
     }
 
     /// Its memory goes bad.
@@ -506,6 +356,7 @@ impl Server {
             return Ok(());
         }
         let now = ctx.now_at(self.host);
+        let observed = self.consensus.is_observer();
         let mut submissions: Vec<Submission> = Vec::new();
         let (mut received, mut installs) = (false, false);
         for event in std::mem::take(&mut self.consensus_in) {
@@ -544,11 +395,14 @@ impl Server {
                 consensus::Action::Commit(mut entries) => {
                     let last = entries.last().map_or(self.committed, |e| e.position.index);
                     ctx.note(&self.name, format_args!("commits up to {last}"));
-                    ctx.checks.on_committed(ctx.now_us, self.host, &entries)?;
+                    ctx.checks.on_committed(ctx.now_us, self.host, &entries, self.consensus.is_leading())?;
                     self.committed = last;
                     while self.forget > 0 && entries.len() > 1 {
                         entries.remove(0);
                         self.forget -= 1;
+                    }
+                    if ctx.planted == Some(Planted::ConfigurationNotKept) {
+                        entries.iter_mut().for_each(|entry| entry.conf_state = None);
                     }
                     if self.goes_bad && rot::strike(&mut entries) {
                         self.goes_bad = false;
@@ -562,11 +416,21 @@ impl Server {
                 }
                 consensus::Action::Lead(leads) => ctx.note(&self.name, format_args!("leads: {leads}")),
                 consensus::Action::Leader { term, leader } => self.on_leader(ctx, term, leader)?,
-                consensus::Action::Send { to, message } => self.on_send(ctx, to, message),
+                consensus::Action::Send { to, message } => {
+                    if let PeerMessage::Raft(message) = &message {
+                        // What it says in the step in which it begins to observe, it said before.
+                        assert!(
+                            !observed || !self.consensus.is_observer(),
+                            "an observer has no part in raft"
+                        );
+                        ctx.checks.on_sent_raft(&self.service, message)?;
+                    }
+                    self.on_send(ctx, to, message)
+                }
                 consensus::Action::SendSnapshot { to, message } => self.send_snapshot(ctx, to, message)?,
                 consensus::Action::Install { number, head, hard_state } => {
                     installs = true;
-                    ctx.checks.on_installs(self.host, head.index);
+                    ctx.checks.on_installs(self.host, &head)?;
                     self.committed = self.committed.max(head.index);
                     self.log_jobs.push_back(LogJob::Install { number, head, hard_state });
                     self.wake_log(ctx);
@@ -575,6 +439,9 @@ impl Server {
         }
         if received && !installs {
             self.staged = None;
+        }
+        if self.consensus.is_leading() {
+            ctx.checks.on_leading(self.host, &self.service)?;
         }
         let due = ctx.us_of(self.host, self.consensus.poll_timeout()).max(ctx.now_us + TIMER_US_MIN);
         if due != self.consensus_timer {

@@ -1,8 +1,9 @@
 //! What differs from seed to seed beside the order of events: how many clients, which faults, how small the limits.
 
-use super::Dice;
 use super::net::id_of;
+use super::{Dice, Run};
 use warren_server::consensus::raft_id;
+use warren_server::membership;
 use warren_storage::{Change, Member, MemberRole, Members};
 
 /// A seed's circumstances. Faults are drawn once for a whole run, so that some runs have many of one kind and some
@@ -13,8 +14,21 @@ pub struct Setup {
     pub servers: usize,
     /// Observers; their hosts come after the voters'.
     pub observers: usize,
+    /// Machines with empty disks, which nobody knows of before an operator adds them; they come last.
+    pub spares: usize,
     /// The last observer is fed by another observer or not at all.
     pub chained: bool,
+    /// Between two doings of the operator on average, µs; 0: there is none, and the membership stays as it is.
+    pub changes_every_us: u64,
+    /// Weights of what the operator does: add a server, promote, demote or remove one, take a disk away and bring an empty
+    /// one, replace a server, tidy up behind former changes.
+    pub changes: [u64; 7],
+    /// In a thousand starts, so many are with a configuration file as it was in the beginning.
+    pub stale_files_per_mille: u64,
+    /// In a thousand turns of a client, so many are a change of the membership.
+    pub reconfigs_per_mille: u64,
+    /// Clients may change the membership.
+    pub reconfigures: bool,
     /// How wrong each server's clock goes, millionths.
     pub drift_ppm: Vec<i64>,
     /// The network between servers.
@@ -89,10 +103,13 @@ pub struct Network {
 const ENSEMBLE: u64 = 0x656e_7365_6d62_6c65;
 /// The dice of what no ensemble without observers has; likewise.
 const OBSERVERS: u64 = 0x6f62_7365_7276_6572;
+/// The dice of what no ensemble has whose membership stays; likewise.
+const MEMBERSHIP: u64 = 0x6d65_6d62_6572_7368;
 
 impl Setup {
-    /// The circumstances of a seed, with so many voters and observers, or as many as the seed says.
-    pub fn draw(seed: u64, dice: &mut Dice, servers: Option<usize>, observers: Option<usize>) -> Setup {
+    /// The circumstances of a run: of its seed, but for what the run says.
+    pub fn draw(run: &Run, dice: &mut Dice) -> Setup {
+        let Run { seed, servers, observers, changes, .. } = *run;
         let some = |dice: &mut Dice, max: u64| if dice.chance(500) { dice.below(max + 1) } else { 0 };
         let mut faults = [0; 8];
         for weight in &mut faults {
@@ -108,6 +125,16 @@ impl Setup {
         let mut beside = Dice::new(seed ^ OBSERVERS);
         let drawn = if servers > 1 { *beside.pick(&[0, 0, 0, 1, 2]) } else { 0 };
         let observers = observers.unwrap_or(drawn);
+        let mut members = Dice::new(seed ^ MEMBERSHIP);
+        // One that begins alone is an ensemble, too, when others may come.
+        let drawn = members.chance(if servers > 1 { 400 } else { 250 });
+        let changes = changes.unwrap_or(drawn);
+        let spares =
+            if changes { *members.pick(if servers > 1 { &[0, 1, 1, 2] } else { &[1, 2, 3] }) } else { 0 };
+        let mut weights = [3, 1, 1, 1, 0, 1, 2];
+        for weight in &mut weights {
+            *weight += some(&mut members, 4);
+        }
         let chained = observers > 1 && beside.chance(500);
         let drifts = servers > 1 && ensemble.chance(500);
         let drift = |dice: &mut Dice| if drifts { dice.below(20_001) as i64 - 10_000 } else { 0 };
@@ -118,10 +145,17 @@ impl Setup {
         Setup {
             servers,
             observers,
+            spares,
             chained,
+            changes_every_us: if changes { *members.pick(&[150_000, 600_000, 2_000_000]) } else { 0 },
+            changes: weights,
+            stale_files_per_mille: some(&mut members, 300),
+            reconfigs_per_mille: if changes { some(&mut members, 60) } else { 0 },
+            reconfigures: changes,
             drift_ppm: (0..servers)
                 .map(|_| drift(&mut ensemble))
                 .chain((0..observers).map(|_| drift(&mut beside)))
+                .chain((0..spares).map(|_| drift(&mut members)))
                 .collect(),
             network: Network {
                 lost_per_mille: some(&mut ensemble, 100),
@@ -134,7 +168,7 @@ impl Setup {
             transfers_per_mille: some(&mut ensemble, 400),
             pauses_per_mille: some(&mut ensemble, 400),
             pause_us_max: *ensemble.pick(&[300_000, 2_000_000, 10_000_000]),
-            downtime_us_max: match servers {
+            downtime_us_max: match servers + spares {
                 1 => 300_000,
                 _ => *ensemble.pick(&[100_000, 1_000_000, 5_000_000]),
             },
@@ -164,35 +198,36 @@ impl Setup {
         (0..self.servers).map(|host| raft_id(id_of(host), 1)).collect()
     }
 
-    /// All servers, as they are written down.
+    /// All servers that found the ensemble, as they are written down.
     pub(super) fn members(&self) -> Members {
-        let member = |host| {
-            let id = id_of(host);
-            let (peer_addr, client_addr) = (format!("s{id}:2182"), format!("s{id}:2181"));
-            let role = if host < self.servers { MemberRole::Voter } else { MemberRole::Observer };
-            Member { id, disk: 1, role, peer_addr, client_addr }
-        };
-        Members { version: 0, servers: (0..self.hosts()).map(member).collect() }
+        let role = |host| if host < self.servers { MemberRole::Voter } else { MemberRole::Observer };
+        let founders = (0..self.servers + self.observers).map(|host| member(id_of(host), role(host)));
+        Members { version: 0, servers: founders.collect() }
     }
 
-    /// A server comes in.
-    pub(super) fn add(&self, id: u8) -> Change {
-        let (peer_addr, client_addr) = (format!("s{id}:2182"), format!("s{id}:2181"));
-        Change::Add { id, peer_addr, client_addr, observer: false }
+    /// Is it one of an ensemble, or does it stand alone?
+    pub(super) fn is_ensemble(&self) -> bool {
+        self.servers > 1 || self.changes_every_us > 0
     }
 
-    /// Voters and observers.
+    /// Machines: of voters, observers, and those that may come.
     pub fn hosts(&self) -> usize {
-        self.servers + self.observers
+        self.servers + self.observers + self.spares
     }
 
     /// Nothing by chance: for scenarios. With several observers, the last is fed by another one.
-    pub fn still(servers: usize, observers: usize) -> Setup {
+    pub fn still(servers: usize, observers: usize, spares: usize) -> Setup {
         Setup {
             servers,
             observers,
+            spares,
             chained: observers > 1,
-            drift_ppm: vec![0; servers + observers],
+            changes_every_us: 0,
+            changes: [0; 7],
+            stale_files_per_mille: 0,
+            reconfigs_per_mille: 0,
+            reconfigures: servers > 1,
+            drift_ppm: vec![0; servers + observers + spares],
             network: Network::default(),
             blackouts_per_mille: 0,
             transfers_per_mille: 0,
@@ -219,4 +254,21 @@ impl Setup {
             read_only: false,
         }
     }
+}
+
+/// A server, on its first disk.
+pub(super) fn member(id: u8, role: MemberRole) -> Member {
+    Member { id, disk: 1, role, peer_addr: format!("s{id}:2182"), client_addr: format!("s{id}:2181") }
+}
+
+/// It, as a configuration has it.
+pub(super) fn line(id: u8, role: MemberRole) -> String {
+    let one = Members { version: 0, servers: vec![member(id, role)] };
+    membership::text(&one).lines().next().unwrap_or_default().to_owned()
+}
+
+/// A server comes in.
+pub(super) fn add(id: u8, observer: bool) -> Change {
+    let Member { peer_addr, client_addr, .. } = member(id, MemberRole::Joining);
+    Change::Add { id, peer_addr, client_addr, observer }
 }

@@ -1,8 +1,9 @@
 //! What clients ask: requests of every kind over a small set of paths, so that they meet.
 
-use super::Dice;
+use super::check::conversation::ADMINISTRATOR;
+use super::{Dice, setup};
 use warren_server::identity;
-use warren_storage::{Acl, CreateMode, Op, perms};
+use warren_storage::{Acl, CreateMode, MemberRole, Members, Op, perms};
 use warren_transport::request::{AddWatchMode, WatcherType};
 use warren_transport::{Change, Opcode, Read, Request};
 
@@ -39,6 +40,8 @@ pub(super) enum Asked {
     MultiRead(Vec<(bool, &'static str)>),
     /// What borrows nothing that is made up here.
     Plain(Request<'static>),
+    /// A change of the membership.
+    Reconfig { joining: Option<String>, leaving: Option<String>, members: Option<String>, config_id: i64 },
     /// Bytes behind a header with this type.
     Raw(i32, Vec<u8>),
 }
@@ -88,6 +91,11 @@ impl Asked {
                 Request::MultiRead(reads.collect()).encode(xid, out);
             }
             Asked::Plain(request) => request.encode(xid, out),
+            Asked::Reconfig { joining, leaving, members, config_id } => {
+                let (joining, leaving, members) =
+                    (joining.as_deref(), leaving.as_deref(), members.as_deref());
+                Request::Reconfig { joining, leaving, members, config_id: *config_id }.encode(xid, out);
+            }
             Asked::Raw(opcode, body) => {
                 out.extend_from_slice(&(8 + body.len() as u32).to_be_bytes());
                 out.extend_from_slice(&xid.to_be_bytes());
@@ -114,6 +122,38 @@ impl Workload {
     /// Credentials.
     pub(super) fn auth(dice: &mut Dice) -> Request<'static> {
         Request::Auth { kind: 0, scheme: "digest", auth: Some(dice.pick(&USERS).as_bytes()) }
+    }
+
+    /// Credentials that may change the membership.
+    pub(super) fn administrator() -> Request<'static> {
+        Request::Auth { kind: 0, scheme: "digest", auth: Some(ADMINISTRATOR.as_bytes()) }
+    }
+
+    /// A change of the membership, of so many servers as there may be. Now and then it goes on from a version that is not the
+    /// newest, or makes no sense.
+    pub(super) fn reconfig(dice: &mut Dice, table: &Members, hosts: usize) -> Asked {
+        let config_id = *dice.pick(&[-1, -1, table.version, table.version, table.version - 1]);
+        let any = |dice: &mut Dice| dice.between(1, hosts as u64) as u8;
+        let line = |dice: &mut Dice, id: u8| {
+            let role = if dice.chance(300) { MemberRole::Observer } else { MemberRole::Voter };
+            setup::line(id, role)
+        };
+        if dice.chance(300) {
+            let mut ids: Vec<u8> = table.servers.iter().map(|member| member.id).collect();
+            ids.retain(|_| dice.chance(800));
+            ids.extend((0..dice.below(2)).map(|_| any(dice)));
+            let lines: Vec<String> = ids.into_iter().map(|id| line(dice, id)).collect();
+            let members = Some(lines.join(if dice.chance(500) { "," } else { "\n" }));
+            return Asked::Reconfig { joining: None, leaving: None, members, config_id };
+        }
+        let leaving = dice.chance(500).then(|| any(dice).to_string());
+        let joining = (leaving.is_none() || dice.chance(500)).then(|| {
+            let id = any(dice);
+            line(dice, id)
+        });
+        let joining =
+            joining.filter(|_| !dice.chance(20)).or_else(|| leaving.is_none().then(|| "server".to_owned()));
+        Asked::Reconfig { joining, leaving, members: None, config_id }
     }
 
     /// Bytes that nobody wrote before.

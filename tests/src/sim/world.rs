@@ -2,13 +2,13 @@
 
 pub(super) mod rot;
 
-use super::check::{Violation, heal};
+use super::check::{Violation, able, heal};
 use super::client::Client;
 use super::context::{Context, Event};
 use super::host::{Host, text_of};
 use super::server::{Server, deliver};
 use super::trace::Trace;
-use super::{Dice, Planted, Setup, net, partition};
+use super::{Dice, Planted, Setup, net, operator, partition};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -38,6 +38,8 @@ pub struct Summary {
     pub leaders: u64,
     /// Trees sent to a server that was far behind.
     pub snapshots: u64,
+    /// Changes of the membership that were made.
+    pub changes: u64,
     /// Simulated time, µs.
     pub simulated_us: u64,
 }
@@ -56,6 +58,7 @@ impl Summary {
             lives,
             leaders,
             snapshots,
+            changes,
             simulated_us,
         } = other;
         self.hash ^= hash;
@@ -68,6 +71,7 @@ impl Summary {
         self.lives += lives;
         self.leaders += leaders;
         self.snapshots += snapshots;
+        self.changes += changes;
         self.simulated_us += simulated_us;
     }
 }
@@ -81,6 +85,8 @@ pub struct Run {
     pub servers: Option<usize>,
     /// So many observers, likewise.
     pub observers: Option<usize>,
+    /// Its membership changes, or stays; instead of as the seed says.
+    pub changes: Option<bool>,
     /// A fault that must be found.
     pub planted: Option<Planted>,
     /// Print every event.
@@ -107,14 +113,15 @@ pub struct Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Failure { run: Run { seed, servers, observers, planted, .. }, violation, at_us } = self;
+        let Failure { run: Run { seed, servers, observers, changes, planted, .. }, violation, at_us } = self;
         write!(f, "seed {seed} at {}.{:06}: {violation}", at_us / 1_000_000, at_us % 1_000_000)?;
         let servers = servers.map_or(String::new(), |servers| format!(" --servers {servers}"));
         let observers = observers.map_or(String::new(), |observers| format!(" --observers {observers}"));
+        let changes = changes.map_or(String::new(), |changes| format!(" --changes {changes}"));
         let planted = planted.map_or(String::new(), |planted| format!(" --planted {planted:?}"));
         write!(
             f,
-            "\nreplay: cargo run -p warren-tests --bin sim -- --seed {seed}{servers}{observers}{planted} --trace"
+            "\nreplay: cargo run -p warren-tests --bin sim -- --seed {seed}{servers}{observers}{changes}{planted} --trace"
         )
     }
 }
@@ -124,7 +131,8 @@ pub fn run(run: Run) -> Result<Summary, Failure> {
     let mut dice = Dice::new(run.seed);
     let servers = run.servers.or(run.planted.filter(|p| p.is_of_ensemble()).map(|_| 3));
     let observers = run.observers.or(run.planted.map(|p| if p.is_of_observers() { 2 } else { 0 }));
-    let setup = Setup::draw(run.seed, &mut dice, servers, observers);
+    let changes = run.changes.or(run.planted.map(|p| p.is_of_membership()));
+    let setup = Setup::draw(&Run { servers, observers, changes, ..run }, &mut dice);
     let mut world = World::new(Context::new(dice, setup, run.planted, Trace::new(run.trace)));
     let violation = match catch_unwind(AssertUnwindSafe(|| world.run())) {
         Ok(Ok(())) => return Ok(world.summary()),
@@ -153,7 +161,9 @@ struct World {
 impl World {
     fn new(mut ctx: Context) -> World {
         let clients = (0..ctx.setup.clients as usize).map(|id| Client::new(&mut ctx, id)).collect();
-        let hosts = (0..ctx.setup.hosts()).map(Host::new).collect();
+        let mut hosts: Vec<Host> = (0..ctx.setup.hosts()).map(Host::new).collect();
+        let founders = ctx.setup.servers + ctx.setup.observers;
+        hosts[founders..].iter_mut().for_each(|spare| spare.parked = true);
         let budget = ctx.setup.requests;
         World { ctx, hosts, clients, budget, frozen: false }
     }
@@ -170,6 +180,7 @@ impl World {
             lives: self.hosts.iter().map(|host| u64::from(host.lives)).sum(),
             leaders: self.ctx.checks.leaders.count() as u64,
             snapshots: self.ctx.snapshots,
+            changes: self.ctx.checks.config_node.changes() as u64,
             simulated_us: self.ctx.now_us,
         }
     }
@@ -189,8 +200,11 @@ impl World {
             let at = self.ctx.dice.below(2 * setup.fault_every_us);
             self.ctx.at(at, Event::Fault);
         }
-        if setup.servers > 1 && setup.network.change_every_us > 0 {
+        if setup.hosts() > 1 && setup.network.change_every_us > 0 {
             self.ctx.at(setup.network.change_every_us, Event::Network);
+        }
+        if setup.changes_every_us > 0 {
+            self.ctx.at(setup.changes_every_us, Event::Operator);
         }
         // The first phase: everything may break.
         self.run_until(|world| world.budget == 0 || world.ctx.now_us > FIRST_PHASE_US_MAX)?;
@@ -210,9 +224,7 @@ impl World {
                     self.ctx.soon(Event::ToClient(connection));
                 }
             }
-            self.run_healing(|world| {
-                world.clients.iter().all(Client::is_well) && world.hosts.iter().all(Host::is_serving)
-            })?;
+            self.run_healing(|world| world.clients.iter().all(Client::is_well) && world.is_settled())?;
         }
         self.go_bad()?;
         self.frozen = true;
@@ -222,15 +234,24 @@ impl World {
         // What was acknowledged outlives the power.
         let World { ctx, clients, hosts, .. } = self;
         clients.iter_mut().for_each(|client| client.disconnect(ctx, hosts, "the end"));
-        self.hosts.iter_mut().for_each(|host| host.crash(&mut self.ctx, true));
-        self.run_healing(|world| world.hosts.iter().all(Host::is_serving) && world.is_quiet())?;
+        let up = self.hosts.iter_mut().filter(|host| !host.parked);
+        up.for_each(|host| host.crash(&mut self.ctx, true));
+        self.run_healing(|world| world.is_settled() && world.is_quiet())?;
         self.judge_quiet()
     }
 
     fn is_quiet(&self) -> bool {
         let committed = self.ctx.checks.history.position();
         let quiet = |s: &Server| s.is_quiet() && s.service().tree().position() == committed;
-        self.hosts.iter().all(|host| host.server.as_ref().is_some_and(quiet))
+        self.hosts.iter().filter(|host| !host.parked).all(|host| host.server.as_ref().is_some_and(quiet))
+    }
+
+    /// Do all serve that are to?
+    fn is_settled(&self) -> bool {
+        match self.ctx.setup.changes_every_us {
+            0 => self.hosts.iter().all(Host::is_serving),
+            _ => operator::is_settled(&self.ctx, &self.hosts),
+        }
     }
 
     fn judge_quiet(&mut self) -> Result<(), Violation> {
@@ -249,13 +270,20 @@ impl World {
     /// Like [`World::run_until`], within the bound.
     fn run_healing(&mut self, done: impl Fn(&World) -> bool) -> Result<(), Violation> {
         let until = self.ctx.now_us + heal::BOUND_US;
+        self.run_until(|world| done(world) || world.ctx.now_us > until - able::STANDSTILL_US)?;
+        let committed = self.ctx.checks.history.position().index;
         self.run_until(|world| done(world) || world.ctx.now_us > until)?;
         if done(self) {
             return Ok(());
         }
+        let stands_still = committed == self.ctx.checks.history.position().index;
         let clients: Vec<String> = self.clients.iter().map(Client::state).collect();
         let servers: Vec<String> = self.hosts.iter().map(|host| self.state(host)).collect();
-        Err(heal::overdue(format!("{}; {}", servers.join("; "), clients.join("; "))))
+        let what = format!("{}; {}", servers.join("; "), clients.join("; "));
+        let asked = self.clients.iter().any(|client| !client.is_well());
+        let able = self.ctx.setup.changes_every_us > 0 && operator::is_enough(&self.ctx, &self.hosts, None);
+        let able = able && asked;
+        Err(if stands_still && able { able::stuck(what) } else { heal::overdue(what) })
     }
 
     /// Where a server stands, for a report.
@@ -310,6 +338,10 @@ impl World {
             }
             Event::Fault => {
                 self.fault();
+                return Ok(());
+            }
+            Event::Operator => {
+                operator::turn(ctx, hosts);
                 return Ok(());
             }
             Event::Space(host) => {

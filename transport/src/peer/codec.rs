@@ -377,9 +377,9 @@ mod tests {
             (any::<u64>(), vec(any::<i64>(), 0..50))
                 .prop_map(|(number, sessions)| PeerMessage::Touches(Touches { number, sessions })),
             any::<u64>().prop_map(|number| PeerMessage::TouchesAck(TouchesAck { number })),
-            (any::<Option<u64>>(), any::<Option<u32>>(), any::<i64>(), data()).prop_map(
-                |(store, disk, version, voters)| {
-                    PeerMessage::Answer(Answer::Recorded(Known { store, disk, version, voters }))
+            (any::<Option<u64>>(), any::<Option<u32>>(), any::<i64>(), data(), any::<bool>()).prop_map(
+                |(store, disk, version, voters, settled)| {
+                    PeerMessage::Answer(Answer::Recorded(Known { store, disk, version, voters, settled }))
                 }
             ),
             feed(),

@@ -225,6 +225,8 @@ pub struct Known {
     pub version: i64,
     /// Ids of all that vote, a byte each; nobody when there is no table yet.
     pub voters: Bytes,
+    /// raft's configuration is not a joint one, so nobody else votes.
+    pub settled: bool,
 }
 
 /// An observer asks a server to feed it, goes on to want it, and acknowledges. Said again and again: a feeder that does

@@ -1,11 +1,13 @@
-//! Taking backups and restoring them. The work is at the lowest priority: a server's clients come first.
+//! Taking backups, restoring them, and looking at them. The work is at the lowest priority: a server's clients come first.
 
 mod restore;
 mod take;
 mod target;
+mod verify;
 
 pub(super) use restore::restore;
 pub(super) use take::take;
+pub(super) use verify::verify_path;
 
 use super::signals::Interrupted;
 use crate::backup::progress::Progress;

@@ -5,6 +5,7 @@
 //! ```
 //! The rename is the moment at which it is restored; whatever stops it before, the next run begins anew.
 
+use super::super::full;
 use super::{Work, stream_bytes};
 use crate::backup::flags::RestoreFlags;
 use crate::backup::format::{BackupReader, FormatError, Header};
@@ -39,17 +40,24 @@ const FREE_BYTES_MIN: u64 = 128 << 20;
 /// Of the tree, at a time, when it is looked through.
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// Why a backup is no good.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unsound {
+    #[error(transparent)]
+    Format(#[from] FormatError),
+    #[error("what is in the backup does not fit together: {0}. Take another one")]
+    Stream(#[from] ImportError),
+    #[error("the backup does not hold what its header says: {0}. Take another one")]
+    Header(&'static str),
+}
+
 /// Why nothing is restored.
 #[derive(Debug, thiserror::Error)]
 enum RestoreError {
     #[error("{} cannot be opened: {source}", path.display())]
     Open { path: PathBuf, source: io::Error },
     #[error(transparent)]
-    Format(#[from] FormatError),
-    #[error("what is in the backup does not fit together: {0}. Take another one")]
-    Stream(ImportError),
-    #[error("the backup does not hold what its header says: {what}. Take another one")]
-    Header { what: String },
+    Unsound(#[from] Unsound),
     #[error(
         "a server runs on {}: nothing is restored onto a live store. Stop it, and move that folder away", .0.display()
     )]
@@ -83,17 +91,6 @@ enum RestoreError {
     Interrupted,
     #[error("{0}")]
     System(String),
-}
-
-/// An error with what is behind it.
-fn full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }
 
 /// What is there now.
@@ -173,7 +170,7 @@ fn run(data_dir: &Path, from: &Path, work: &mut Work) -> Result<Restored, Restor
         }
     };
     let (file, file_bytes) = open().map_err(|source| RestoreError::Open { path: from.to_owned(), source })?;
-    let reader = BackupReader::begin(BufReader::with_capacity(1 << 20, file))?;
+    let reader = BackupReader::begin(BufReader::with_capacity(1 << 20, file)).map_err(Unsound::Format)?;
     let header = reader.header().clone();
     work.expect("restore", file_bytes);
 
@@ -256,8 +253,8 @@ fn make(
         TreeOptions { memory_bytes: MEMORY_BYTES, hash_seed: u64::from_le_bytes(hash_seed), store_id };
 
     let import = Import::begin(disk.clone(), Identity { store_id, disk: 0 }, FREE_BYTES_MIN)
-        .map_err(RestoreError::Stream)?;
-    let staged = fill(import, reader, work)?.finish().map_err(RestoreError::Stream)?;
+        .map_err(Unsound::Stream)?;
+    let staged = fill(import, reader, work)?.finish().map_err(Unsound::Stream)?;
     let of = staged.head().clone();
     sane(header, &of)?;
     let mut tree = Tree::replace(disk.clone(), staged, options)?;
@@ -286,11 +283,11 @@ fn fill(
     work: &mut Work,
 ) -> Result<Import, RestoreError> {
     let (mut block, mut chunk) = (Vec::new(), Vec::new());
-    while reader.next_block(&mut block)? {
+    while reader.next_block(&mut block).map_err(Unsound::Format)? {
         let mut rest = block.as_slice();
         while !rest.is_empty() {
-            read_chunk(&mut rest, &mut chunk).map_err(FormatError::Read)?;
-            import.push(&chunk).map_err(RestoreError::Stream)?;
+            read_chunk(&mut rest, &mut chunk).map_err(|e| Unsound::Format(e.into()))?;
+            import.push(&chunk).map_err(Unsound::Stream)?;
         }
         if !work.goes_on(reader.position()) {
             return Err(RestoreError::Interrupted);
@@ -300,8 +297,8 @@ fn fill(
 }
 
 /// Is what was read what the header said, and can it be gone on from?
-fn sane(header: &Header, of: &warren_storage::tree::ExportHead) -> Result<(), RestoreError> {
-    let bad = |what: &str| Err(RestoreError::Header { what: what.to_owned() });
+pub(super) fn sane(header: &Header, of: &warren_storage::tree::ExportHead) -> Result<(), Unsound> {
+    let bad = |what| Err(Unsound::Header(what));
     if header.of.zxid != of.zxid.to_string() {
         return bad("the zxid is another one");
     }

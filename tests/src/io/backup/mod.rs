@@ -1,10 +1,11 @@
-//! Backups of real servers under load: what comes back is what was there, znode by znode; and what is no whole backup, or
+//! Backups of real servers under load, and their logs: what comes back is what was there, znode by znode; and what is no whole backup, or
 //! has no place to go, changes nothing.
 
 mod broken;
 mod command;
 mod ensemble;
 mod load;
+mod told;
 mod whole;
 
 use super::daemon::Daemon;
@@ -59,6 +60,9 @@ pub fn run(warrend: &Path, warren: &Path, small: Option<&Path>, seed: Option<u64
         ("a folder keeps the newest backups", Box::new(whole::kept)),
         ("nothing is written over", Box::new(broken::written_over)),
         ("what is no whole backup is not restored", Box::new(broken::not_whole)),
+        ("a backup is verified", Box::new(told::backups)),
+        ("the log tells who asked for what, and no secrets", Box::new(told::log)),
+        ("a store is verified, and not changed", Box::new(told::stores)),
         ("a killed restore leaves nothing, and the next one works", Box::new(broken::killed_restore)),
         (
             "a killed backup leaves nothing that looks done, and the next one works",

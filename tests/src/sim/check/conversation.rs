@@ -7,9 +7,17 @@ use super::{Violation, hold};
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use warren_server::answer;
-use warren_server::identity::{Authentication, Identity};
+use warren_server::identity::{self, Authentication, Identity};
 use warren_storage::{Code, SessionId};
 use warren_transport::{EventType, Refusal, ReplyHeader, Request, RequestHeader, WatcherEvent, xid};
+
+/// How every server of the simulator authenticates.
+pub fn authentication() -> Authentication {
+    Authentication { super_digest: Some(identity::digest_of(ADMINISTRATOR)), ..Authentication::default() }
+}
+
+/// The credentials that pass every ACL.
+pub const ADMINISTRATOR: &str = "super:pw";
 
 /// A request that is owed a reply.
 #[derive(Clone, Debug)]
@@ -76,6 +84,7 @@ pub struct Conversation {
     pub attached: Option<(SessionId, u32)>,
     /// The session only reads: whatever else is asked is refused, and leaves no trace.
     pub read_only: bool,
+    reconfigures: bool,
     /// As authenticated by the replies read so far.
     pub identity: Identity,
     /// As before the last auths, and the zxid up to which the server may have looked at events as if they had not come:
@@ -85,22 +94,26 @@ pub struct Conversation {
     pub pending: VecDeque<Sent>,
     /// What stands on the server on this connection's behalf.
     pub watches: Watches,
+    /// Of `/zookeeper/config`, as it was read last.
+    pub config_version: i64,
     writes: u64,
     synced: i64,
     auths: VecDeque<(String, Vec<u8>)>,
 }
 
 impl Conversation {
-    /// A connection from this address.
-    pub fn new(client: usize, address: IpAddr) -> Conversation {
+    /// A connection from this address. `reconfigures`: clients may change the membership.
+    pub fn new(client: usize, address: IpAddr, reconfigures: bool) -> Conversation {
         Conversation {
             client,
             attached: None,
             read_only: false,
+            reconfigures,
             identity: Identity::of(address),
             identity_before: None,
             pending: VecDeque::new(),
             watches: Watches::default(),
+            config_version: -1,
             writes: 0,
             synced: 0,
             auths: VecDeque::new(),
@@ -133,7 +146,9 @@ impl Conversation {
                 sent.refused = Some(Code::NotReadOnly);
             }
             Ok(Request::CloseSession) if self.read_only => {}
-            Ok(Request::Change(_) | Request::Multi(_) | Request::CloseSession) => {
+            // Where clients may not change the membership, no log hears of it.
+            Ok(Request::Reconfig { .. }) if !self.reconfigures => {}
+            Ok(Request::Change(_) | Request::Multi(_) | Request::CloseSession | Request::Reconfig { .. }) => {
                 sent.is_write = true;
                 self.writes += 1;
             }
@@ -172,7 +187,7 @@ impl Conversation {
                 };
                 let (_, upto) = self.identity_before.get_or_insert_with(|| (self.identity.clone(), latest));
                 *upto = latest;
-                let allowed = self.identity.authenticate(&Authentication::default(), &scheme, &auth);
+                let allowed = self.identity.authenticate(&authentication(), &scheme, &auth);
                 let expected = if allowed { 0 } else { Code::AuthFailed.wire() };
                 hold(header.err == expected, replies::PROPERTY, || {
                     format!("auth {scheme} got {}", header.err)

@@ -81,7 +81,12 @@ impl History {
         self.snapshots.get(&zxid)
     }
 
-    /// The newest tree.
+    /// The tree behind the last committed entry.
+    pub fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    /// A snapshot of it.
     pub fn latest(&self) -> Snapshot {
         self.tree.snapshot()
     }

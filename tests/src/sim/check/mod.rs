@@ -9,7 +9,11 @@
 //! |---|---|---|---|
 //! | [`leaders`] | one leader per epoch | DESIGN §6 | no two servers lead in one term, and what is committed is of a term that had a leader |
 //! | [`history`] | same log prefix everywhere | DESIGN §6 | each server commits without a gap, and exactly what the first of them committed; a restarted one, too |
-//! | [`majority`] | acknowledged is durable | DESIGN §1.2, §6 | what is committed for the first time is on the disks of a majority |
+//! | [`majority`] | acknowledged is durable | DESIGN §1.2, §6 | what is committed for the first time is on the disks of a majority, of each half of a joint configuration |
+//! | [`configurations`] | configurations in one order | DESIGN §4 | every server goes by the same configuration of raft's behind the same entry, and the majorities of each and the next meet |
+//! | [`agreement`] | raft's configuration and the table agree | DESIGN §4 | behind every applied entry the same servers and disks vote in both |
+//! | [`votes`] | elected by the configuration | DESIGN §4 | a leader has the votes of a majority of each half of the newest committed configuration or the one before; an identity votes once in a term, and with the recorded store |
+//! | [`config_node`] | the configuration as clients see it | reference §1.9 | `/zookeeper/config` is a committed configuration, and on one connection never an older one |
 //! | [`durable`] | acknowledged is durable | DESIGN §1.2, §6 | after each recovery every server reaches the last committed entry again, and node by node the tree of it; it leads no sooner |
 //! | [`pointers`] | snapshot ≤ applied ≤ committed | DESIGN §6 | after every step of the service |
 //! | [`digests`] | equal zxid, equal digest | DESIGN §6 | position, zxid and digest after every step against the replayed log; at the end znode by znode, also against a naive model |
@@ -22,7 +26,12 @@
 //! | [`sequences`] | sequence names unique and rising | DESIGN §6 | for each parent, over its whole life |
 //! | [`divergence`] | who is wrong serves nobody | DESIGN §4 | a server that applied something else than the log says is found within a bound, and serves nobody from then on; no other is taken for one |
 //! | [`heal`] | serves again within a bound | DESIGN §6 | after the last fault every client gets a session, a write, a sync and a read |
+//! | [`able`] | a majority is enough to commit | DESIGN §4 | no standstill while a majority of the newest committed configuration is there |
 
+pub mod able;
+pub mod agreement;
+pub mod config_node;
+pub mod configurations;
 pub mod conversation;
 pub mod digests;
 pub mod divergence;
@@ -38,6 +47,7 @@ pub mod once;
 pub mod pointers;
 pub mod replies;
 pub mod sequences;
+pub mod votes;
 pub mod watches;
 pub mod zxids;
 
@@ -45,12 +55,13 @@ use conversation::{Conversation, Received};
 use history::{Fact, History};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use warren_server::consensus::Committed;
+use warren_server::consensus::{Committed, raft_id};
 use warren_server::service::Service;
 use warren_storage::SessionId;
 use warren_storage::log::LogReader;
 use warren_storage::tree::Position;
 use warren_transport::ReplyHeader;
+use warren_transport::peer::{RaftMessage, SnapshotHead};
 
 /// A property does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +102,12 @@ pub struct Checks {
     pub majority: majority::Majority,
     /// Who led when.
     pub leaders: leaders::Leaders,
+    /// By what raft went.
+    pub configurations: configurations::Configurations,
+    agreement: agreement::Agreement,
+    votes: votes::Votes,
+    /// What clients may read of it.
+    pub config_node: config_node::ConfigNode,
     /// Servers whose memory went bad.
     pub wrong: BTreeSet<usize>,
     /// The last entry that each server committed.
@@ -102,6 +119,8 @@ pub struct Checks {
     pub ephemerals: ephemerals::Ephemerals,
     sequences: sequences::Sequences,
     model: model::Model,
+    /// Clients may change the membership.
+    pub reconfigures: bool,
     /// Replies judged.
     pub replies: u64,
     /// Events judged.
@@ -109,14 +128,18 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// Nothing has happened yet.
-    pub fn new(voters: usize, servers: usize) -> Checks {
+    /// Nothing has happened yet. `founders`: as raft knows them.
+    pub fn new(founders: &[u64], servers: usize) -> Checks {
         Checks {
             history: History::new(),
             conversations: BTreeMap::new(),
             durable: durable::Durable::new(servers),
-            majority: majority::Majority::new(voters, servers),
+            majority: majority::Majority::new(servers),
             leaders: leaders::Leaders::default(),
+            configurations: configurations::Configurations::new(founders, servers),
+            agreement: agreement::Agreement::new(servers),
+            votes: votes::Votes::default(),
+            config_node: config_node::ConfigNode::default(),
             wrong: BTreeSet::new(),
             committed: vec![0; servers],
             zxids: zxids::Zxids::new(servers),
@@ -125,6 +148,7 @@ impl Checks {
             ephemerals: ephemerals::Ephemerals::new(servers),
             sequences: sequences::Sequences::default(),
             model: model::Model::new(),
+            reconfigures: false,
             replies: 0,
             events: 0,
         }
@@ -140,8 +164,14 @@ impl Checks {
     /// A server was started on it.
     pub fn on_started(&mut self, server: usize, service: &Service, log: &LogReader) -> Verdict {
         self.durable.on_started(server, &self.history, service)?;
-        self.majority.on_started(server, service.tree().position(), log.last_index());
-        self.committed[server] = service.tree().position().index;
+        let tree = service.tree();
+        self.majority.on_started(server, tree.disk(), tree.position(), log);
+        // Who still asks goes by nothing.
+        if tree.disk() != 0 {
+            self.configurations.on_tree(server, tree.position().index, tree.conf_state())?;
+        }
+        self.agreement.on_started(server);
+        self.committed[server] = tree.position().index;
         self.zxids.on_started(server);
         Ok(())
     }
@@ -151,16 +181,25 @@ impl Checks {
         self.ephemerals.on_stopped(server);
     }
 
-    /// The consensus of a server handed these to its service.
-    pub fn on_committed(&mut self, now_us: u64, server: usize, entries: &[Committed]) -> Verdict {
+    /// The consensus of a server handed these to its service; `leads`: as the leader.
+    pub fn on_committed(
+        &mut self,
+        now_us: u64,
+        server: usize,
+        entries: &[Committed],
+        leads: bool,
+    ) -> Verdict {
+        // By what it went when it learnt of them.
+        let conf = self.configurations.of(server).clone();
         for entry in entries {
             let last = &mut self.committed[server];
             history::on_next(*last, entry.position)?;
             *last = entry.position.index;
             if entry.position.index > self.history.position().index {
                 self.leaders.on_committed(entry.position.index, entry.position.term)?;
-                self.majority.on_committed(entry.position)?;
+                self.majority.on_committed(entry.position, &conf, leads, &self.configurations)?;
             }
+            self.configurations.on_committed(server, entry)?;
             for fact in self.history.on_committed(entry)? {
                 let Checks { history, once, ephemerals, sequences, model, leaders, .. } = self;
                 let fact: &Fact = &history.facts[fact];
@@ -169,13 +208,37 @@ impl Checks {
                 model.on_applied(fact)?;
                 ephemerals.on_applied(now_us, fact, model, leaders.of(entry.position.term))?;
             }
+            self.config_node.on_committed(self.history.tree())?;
         }
         Ok(())
     }
 
-    /// Consensus wants the tree of another server, as of this entry.
-    pub fn on_installs(&mut self, server: usize, index: u64) {
-        self.committed[server] = index;
+    /// Consensus wants the tree of another server.
+    pub fn on_installs(&mut self, server: usize, head: &SnapshotHead) -> Verdict {
+        self.committed[server] = head.index;
+        self.configurations.on_tree(server, head.index, &head.conf_state)
+    }
+
+    /// A server sends a message of raft's.
+    pub fn on_sent_raft(&mut self, service: &Service, message: &RaftMessage) -> Verdict {
+        self.votes.on_sent(service.tree().identity(), message, self.history.tree())
+    }
+
+    /// A server is told one.
+    pub fn on_heard_raft(&mut self, message: &RaftMessage) {
+        self.votes.on_heard(message);
+    }
+
+    /// The consensus of a server took a step, and leads.
+    pub fn on_leading(&mut self, server: usize, service: &Service) -> Verdict {
+        votes::on_leading(raft_id(server as u8 + 1, service.tree().disk()), self.configurations.of(server))
+    }
+
+    /// A server takes itself for the leader of this term.
+    pub fn on_leads(&mut self, server: usize, service: &Service, term: u64) -> Verdict {
+        self.leaders.on_leads(server, term)?;
+        let own = raft_id(server as u8 + 1, service.tree().disk());
+        self.votes.on_leads(own, term, self.configurations.of(server), &self.configurations)
     }
 
     /// The tree of another server is in place, as of this entry.
@@ -203,6 +266,7 @@ impl Checks {
         }
         self.zxids.on_step(server, service)?;
         self.durable.on_step(server, &self.history, service, leads)?;
+        self.agreement.on_step(server, service)?;
         self.ephemerals.on_step(now_us, server, service, calm_since_us)
     }
 
@@ -236,7 +300,7 @@ impl Checks {
 
     /// A client opened a connection.
     pub fn on_connection(&mut self, connection: u64, client: usize, address: std::net::IpAddr) {
-        self.conversations.insert(connection, Conversation::new(client, address));
+        self.conversations.insert(connection, Conversation::new(client, address, self.reconfigures));
     }
 
     /// The server attached a session to it.
@@ -281,6 +345,10 @@ impl Checks {
                     watches::on_zxid(history, conversation, zxid)?;
                 }
                 let body = &packet[body_at..];
+                if sent.request().is_some_and(|request| config_node::is_asked(&request)) {
+                    let opcode = sent.request().map_or(warren_transport::Opcode::GetData, |r| r.opcode());
+                    self.config_node.on_reply(&mut conversation.config_version, opcode, body)?;
+                }
                 let seen = replies::on_reply(history, conversation, &sent, header, packet, body)?;
                 self.linear.on_reply(history, conversation, &sent, zxid)?;
                 watches::on_reply(history, conversation, &sent, header, seen)

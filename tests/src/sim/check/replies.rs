@@ -92,6 +92,9 @@ fn written(fact: &Fact, request: &Request<'_>, header: ReplyHeader, body: &[u8])
             &**path == *p && stat == s
         }
         (Outcome::Done(Reply::Stat(stat)), Ok(Response::Stat(s))) => stat == s,
+        (Outcome::Done(Reply::Reconfigured { text, stat }), Ok(Response::Data(Some(data), s))) => {
+            **text == **data && stat == s
+        }
         (Outcome::Done(Reply::Deleted), Ok(Response::Empty)) => request.opcode() == Opcode::Delete,
         (Outcome::Done(Reply::SessionClosed { .. }), Ok(Response::Empty)) => {
             request.opcode() == Opcode::CloseSession

@@ -5,12 +5,12 @@ use crate::sim::context::{Begins, Context, Event, Halt, Step};
 use crate::sim::net::{self, Parcel, host_of, id_of};
 use crate::sim::planted::Planted;
 use warren_server::consensus::{self, Submission};
-use warren_server::founding::Verdict;
+use warren_server::founding::{self, Verdict};
 use warren_server::service;
 use warren_storage::tree::Identity;
 use warren_storage::{Command, Logged};
 use warren_transport::peer::{
-    Answer, Ask, Feed, Forward, Forwarded, Known, PeerEntry, PeerMessage, RaftKind, RaftMessage, ServerId,
+    Answer, Ask, Feed, Forward, Forwarded, PeerEntry, PeerMessage, RaftKind, RaftMessage, ServerId,
 };
 
 /// How often a server with an empty store asks, µs.
@@ -22,8 +22,14 @@ impl Server {
         &mut self,
         ctx: &mut Context,
         from: ServerId,
-        message: PeerMessage,
+        mut message: PeerMessage,
     ) -> Result<(), Halt> {
+        if let (Some(Planted::ConfigurationWhenProposed), PeerMessage::Raft(append)) =
+            (ctx.planted, &mut message)
+        {
+            let proposed = append.entries.iter().rfind(|entry| entry.conf_change).map(|entry| entry.index);
+            append.commit = append.commit.max(proposed.unwrap_or(0));
+        }
         match message {
             // Before it takes part, nobody counts on it.
             _ if self.founding.is_some()
@@ -39,6 +45,9 @@ impl Server {
                 if let (Some(Planted::ForwardTwice), PeerMessage::Forward(forward)) = (ctx.planted, &message)
                 {
                     self.propose_again(forward);
+                }
+                if let PeerMessage::Raft(message) = &message {
+                    ctx.checks.on_heard_raft(message);
                 }
                 self.consensus_in.push(consensus::Event::Peer { from, message });
                 self.wake(ctx, Step::Consensus);
@@ -73,7 +82,11 @@ impl Server {
 
     fn ask_all(&mut self, ctx: &mut Context) {
         let Identity { store_id, disk } = self.service.tree().identity();
-        for other in (0..ctx.setup.hosts()).filter(|other| *other != self.host) {
+        for other in ctx.net.peers(self.host) {
+            // Who has a table without this server refuses to link up with it.
+            if let (Some(founding), true) = (&mut self.founding, ctx.net.refuses(other, self.host)) {
+                founding.hear_stranger(id_of(other));
+            }
             net::send(ctx, self.host, other, PeerMessage::Ask(Ask { store_id, disk }));
         }
     }
@@ -89,20 +102,21 @@ impl Server {
             match (last_index, applied < last_index) {
                 (0, _) if applied == 0 => Answer::Empty,
                 (_, true) => Answer::Undecided,
-                (_, false) => Answer::Recorded(Known {
-                    store: tree.recorded_store(from),
-                    disk: tree.members().get(from).map(|member| member.disk),
-                    version: tree.members().version,
-                    voters: tree.members().voters().map(|member| member.id).collect(),
-                }),
+                (_, false) => Answer::Recorded(founding::known(tree, from)),
             }
         };
         net::send(ctx, self.host, host_of(from), PeerMessage::Answer(answer));
     }
 
     fn on_answer(&mut self, ctx: &mut Context, from: ServerId, answer: Answer) -> Result<(), Halt> {
-        let Some(founding) = &mut self.founding else { return Ok(()) };
-        if host_of(from) >= ctx.setup.servers {
+        let Some(founding) = &mut self.founding else {
+            if let Answer::Recorded(known) = answer {
+                self.consensus_in.push(consensus::Event::Recorded(known));
+                self.wake(ctx, Step::Consensus);
+            }
+            return Ok(());
+        };
+        if self.file.voters().all(|member| member.id != from) {
             // Observers have no say in who takes part.
             return Ok(());
         }
@@ -135,8 +149,8 @@ impl Server {
 
     /// Consensus or service has something for another server.
     pub(super) fn on_send(&mut self, ctx: &mut Context, to: ServerId, message: PeerMessage) {
-        if let (Some(Planted::MinorityAsQuorum), PeerMessage::Raft(append)) = (ctx.planted, &message) {
-            if append.kind == RaftKind::Append {
+        if let (Some(planted), PeerMessage::Raft(append)) = (ctx.planted, &message) {
+            if append.kind == RaftKind::Append && self.is_counted_unheard(ctx, planted, append.to) {
                 let message = PeerMessage::Raft(taken(append));
                 self.consensus_in.push(consensus::Event::Peer { from: to, message });
                 self.wake(ctx, Step::Consensus);
@@ -150,6 +164,16 @@ impl Server {
             message => message,
         };
         net::send(ctx, self.host, host_of(to), message);
+    }
+
+    /// The planted faults: is what is sent to this one taken for durable there?
+    fn is_counted_unheard(&self, ctx: &Context, planted: Planted, to: u64) -> bool {
+        let conf = ctx.checks.configurations.of(self.host);
+        match planted {
+            Planted::MinorityAsQuorum => true,
+            Planted::NewVotersAlone => conf.outgoing.contains(&to) && !conf.voters.contains(&to),
+            _ => false,
+        }
     }
 
     /// The planted fault: everything behind is sent along as if it were committed.
@@ -176,7 +200,9 @@ impl Server {
     ) -> Result<(), Halt> {
         ctx.note(&self.name, format_args!("term {term}, the leader is {leader:?}"));
         match leader {
-            Some(leader) if leader == id_of(self.host) => ctx.checks.leaders.on_leads(self.host, term)?,
+            Some(leader) if leader == id_of(self.host) => {
+                ctx.checks.on_leads(self.host, &self.service, term)?
+            }
             // It may never have heard with which store this one takes part.
             Some(leader) => {
                 let Identity { store_id, disk } = self.service.tree().identity();

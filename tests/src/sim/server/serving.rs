@@ -81,13 +81,11 @@ impl Server {
                     self.wake(ctx, Step::Consensus);
                 }
                 service::Action::Send { to, message } => self.on_send(ctx, to, message),
-                service::Action::Members { members, retired } => {
+                service::Action::Members { members, retired, .. } => {
                     ctx.note(&self.name, format_args!("{members:?}"));
-                    // One that is to be fed by another observer is not told of the voters.
-                    if !(self.consensus.is_observer() && ctx.setup.chained) {
-                        self.consensus_in.push(consensus::Event::Members { members, retired });
-                        self.wake(ctx, Step::Consensus);
-                    }
+                    self.link(ctx);
+                    self.consensus_in.push(consensus::Event::Members { members, retired });
+                    self.wake(ctx, Step::Consensus);
                 }
                 service::Action::Reconfigured { request, answer } => {
                     ctx.note(&self.name, format_args!("reconfiguration {request}: {answer:?}"));

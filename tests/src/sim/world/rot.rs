@@ -4,6 +4,7 @@
 //! It strikes where all is calm, so that what the servers have to do has a bound.
 
 use super::World;
+use crate::sim::Setup;
 use crate::sim::check::{Violation, divergence, heal};
 use crate::sim::client::Client;
 use crate::sim::context::{Context, Event};
@@ -48,7 +49,9 @@ const _: () = assert!(RIGHT.len() == WRONG.len());
 impl World {
     /// One of them goes bad, is found and rebuilt, and the others serve on.
     pub(super) fn go_bad(&mut self) -> Result<(), Violation> {
-        if self.ctx.setup.servers < 3 || self.ctx.dice.chance(500) {
+        // Where an operator puts right what is wrong with machines, it would be rebuilt twice.
+        let Setup { servers, changes_every_us, .. } = self.ctx.setup;
+        if servers < 3 || changes_every_us > 0 || self.ctx.dice.chance(500) {
             return Ok(());
         }
         let bad = self.ctx.dice.below(self.hosts.len() as u64) as usize;
@@ -144,6 +147,11 @@ pub(in crate::sim) fn begin(ctx: &mut Context, hosts: &mut [Host], bad: usize, n
     ctx.checks.wrong.insert(bad);
     if let Some(server) = &mut hosts[bad].server {
         server.go_bad();
-        server.order(ctx, write(number));
+    }
+    // A leader takes from others only what is of a session.
+    if let Some(leader) =
+        hosts.iter_mut().filter_map(|host| host.server.as_mut()).find(|server| server.leads())
+    {
+        leader.order(ctx, write(number));
     }
 }

@@ -1,0 +1,116 @@
+//! Configurations are applied in one order everywhere: whatever server hands out an entry, raft goes by the same
+//! configuration from there on; and each step leads to one whose majorities meet those of the one before. One voter comes
+//! or goes, or a joint configuration is entered from what was, or left towards what it began.
+
+use super::{Verdict, hold};
+use std::collections::{BTreeMap, BTreeSet};
+use warren_server::consensus::{Committed, Configuration};
+use warren_storage::Entry;
+
+const PROPERTY: &str = "configurations in one order";
+
+/// What raft goes by.
+pub struct Configurations {
+    /// By the entry from which on.
+    all: BTreeMap<u64, Configuration>,
+    /// By server, as of what it handed out last.
+    now: Vec<Configuration>,
+    /// An operator made one server the only voter.
+    forced: bool,
+}
+
+impl Configurations {
+    /// Founded by these, as raft knows them.
+    pub(super) fn new(founders: &[u64], servers: usize) -> Configurations {
+        let first = Configuration { voters: founders.to_vec(), ..Configuration::default() };
+        Configurations {
+            all: BTreeMap::from([(0, first)]),
+            now: vec![Configuration::default(); servers],
+            forced: false,
+        }
+    }
+
+    /// The one behind this entry.
+    pub fn at(&self, index: u64) -> &Configuration {
+        self.all.range(..=index).next_back().expect("the first one is behind no entry").1
+    }
+
+    /// The newest, and the one before it.
+    pub fn newest(&self) -> impl Iterator<Item = &Configuration> {
+        self.all.values().rev().take(2)
+    }
+
+    /// By which a server goes now.
+    pub fn of(&self, server: usize) -> &Configuration {
+        &self.now[server]
+    }
+
+    /// An operator makes this server the only voter, past the log.
+    pub fn on_forced(&mut self, server: usize, own: u64) {
+        self.now[server] = Configuration { voters: vec![own], ..Configuration::default() };
+        self.forced = true;
+    }
+
+    /// Did an operator go past the log?
+    pub fn is_forced(&self) -> bool {
+        self.forced
+    }
+
+    /// How many there were behind the first.
+    pub fn changes(&self) -> usize {
+        self.all.len() - 1
+    }
+
+    /// A server begins with a tree as of this entry, or puts one in place.
+    pub(super) fn on_tree(&mut self, server: usize, index: u64, conf_state: &[u8]) -> Verdict {
+        let found = Configuration::of(conf_state);
+        // Before the first table a server either founds, or waits to be told.
+        let told = index > 0 && !found.voters.is_empty();
+        let same = !told || found == *self.at(index);
+        hold(same, PROPERTY, || {
+            format!("s{} begins behind entry {index} with {found:?}, not {:?}", server + 1, self.at(index))
+        })?;
+        self.now[server] = found;
+        Ok(())
+    }
+
+    /// A server hands out an entry.
+    pub(super) fn on_committed(&mut self, server: usize, entry: &Committed) -> Verdict {
+        let index = entry.position.index;
+        let last = *self.all.keys().next_back().expect("there is a first one");
+        let Some(conf_state) = &entry.conf_state else {
+            return hold(!self.all.contains_key(&index), PROPERTY, || {
+                format!("s{} hands out entry {index} and goes on as before", server + 1)
+            });
+        };
+        let found = Configuration::of(conf_state);
+        self.now[server].clone_from(&found);
+        let before = self.at(index - 1);
+        // One that came later learns from the first table what the others began with.
+        if index <= last || found == *before {
+            return hold(found == *self.at(index), PROPERTY, || {
+                format!("s{} goes by {found:?} behind entry {index}, not {:?}", server + 1, self.at(index))
+            });
+        }
+        let forced = matches!(Entry::decode(&entry.data), Ok(Entry::ForceQuorum { .. }));
+        hold(forced || is_step(before, &found), PROPERTY, || {
+            format!("entry {index} leads from {before:?} to {found:?}")
+        })?;
+        self.all.insert(index, found);
+        Ok(())
+    }
+}
+
+/// Do the majorities of both meet?
+fn is_step(before: &Configuration, next: &Configuration) -> bool {
+    match (before.outgoing.is_empty(), next.outgoing.is_empty()) {
+        (true, true) => {
+            let (before, next): (BTreeSet<_>, BTreeSet<_>) =
+                (before.voters.iter().collect(), next.voters.iter().collect());
+            before.symmetric_difference(&next).count() <= 1
+        }
+        (true, false) => next.outgoing == before.voters,
+        (false, true) => next.voters == before.voters,
+        (false, false) => false,
+    }
+}
