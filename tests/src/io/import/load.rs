@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use warren_storage::{AclRef, CreateMode, IdRef, Op};
 use warren_transport::io::blocking::{Connection, Options};
-use warren_transport::{Change, Opcode, Request};
+use warren_transport::{Change, Opcode, Request, Response};
 
 /// Of sessions that are to outlive a restart, ms: the most that the server gives.
 pub(super) const TIMEOUT_MS: i32 = 40_000;
@@ -36,6 +36,30 @@ const MODES: [(CreateMode, Opcode); 9] = [
 /// So many of them a ZooKeeper 3.4 knows.
 const OLD_MODES: usize = 3;
 
+/// Ephemerals of sessions that are left to expire, below the root.
+const LEFT: &str = "left-";
+
+/// How many of these sessions have not expired.
+pub(super) fn left_behind(at: SocketAddr) -> Outcome<usize> {
+    let mut connection = connect(at, TIMEOUT_MS)?;
+    let reply = connection.call(&Request::GetChildren { path: "/", watch: false })?;
+    let left = match reply.response()? {
+        Response::Children(names) => names.iter().filter(|name| name.starts_with(LEFT)).count(),
+        other => return Err(format!("{other:?}").into()),
+    };
+    connection.close()?;
+    Ok(left)
+}
+
+/// What writers do.
+#[derive(Clone, Copy)]
+pub(super) struct Habits {
+    /// They ask for nothing that a ZooKeeper 3.4 does not know.
+    pub(super) old: bool,
+    /// They leave sessions to expire.
+    pub(super) leaves_sessions: bool,
+}
+
 /// One client, and what it made.
 pub(super) struct Writer {
     at: SocketAddr,
@@ -43,6 +67,7 @@ pub(super) struct Writer {
     dice: Dice,
     /// So many of [`MODES`].
     modes: usize,
+    leaves_sessions: bool,
     connection: Connection,
     /// Below `own`; some may be gone.
     paths: Vec<String>,
@@ -64,7 +89,7 @@ impl Writer {
         at: SocketAddr,
         number: usize,
         seed: u64,
-        old: bool,
+        habits: Habits,
         done: Arc<AtomicU64>,
     ) -> Outcome<Writer> {
         let mut connection = connect(at, TIMEOUT_MS)?;
@@ -73,8 +98,9 @@ impl Writer {
             connection.call(&create(path, b""))?;
         }
         let dice = Dice::new(seed ^ number as u64);
-        let modes = if old { OLD_MODES } else { MODES.len() };
-        Ok(Writer { at, paths: vec![own.clone()], own, dice, modes, connection, done })
+        let modes = if habits.old { OLD_MODES } else { MODES.len() };
+        let leaves_sessions = habits.leaves_sessions;
+        Ok(Writer { at, paths: vec![own.clone()], own, dice, modes, leaves_sessions, connection, done })
     }
 
     /// Write until the connection breaks.
@@ -86,7 +112,7 @@ impl Writer {
 
     fn step(&mut self) -> Outcome<()> {
         match self.dice.index(100) {
-            0 => self.leave_session(),
+            0 if self.leaves_sessions => self.leave_session(),
             1 => self.close_session(),
             2..=14 => self.multi(),
             _ => {
@@ -110,7 +136,7 @@ impl Writer {
     /// A short session makes an ephemeral, and is never heard of again.
     fn leave_session(&mut self) -> Outcome<()> {
         let mut short = connect(self.at, SHORT_TIMEOUT_MS)?;
-        let path = format!("{}/left-{}", self.own, self.dice.index(1_000));
+        let path = format!("/{LEFT}{}", self.dice.roll());
         let op =
             Op::Create { path: &path, data: None, acl: vec![open(31)], mode: CreateMode::Ephemeral, ttl: 0 };
         short.call(&Request::Change(Change { opcode: Opcode::Create, op }))?;

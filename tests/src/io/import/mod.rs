@@ -6,7 +6,7 @@ mod load;
 
 use super::daemon::{Daemon, free_port};
 use crate::sim::Dice;
-use load::{TIMEOUT_MS, Writer};
+use load::{Habits, TIMEOUT_MS, Writer};
 use std::fs;
 use std::io::{self, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -116,6 +116,8 @@ pub fn run(options: Trials) -> bool {
             Err(e) => {
                 println!("FAIL import: {what}: {e}");
                 all = false;
+                // The next one begins as it would have.
+                let _ = trial.control("kill");
             }
         }
     }
@@ -196,16 +198,26 @@ impl Trial {
             }
             quotas(self.zookeeper)?;
             let until = before + WRITES / 3 * (run + 1);
-            let (seed, old) = (self.dice.roll(), self.options.old);
+            let habits = Habits { old: self.options.old, leaves_sessions: run < 2 };
+            let seed = self.dice.roll();
             let writers: Vec<_> = (0..WRITERS)
                 .map(|number| {
                     let (at, done) = (self.zookeeper, self.done.clone());
-                    let mut writer = Writer::begin(at, number, seed, old, done).map_err(|e| e.to_string())?;
+                    let mut writer =
+                        Writer::begin(at, number, seed, habits, done).map_err(|e| e.to_string())?;
                     Ok(thread::spawn(move || writer.run()))
                 })
                 .collect::<Result<_, String>>()?;
             if !super::daemon::eventually(|| self.done.load(Ordering::Relaxed) >= until) {
                 return Err("the writers do not get on".into());
+            }
+            // A session that is about to end would end here and there at another zxid.
+            if run == 2
+                && !super::daemon::eventually(|| {
+                    load::left_behind(self.zookeeper).is_ok_and(|left| left == 0)
+                })
+            {
+                return Err("sessions do not expire".into());
             }
             // While they write.
             self.control("kill")?;
