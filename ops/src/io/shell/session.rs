@@ -421,7 +421,12 @@ impl Shared {
             let read = socket.read(&mut received[had..]);
             received.truncate(had + read.as_ref().map_or(0, |n| *n));
             match read {
-                Ok(0) => break "the server closed the connection".to_owned(),
+                Ok(0) if attached => break "the server closed the connection".to_owned(),
+                Ok(0) => {
+                    break "the server closed the connection at once: it has no leader, or is behind what this session \
+                           saw elsewhere (connect begins a new one)"
+                        .to_owned();
+                }
                 Ok(_) => {}
                 Err(e) if is_timeout(&e) || e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => break e.to_string(),

@@ -169,7 +169,9 @@ impl Shell<'_> {
     pub(super) fn who_am_i(&mut self) -> Result<(), Failure> {
         let reply = self.ask(&Request::WhoAmI, None)?;
         match reply.response("/") {
-            Ok(Response::ClientInfo(ids)) => {
+            Ok(Response::ClientInfo(mut ids)) => {
+                // Servers tell them in any order.
+                ids.sort_unstable_by_key(|id| (id.scheme, id.id));
                 let lines: Vec<String> = ids.iter().map(|id| format!("\n{}: {}", id.scheme, id.id)).collect();
                 let ids: Vec<_> =
                     ids.iter().map(|id| json!({ "scheme": id.scheme, "user": id.id })).collect();

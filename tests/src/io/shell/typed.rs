@@ -244,6 +244,10 @@ pub(super) fn reconnects(stage: &mut Stage<'_>) -> Outcome<()> {
 }
 
 pub(super) fn moves_on(stage: &mut Stage<'_>) -> Outcome<()> {
+    // A server that is behind what the session saw would not have it; this one is ahead.
+    for n in 0..5 {
+        stage.elsewhere(&["create", &format!("/ahead-{n}")])?;
+    }
     let folder = stage.folder.join("other");
     let other = super::Server::start("warren", stage.plan, &folder, &mut stage.dice)?;
     let servers = format!("{},{}", other.at(), stage.warren.at());
