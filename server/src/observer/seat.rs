@@ -82,10 +82,8 @@ pub fn begins_observing(tree: &Tree, server_id: ServerId, in_file: bool) -> bool
     let conf = Configuration::of(tree.conf_state());
     let own = raft_id(server_id, tree.disk());
     let votes = conf.voters.contains(&own) || conf.outgoing.contains(&own);
-    match tree.members().get(server_id) {
-        Some(member) => member.role == MemberRole::Observer && !votes,
-        None => in_file,
-    }
+    let own = tree.members().get(server_id);
+    own.map_or(in_file, |own| own.role == MemberRole::Observer) && !votes
 }
 
 /// See [`Start`], which is made of it whenever a machine begins.

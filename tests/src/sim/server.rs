@@ -274,6 +274,11 @@ impl Server {
         self.goes_bad = true;
     }
 
+    /// It was to go bad, and does not any more. Tells whether it had not yet.
+    pub(super) fn stays_good(&mut self) -> bool {
+        std::mem::take(&mut self.goes_bad)
+    }
+
     /// Bring this to the leader, for nobody in particular.
     pub(super) fn order(&mut self, ctx: &mut Context, command: Vec<u8>) {
         self.consensus_in.push(consensus::Event::Submit(vec![Submission::Command(command)]));
