@@ -379,7 +379,7 @@ impl Consensus {
     }
 
     /// Is it there, and has it nearly all of the log?
-    fn is_level(&self, now: Moment, id: u64) -> bool {
+    pub(super) fn is_level(&self, now: Moment, id: u64) -> bool {
         let raft = &self.node.raft;
         let heard = self.roster.heard.get(&id);
         let heard = heard.is_some_and(|heard| now.since(*heard) <= self.timers.election());

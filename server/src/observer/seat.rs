@@ -402,11 +402,11 @@ impl Seat {
 
     fn on_recorded(&mut self, now: Moment, known: &Known) {
         let Begin { id, server_id, members, .. } = &self.begin;
-        let Some(own) = members.get(*server_id) else { return };
-        // Of the same table as ours it says only that the joint configuration was left, and who observes then.
-        let newer = match own.role {
-            MemberRole::Observer => known.version >= members.version,
-            MemberRole::Voter | MemberRole::Joining => known.version > members.version,
+        // Of the same table as ours it says only that the joint configuration was left, and who observes then. Who left by its
+        // own table, or has none yet, may belong to the ensemble anew.
+        let newer = match members.get(*server_id).map(|own| own.role) {
+            Some(MemberRole::Voter | MemberRole::Joining) => known.version > members.version,
+            Some(MemberRole::Observer) | None => known.version >= members.version,
         };
         let votes = known.voters.contains(server_id) || !known.settled;
         // Our table must be that of our log: what raft goes by, and the applied table lags behind, may let us vote again.
@@ -421,13 +421,15 @@ impl Seat {
 
     /// Does the table want it to be what it is not?
     fn turn_if_due(&mut self, now: Moment) -> Result<(), ConsensusError> {
-        let Some(own) = self.begin.members.get(self.begin.server_id) else { return Ok(()) };
+        let own = self.begin.members.get(self.begin.server_id);
         let version = self.begin.members.version;
-        let outvoted = self.outvoted > version;
-        let told = outvoted || self.outvoted == version;
-        let observes = own.role == MemberRole::Observer || outvoted;
+        let told = self.outvoted >= version;
+        let observes = match own {
+            Some(own) => own.role == MemberRole::Observer || self.outvoted > version,
+            None => told,
+        };
         // It votes as the disk that it is, or not at all.
-        let may_vote = own.disk == disk_of(self.begin.id);
+        let may_vote = own.is_some_and(|own| own.disk == disk_of(self.begin.id));
         // The log was purged for a checkpoint that is about to be told: a voter begins with that one.
         let purged = self.begin.reader.first_index() > self.begin.checkpoint.0.index + 1;
         match self.machine_mut() {

@@ -95,6 +95,14 @@ struct Client {
     received: u64,
 }
 
+/// What a configuration file says of the ensemble.
+pub(super) struct File {
+    /// Who belongs to it.
+    pub(super) servers: Members,
+    /// It is there already, so nobody founds it.
+    pub(super) joins: bool,
+}
+
 /// A running server.
 pub(super) struct Server {
     /// The host it runs on.
@@ -123,7 +131,7 @@ pub(super) struct Server {
     unpublished: bool,
     leads: bool,
     /// What its configuration file says of the ensemble.
-    pub(super) file: Members,
+    pub(super) file: File,
     /// Its store is empty, and it has not heard from enough others that it may take part.
     founding: Option<Founding>,
     /// The planted fault: its service takes itself for the leader's for ever.
@@ -163,7 +171,7 @@ impl Server {
             true => Vec::new(),
             false => consensus::Configuration::of(tree.conf_state()).servers(),
         };
-        let others = membership::linked(tree.members(), tree.retired(), &voters, &self.file);
+        let others = membership::linked(tree.members(), tree.retired(), &voters, &self.file.servers);
         let others = others.into_iter().map(host_of).filter(|other| *other != self.host);
         net::set_peers(ctx, self.host, others.collect());
     }

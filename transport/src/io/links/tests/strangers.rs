@@ -104,6 +104,19 @@ fn a_server_that_is_not_configured() {
     refused(&ca, Some(&ca.files(9)), WARREN, RefusalReason::UnknownServer);
 }
 
+/// Server 2 knows neither 1, whom it would dial, nor 3, who dials it: both learn that, and of whom.
+#[test]
+fn who_is_not_configured_any_more_is_told() {
+    let ca = Ca::new("prod");
+    let two = start(config(2, ca.files(2), &[(4, NOWHERE.into())]));
+    for id in [3, 1] {
+        let removed = start(config(id, ca.files(id), &[(2, two.addr().to_string())]));
+        let refusal = removed.told.refused(RefusalReason::UnknownToPeer);
+        assert_eq!((refusal.server, refusal.addr), (Some(2), two.addr()));
+        two.told.refused(RefusalReason::UnknownServer);
+    }
+}
+
 #[test]
 fn a_lower_id_that_dials() {
     let ca = Ca::new("prod");
