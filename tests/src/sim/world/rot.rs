@@ -11,7 +11,7 @@ use crate::sim::context::{Context, Event};
 use crate::sim::host::Host;
 use crate::sim::net::id_of;
 use crate::sim::server::Server;
-use warren_server::consensus::Committed;
+use warren_server::consensus::{Committed, Role};
 use warren_storage::simdisk::SimDisk;
 use warren_storage::{AclRef, Change, Command, CreateMode, Entry, IdRef, Logged, Op};
 
@@ -163,8 +163,10 @@ pub(in crate::sim) fn begin(ctx: &mut Context, hosts: &mut [Host], bad: usize, n
     if let Some(server) = &mut hosts[bad].server {
         server.go_bad();
     }
-    // A leader takes from others only what is of a session; and one that was deposed may not know it yet.
-    let leaders = hosts.iter_mut().filter_map(|host| host.server.as_mut()).filter(|server| server.leads());
+    // A leader takes from others only what is of a session; and one that was deposed may not know it yet, its service longer
+    // than its consensus.
+    let servers = hosts.iter_mut().filter_map(|host| host.server.as_mut());
+    let leaders = servers.filter(|server| server.facts().role == Role::Leading);
     if let Some(leader) = leaders.max_by_key(|server| server.facts().term) {
         leader.order(ctx, write(number));
     }
