@@ -127,9 +127,10 @@ pub const ENSEMBLE_KEYS: &[Key] = &[
     Key {
         name: "ensemble.join",
         unit: "true or false",
-        meaning: "This server comes to an ensemble that is there: with an empty store it never founds one, however many others \
-                  are empty, too. It waits to be let in by `warren member add` or `replace`. Where it is false, a majority of \
-                  the voters below that are empty and reach nobody else founds an ensemble.",
+        meaning: "The ensemble is there already: with an empty store this server never founds one, however many others are \
+                  empty, too, and waits to be let in by `warren member add` or `replace`. Set it on a server that is added, and \
+                  on all of them once the ensemble serves. Where it is false, a majority of the voters below that are empty and \
+                  reach nobody else founds an ensemble.",
     },
     Key {
         name: "ensemble.server.id",

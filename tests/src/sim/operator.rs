@@ -128,12 +128,12 @@ fn add(ctx: &mut Context, hosts: &mut [Host], table: &Members) {
     ask(ctx, hosts, change);
 }
 
-/// A machine that does not run comes up, emptied before, mostly.
+/// A machine that does not run comes up, emptied before, mostly; but not while raft counts on what it has.
 fn bring(ctx: &mut Context, host: &mut Host) {
     if host.server.is_some() {
         return;
     }
-    if host.disk_number() != 0 && !ctx.dice.chance(100) {
+    if host.disk_number() != 0 && !is_needed(ctx, host) && !ctx.dice.chance(100) {
         host.wipe(ctx);
         host.lost = None;
     }

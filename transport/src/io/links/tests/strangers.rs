@@ -148,9 +148,9 @@ fn a_dialler_is_told_why_it_is_refused() {
     let two = start(config(2, ca.files(2), &[(3, NOWHERE.into())]));
     let nine = start(config(9, ca.files(9), &[(2, two.addr().to_string())]));
     two.told.refused(RefusalReason::UnknownServer);
-    let refusal = nine.told.refused(RefusalReason::RefusedByPeer);
+    let refusal = nine.told.refused(RefusalReason::UnknownToPeer);
     assert_eq!(refusal.server, Some(2));
-    assert!(refusal.detail.contains("server 9 is not configured here"), "{}", refusal.detail);
+    assert!(refusal.detail.contains("no such server"), "{}", refusal.detail);
 }
 
 /// A dialler that says hello and is not heard of again.
