@@ -410,7 +410,12 @@ impl Consensus {
     }
 
     fn on_met(&mut self, server: ServerId, disk: u32, store_id: u64) {
-        let known = self.stores.get(&server).is_some_and(|(of, _)| self.roster.is_of(server, *of));
+        let known = self.stores.get(&server).filter(|(of, _)| self.roster.is_of(server, *of));
+        let differs = known.is_some_and(|(_, first)| *first != store_id);
+        let known = known.is_some();
+        if known && self.roster.is_of(server, disk) {
+            self.roster.note_store(server, differs);
+        }
         if self.lone || known || !self.roster.is_recorded(server) || !self.roster.is_of(server, disk) {
             return;
         }

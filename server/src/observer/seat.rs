@@ -382,10 +382,13 @@ impl Seat {
         part && (self.leader.1.is_none() || silent())
     }
 
-    /// A voter without a leader asks the others of its table what they have recorded.
+    /// A voter without a leader asks the others of its table what they have recorded. Who is to vote tells the leader its
+    /// store, so that it is recorded before.
     fn ask_if_due(&mut self, now: Moment) {
         let Begin { server_id, members, found, met, .. } = &self.begin;
-        let Some((disk, store_id)) = met.get(server_id).copied().filter(|_| self.is_lost(now)) else {
+        let lost = self.is_lost(now);
+        let joins = members.get(*server_id).is_some_and(|own| own.role == MemberRole::Joining);
+        let Some((disk, store_id)) = met.get(server_id).copied().filter(|_| lost || joins) else {
             self.ask_at = None;
             return;
         };
@@ -393,7 +396,8 @@ impl Seat {
         if now.us >= ask_at.us {
             self.ask_at = Some(now + ASK_EVERY);
             // All those of its table may be gone.
-            for Candidate { server: to, .. } in candidates(members, found.as_ref(), *server_id) {
+            let all = candidates(members, found.as_ref(), *server_id).into_iter();
+            for Candidate { server: to, .. } in all.filter(|c| lost || Some(c.server) == self.leader.1) {
                 let message = PeerMessage::Ask(Ask { store_id, disk });
                 self.actions.push_back(Action::Send { to, message });
             }
