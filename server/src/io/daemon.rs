@@ -170,7 +170,7 @@ pub fn run(config: Config, reread: Option<Reread>) -> Result<(), StartError> {
 
 async fn serve(config: Config, reread: Option<Reread>) -> Result<(), StartError> {
     let clock = Clock::start();
-    let systemd = Arc::new(Systemd::default());
+    let systemd = Arc::new(Systemd::start());
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|source| StartError::System { what: "signals", source })?;
     let mut interrupt =

@@ -7,10 +7,11 @@ use super::ensemble::{Ensemble, LinkState};
 use crate::pulse::{Beat, Pulse};
 use crate::room::{Room, Standing};
 use crate::words::Mode;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use sd_notify::NotifyState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -22,9 +23,39 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// time.
 const START_EXTENDED_BY: Duration = Duration::from_secs(60);
 
-/// The service manager, as the daemon sees it.
+/// What is still to be told: the newest line of each kind, so that it stays small however long systemd does not read.
 #[derive(Default)]
+struct Unread {
+    lines: Mutex<Vec<String>>,
+    arrived: Condvar,
+}
+
+impl Unread {
+    fn put(&self, states: &[NotifyState<'_>]) {
+        let mut lines = self.lines.lock();
+        for line in states.iter().map(ToString::to_string) {
+            let kind = |line: &str| line.split('=').next().map(str::to_owned);
+            lines.retain(|other| kind(other) != kind(&line));
+            lines.push(line);
+        }
+        self.arrived.notify_one();
+    }
+
+    /// All of it, as one message, once there is some.
+    fn take(&self) -> String {
+        let mut lines = self.lines.lock();
+        while lines.is_empty() {
+            self.arrived.wait(&mut lines);
+        }
+        std::mem::take(&mut *lines).join("\n")
+    }
+}
+
+/// The service manager, as the daemon sees it.
 pub(super) struct Systemd {
+    /// For the thread that sends; none where nobody listens. Sending may block for as long as systemd is stuck, and nothing that
+    /// serves clients may wait for that.
+    unread: Option<Arc<Unread>>,
     /// The last line that was told.
     status: Mutex<String>,
     is_ready: AtomicBool,
@@ -32,19 +63,45 @@ pub(super) struct Systemd {
 }
 
 impl Systemd {
+    /// Begin to tell, where somebody listens.
+    pub(super) fn start() -> Systemd {
+        let listened_to = std::env::var_os("NOTIFY_SOCKET").is_some();
+        let unread = listened_to.then(|| {
+            let unread = Arc::new(Unread::default());
+            let sent = unread.clone();
+            let spawned = thread::Builder::new().name("warren-systemd".into()).spawn(move || send(&sent));
+            if let Err(e) = spawned {
+                tracing::warn!("systemd cannot be told that this server serves: {e}");
+            }
+            unread
+        });
+        Systemd {
+            unread,
+            status: Mutex::default(),
+            is_ready: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
+        }
+    }
+
+    fn tell(&self, states: &[NotifyState<'_>]) {
+        if let Some(unread) = &self.unread {
+            unread.put(states);
+        }
+    }
+
     /// How it is, in one line.
     pub(super) fn status(&self, text: &str) {
         let mut status = self.status.lock();
         if *status != text {
             text.clone_into(&mut status);
-            tell(&[NotifyState::Status(text)]);
+            self.tell(&[NotifyState::Status(text)]);
         }
     }
 
     /// It serves.
     pub(super) fn ready(&self, room: &Room, ensemble: Option<&Ensemble>) {
         self.is_ready.store(true, Ordering::Relaxed);
-        tell(&[NotifyState::Ready]);
+        self.tell(&[NotifyState::Ready]);
         self.tell_how(room, ensemble);
     }
 
@@ -58,21 +115,21 @@ impl Systemd {
         let mut states = vec![NotifyState::Reloading];
         // Newer ones want to know which request this answers.
         states.extend(NotifyState::monotonic_usec_now());
-        tell(&states);
+        self.tell(&states);
     }
 
     /// It has read them.
     pub(super) fn reloaded(&self) {
         // Before it serves, this would say that it does.
         if self.is_ready.load(Ordering::Relaxed) {
-            tell(&[NotifyState::Ready]);
+            self.tell(&[NotifyState::Ready]);
         }
     }
 
     /// It stops, and is at this.
     pub(super) fn stopping(&self, at: &str) {
         self.is_stopping.store(true, Ordering::Relaxed);
-        tell(&[NotifyState::Stopping, NotifyState::Status(at)]);
+        self.tell(&[NotifyState::Stopping, NotifyState::Status(at)]);
     }
 
     /// It has nothing to do but to wait for the other servers: that may take any time. Until the task is aborted.
@@ -117,7 +174,7 @@ impl Systemd {
                 match pulse.look(clock.now(), engine.turns(), engine.waits_for_space()) {
                     Beat::Feed => {
                         if within.is_some() {
-                            tell(&[NotifyState::Watchdog]);
+                            systemd.tell(&[NotifyState::Watchdog]);
                         }
                         if !systemd.is_ready.load(Ordering::Relaxed) {
                             systemd.extend_start();
@@ -141,13 +198,17 @@ impl Systemd {
 
     fn extend_start(&self) {
         let us = u32::try_from(START_EXTENDED_BY.as_micros()).expect("a minute is few microseconds");
-        tell(&[NotifyState::ExtendTimeoutUsec(us)]);
+        self.tell(&[NotifyState::ExtendTimeoutUsec(us)]);
     }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(e) = sd_notify::notify(states) {
-        tracing::debug!("systemd was not told {states:?}: {e}");
+/// Send what there is, as long as the process lives.
+fn send(unread: &Unread) {
+    loop {
+        let message = unread.take();
+        if let Err(e) = sd_notify::notify(&[NotifyState::Custom(&message)]) {
+            tracing::debug!("systemd was not told {message:?}: {e}");
+        }
     }
 }
 
@@ -175,6 +236,17 @@ fn line(serving: bool, standing: Standing, epoch: u32, linked: Option<(usize, us
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_systemd_that_does_not_read_finds_the_newest_of_each_kind() {
+        let unread = Unread::default();
+        unread.put(&[NotifyState::Status("opening")]);
+        unread.put(&[NotifyState::Ready]);
+        for n in 0..100 {
+            unread.put(&[NotifyState::Watchdog, NotifyState::Status(&format!("serving {n}"))]);
+        }
+        assert_eq!(unread.take(), "READY=1\nWATCHDOG=1\nSTATUS=serving 99");
+    }
 
     #[test]
     fn the_line_says_what_it_does_and_for_whom() {
