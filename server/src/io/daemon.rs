@@ -165,12 +165,14 @@ pub fn run(config: Config, reread: Option<Reread>) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|source| StartError::System { what: "threads", source })?;
-    runtime.block_on(serve(config, reread))
+    let systemd = Arc::new(Systemd::start());
+    let served = runtime.block_on(serve(config, reread, systemd.clone()));
+    systemd.finish();
+    served
 }
 
-async fn serve(config: Config, reread: Option<Reread>) -> Result<(), StartError> {
+async fn serve(config: Config, reread: Option<Reread>, systemd: Arc<Systemd>) -> Result<(), StartError> {
     let clock = Clock::start();
-    let systemd = Arc::new(Systemd::start());
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|source| StartError::System { what: "signals", source })?;
     let mut interrupt =
@@ -268,7 +270,7 @@ async fn serve(config: Config, reread: Option<Reread>) -> Result<(), StartError>
             // Clients matter more, as in ZooKeeper.
             Err(e) => {
                 tracing::warn!(
-                    "the AdminServer cannot listen on {addr}: {e}; the server goes on without it. Set admin.addr to a free                      port, or to `off`"
+                    "the AdminServer cannot listen on {addr}: {e}; the server goes on without it. Set admin.addr to a free port, or to `off`"
                 );
                 "off".to_owned()
             }

@@ -23,32 +23,57 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// time.
 const START_EXTENDED_BY: Duration = Duration::from_secs(60);
 
-/// What is still to be told: the newest line of each kind, so that it stays small however long systemd does not read.
+/// At the end, systemd has so long to take what is still to be told.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
+
+/// What is still to be told, in the order in which it came about: of messages that begin with the same word the newest alone,
+/// so that this stays as small as there are kinds of them, however long systemd does not read.
 #[derive(Default)]
 struct Unread {
-    lines: Mutex<Vec<String>>,
-    arrived: Condvar,
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    messages: Vec<String>,
+    /// The thread is at one that is no longer among them.
+    is_sending: bool,
 }
 
 impl Unread {
     fn put(&self, states: &[NotifyState<'_>]) {
-        let mut lines = self.lines.lock();
-        for line in states.iter().map(ToString::to_string) {
-            let kind = |line: &str| line.split('=').next().map(str::to_owned);
-            lines.retain(|other| kind(other) != kind(&line));
-            lines.push(line);
-        }
-        self.arrived.notify_one();
+        let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+        let message = lines.join("\n");
+        let mut waiting = self.waiting.lock();
+        waiting.messages.retain(|other| word(other) != word(&message));
+        waiting.messages.push(message);
+        self.changed.notify_all();
     }
 
-    /// All of it, as one message, once there is some.
+    /// The oldest, once there is one. What was taken before is sent by now.
     fn take(&self) -> String {
-        let mut lines = self.lines.lock();
-        while lines.is_empty() {
-            self.arrived.wait(&mut lines);
+        let mut waiting = self.waiting.lock();
+        waiting.is_sending = false;
+        self.changed.notify_all();
+        while waiting.messages.is_empty() {
+            self.changed.wait(&mut waiting);
         }
-        std::mem::take(&mut *lines).join("\n")
+        waiting.is_sending = true;
+        waiting.messages.remove(0)
     }
+
+    /// Until all is sent, or it takes too long. Tells whether it is.
+    fn wait(&self, within: Duration) -> bool {
+        let mut waiting = self.waiting.lock();
+        let busy = |waiting: &mut Waiting| waiting.is_sending || !waiting.messages.is_empty();
+        !self.changed.wait_while_for(&mut waiting, busy, within).timed_out()
+    }
+}
+
+/// What a message is about.
+fn word(message: &str) -> &str {
+    message.split('=').next().unwrap_or(message)
 }
 
 /// The service manager, as the daemon sees it.
@@ -69,17 +94,27 @@ impl Systemd {
         let unread = listened_to.then(|| {
             let unread = Arc::new(Unread::default());
             let sent = unread.clone();
-            let spawned = thread::Builder::new().name("warren-systemd".into()).spawn(move || send(&sent));
-            if let Err(e) = spawned {
-                tracing::warn!("systemd cannot be told that this server serves: {e}");
+            match thread::Builder::new().name("warren-systemd".into()).spawn(move || send(&sent)) {
+                Ok(_) => Some(unread),
+                Err(e) => {
+                    tracing::warn!("systemd cannot be told how this server is: no thread for it: {e}");
+                    None
+                }
             }
-            unread
         });
+        let unread = unread.flatten();
         Systemd {
             unread,
             status: Mutex::default(),
             is_ready: AtomicBool::new(false),
             is_stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The process is about to end: what it told last is to arrive, unless systemd is stuck.
+    pub(super) fn finish(&self) {
+        if self.unread.as_ref().is_some_and(|unread| !unread.wait(LAST_WORDS_WITHIN)) {
+            tracing::warn!("systemd does not read what it is told, and was not told all of it");
         }
     }
 
@@ -238,14 +273,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_systemd_that_does_not_read_finds_the_newest_of_each_kind() {
+    fn a_systemd_that_does_not_read_finds_the_newest_of_each_kind_in_its_turn() {
         let unread = Unread::default();
         unread.put(&[NotifyState::Status("opening")]);
         unread.put(&[NotifyState::Ready]);
         for n in 0..100 {
-            unread.put(&[NotifyState::Watchdog, NotifyState::Status(&format!("serving {n}"))]);
+            unread.put(&[NotifyState::Watchdog]);
+            unread.put(&[NotifyState::Status(&format!("serving {n}"))]);
         }
-        assert_eq!(unread.take(), "READY=1\nWATCHDOG=1\nSTATUS=serving 99");
+        unread.put(&[NotifyState::Reloading, NotifyState::MonotonicUsec(7)]);
+        unread.put(&[NotifyState::Ready]);
+        unread.put(&[NotifyState::Stopping, NotifyState::Status("in flight")]);
+        unread.put(&[NotifyState::Stopping, NotifyState::Status("checkpoint")]);
+        let due = ["WATCHDOG=1", "STATUS=serving 99", "RELOADING=1\nMONOTONIC_USEC=7", "READY=1"];
+        for message in due {
+            assert_eq!(unread.take(), message);
+        }
+        assert_eq!(unread.take(), "STOPPING=1\nSTATUS=checkpoint");
+        // Taken is not sent yet.
+        assert!(!unread.wait(Duration::from_millis(1)));
+        unread.waiting.lock().is_sending = false;
+        assert!(unread.wait(Duration::ZERO));
     }
 
     #[test]
