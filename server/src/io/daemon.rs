@@ -9,7 +9,7 @@ use super::reconfigure::Reconfigurations;
 use super::reload::{Hangup, Reread};
 use super::space::Space;
 use super::systemd::Systemd;
-use super::{Clock, SystemEntropy, admin, admin_server, certificates, prometheus, with_data};
+use super::{Clock, SystemEntropy, admin, admin_server, certificates, last_backup, prometheus, with_data};
 use crate::config::{self, Config, Listen};
 use crate::connection::Limits;
 use crate::consensus::{self, Configuration, Timers};
@@ -191,6 +191,7 @@ async fn serve(config: Config, reread: Option<Reread>, systemd: Arc<Systemd>) ->
     })?;
 
     let metrics = Arc::new(Metrics::default());
+    last_backup::recall(&config.data_dir, &metrics);
     let began = clock.now();
     let opened = open(&clock, &config, &store, &metrics)?;
     let mut opened = opened;
