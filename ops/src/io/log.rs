@@ -24,6 +24,9 @@ const READ_BYTES: usize = 4 << 20;
 /// Memory for the tree, of which only the position is asked.
 const MEMORY_BYTES: u64 = 32 << 20;
 
+/// Prints what is wanted of a record, which is committed or may not be, with what became of it where that is known.
+type Print<'a> = dyn FnMut(&LogRecord, bool, Option<&Outcomes>) -> Result<(), LogFailure> + 'a;
+
 /// Why the log is not told, or not to its end.
 #[derive(Debug, thiserror::Error)]
 enum LogFailure {
@@ -108,11 +111,7 @@ fn tell(cli: &Cli, flags: &LogFlags) -> Result<(), LogFailure> {
 }
 
 /// Nobody answered at the socket: look at the files, if no server has them.
-fn stopped(
-    cli: &Cli,
-    (path, source): (PathBuf, io::Error),
-    print: &mut dyn FnMut(&LogRecord, bool, Option<&Outcomes>) -> Result<(), LogFailure>,
-) -> Result<(), LogFailure> {
+fn stopped(cli: &Cli, (path, source): (PathBuf, io::Error), print: &mut Print<'_>) -> Result<(), LogFailure> {
     // Or a store that was moved away.
     let store = Some(cli.data_dir.join(STORE)).filter(|store| store.is_dir());
     let store = store.unwrap_or_else(|| cli.data_dir.clone());
