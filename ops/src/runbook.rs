@@ -37,6 +37,7 @@ runbooks! {
     WarrenSessionsExpire
     WarrenSessionsCutOff
     WarrenAuthFailures
+    WarrenBackupTooOld
     WarrenCertificateEnds
     WarrenCertificateUnusable
 }

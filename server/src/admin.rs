@@ -34,11 +34,16 @@ pub enum Request {
     Rebuild,
     /// Which settings are in effect?
     Settings,
-    /// Stream the tree: behind the answer's line come chunks, as [`warren_storage::tree::read_chunk`] cuts them, and
-    /// then the connection ends.
+    /// Stream the tree: behind the answer's line come chunks, as [`warren_storage::tree::read_chunk`] cuts them. What may still
+    /// follow on this connection is [`Request::BackupKept`].
     Backup {
         /// Of what is here, though there be no leader: as of the last checkpoint.
         stale: bool,
+    },
+    /// The backup that was streamed on this connection is whole, and durable where it was written.
+    BackupKept {
+        /// Size of its file, bytes.
+        bytes: u64,
     },
     /// Stream the log: behind the answer's line come records ([`crate::records`]), and then the connection ends.
     Log,
@@ -369,6 +374,7 @@ mod tests {
             Request::Rebuild,
             Request::Settings,
             Request::Backup { stale: true },
+            Request::BackupKept { bytes: u64::MAX },
             Request::Log,
         ] {
             assert_eq!(parse(line(&request).trim_end()), Ok(request));

@@ -7,7 +7,7 @@ use warren_storage::Disk as _;
 use warren_storage::log::{Append, Log, LogOptions, LogRecord, RecordKind};
 use warren_storage::simdisk::SimDisk;
 
-/// The journal is too small for any commit: one that takes them writes them again at every open, and so mends them itself.
+/// The journal is too small for any append: what it takes is written again at the next open, and so mended.
 const OPTIONS: LogOptions =
     LogOptions { segment_bytes_max: 20_000, ahead_bytes: 1, journal_bytes: 1, cache_bytes: 0 };
 /// Appends in each life. Each is a page or two, so that a later one does not write the pages of an earlier one again.

@@ -219,6 +219,24 @@ def alone_after_a_restart(fleet, prometheus):
     fleet.all_serve()
 
 
+def an_old_backup(fleet, prometheus):
+    with open(os.path.join(fleet.data(1), "last-backup.json"), "w") as file:
+        file.write('{"time_ms": %d, "file_bytes": 5}' % ((time.time() - 31 * 3600) * 1000))
+    fleet.restart(1)
+    fleet.all_serve()
+    prometheus.fires("WarrenBackupTooOld")
+    # Of another server, whose first one fails: there is no such folder.
+    assert fleet.warren(2, "backup", "--out", os.path.join(fleet.folder, "nowhere", "x")).returncode == 1
+    eventually("the failure is counted", lambda: fleet.figure(2, "warren_backups_failed_total") == 1)
+    said = fleet.warren(2, "backup", "--out", os.path.join(fleet.folder, "x"))
+    assert said.returncode == 0, said.stderr
+
+    def firing():
+        return "WarrenBackupTooOld" in {alert["labels"]["alertname"] for alert in prometheus.firing()}
+
+    eventually("WarrenBackupTooOld fires no more", lambda: not firing())
+
+
 def a_full_disk(fleet, prometheus):
     folder, aside = fleet.data(3), os.path.join(fleet.folder, "aside")
     filler = os.path.join(folder, "filler")
@@ -263,6 +281,7 @@ CAUSES = [
     ("a certificate that cannot be used", a_broken_certificate),
     ("a stranger among the servers", a_stranger),
     ("clients that are too many, and leave without a word", many_clients),
+    ("backups that are too old", an_old_backup),
     ("leaders that change", leaders_change),
     ("slow writes", writes_are_slow),
     ("followers that stand still", the_followers_stand_still),

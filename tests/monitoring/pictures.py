@@ -9,6 +9,18 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 
+def with_gaps(points, began):
+    """Times and values; where nothing was asked or answered for a while there is no line, as in Grafana."""
+    times, values = [], []
+    for at, value in points:
+        if times and at - began - times[-1] > 2:
+            times.append(at - began)
+            values.append(float("nan"))
+        times.append(at - began)
+        values.append(value)
+    return times, values
+
+
 def draw(prometheus, filled, dashboards, folder):
     """One PNG for each dashboard, its graphs in three columns."""
     os.makedirs(folder, exist_ok=True)
@@ -21,12 +33,14 @@ def draw(prometheus, filled, dashboards, folder):
             for target in panel["targets"]:
                 for labels, points in prometheus.series(filled(target["expr"], 1)):
                     legend = target["legendFormat"].replace("{{instance}}", labels.get("instance", ""))
-                    times = [at - prometheus.began for at, _ in points]
-                    ax.plot(times, [value for _, value in points], label=legend, linewidth=1)
+                    times, values = with_gaps(points, prometheus.began)
+                    ax.plot(times, values, label=legend, linewidth=1)
             if defaults["custom"]["scaleDistribution"]["type"] == "log":
                 ax.set_yscale("log")
             elif "min" in defaults:
-                ax.set_ylim(bottom=0)
+                # What is nothing, or all the same, is not to lie on the frame.
+                top = ax.get_ylim()[1]
+                ax.set_ylim(-0.03 * top, 1.05 * top)
             ax.set_title(f"{panel['title']} [{defaults['unit']}]", fontsize=10)
             if ax.get_legend_handles_labels()[0]:
                 ax.legend(fontsize=7)

@@ -144,6 +144,31 @@ fn the_lock_file_is_in_step() {
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
 }
 
+/// The oldest Rust that we say we are built with is no older than any that a crate below us asks for, and the README says the same.
+#[test]
+fn the_oldest_rust_is_told_truly() {
+    let out = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--format-version", "1"])
+        .current_dir(root())
+        .output()
+        .expect("cargo runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let told: serde_json::Value = serde_json::from_slice(&out.stdout).expect("cargo tells JSON");
+    let number = |text: &str| -> Vec<u32> { text.split('.').map(|part| part.parse().unwrap()).collect() };
+    let packages = told["packages"].as_array().expect("there are packages");
+    let asked = |package: &serde_json::Value| package["rust_version"].as_str().map(str::to_owned);
+    let ours = packages.iter().find(|package| package["name"] == "warren-tests").and_then(asked);
+    let ours = ours.expect("our own say it");
+    for package in packages {
+        if let Some(theirs) = asked(package) {
+            let name = &package["name"];
+            assert!(number(&theirs) <= number(&ours), "{name} asks for Rust {theirs}, and we say {ours}");
+        }
+    }
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    assert!(readme.contains(&format!("Rust {ours} or later")), "the README says another one than {ours}");
+}
+
 #[test]
 fn every_dependency_has_its_line_in_contributing() {
     let contributing = fs::read_to_string(root().join("CONTRIBUTING.md")).unwrap();

@@ -1,6 +1,6 @@
 //! The administration socket, from the asking end.
 
-use std::io::{self, BufRead, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -44,7 +44,10 @@ const STREAM_SILENCE_MAX: Duration = Duration::from_secs(60);
 const STREAM_BUFFER_BYTES: usize = 1 << 20;
 
 /// Ask for what is answered by a line and a stream behind it.
-pub(super) fn stream(socket: &Path, request: &Request) -> Result<(Response, impl BufRead + use<>), AskError> {
+pub(super) fn stream(
+    socket: &Path,
+    request: &Request,
+) -> Result<(Response, BufReader<UnixStream>), AskError> {
     let path = || socket.to_path_buf();
     let stream = UnixStream::connect(socket).map_err(|source| AskError::Connect { path: path(), source })?;
     let begin = || -> io::Result<(String, BufReader<UnixStream>)> {
@@ -60,6 +63,18 @@ pub(super) fn stream(socket: &Path, request: &Request) -> Result<(Response, impl
     let (line, input) = begin().map_err(|source| AskError::Talk { path: path(), source })?;
     let response = serde_json::from_str(&line).map_err(|source| AskError::Answer { path: path(), source })?;
     Ok((response, input))
+}
+
+/// Tell more on the connection of a stream that was read to its end, and wait for the answer.
+pub(super) fn tell(stream: &mut BufReader<UnixStream>, request: &Request) -> io::Result<Response> {
+    stream.get_ref().set_read_timeout(Some(ANSWER_WITHIN))?;
+    stream.get_ref().write_all(admin::line(request).as_bytes())?;
+    let mut line = String::new();
+    stream.take(ANSWER_BYTES_MAX).read_line(&mut line)?;
+    match line.is_empty() {
+        true => Err(io::ErrorKind::UnexpectedEof.into()),
+        false => Ok(serde_json::from_str(&line)?),
+    }
 }
 
 fn talk(mut stream: &UnixStream, request: &Request) -> io::Result<String> {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 use warren_server::admin::{Request, Response};
-use warren_server::records::read_record;
+use warren_server::records::{Outcomes, read_record};
 use warren_storage::inspect::InspectDisk;
 use warren_storage::io::{OpenError, ReadOnlyFolder};
 use warren_storage::log::{LogOptions, LogRecord};
@@ -23,6 +23,9 @@ const STORE: &str = "warren";
 const READ_BYTES: usize = 4 << 20;
 /// Memory for the tree, of which only the position is asked.
 const MEMORY_BYTES: u64 = 32 << 20;
+
+/// Prints what is wanted of a record, which is committed or may not be, with what became of it where that is known.
+type Print<'a> = dyn FnMut(&LogRecord, bool, Option<&Outcomes>) -> Result<(), LogFailure> + 'a;
 
 /// Why the log is not told, or not to its end.
 #[derive(Debug, thiserror::Error)]
@@ -75,26 +78,27 @@ fn tell(cli: &Cli, flags: &LogFlags) -> Result<(), LogFailure> {
         data: flags.data,
     };
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut print = |record: &LogRecord, committed: bool| -> Result<(), LogFailure> {
-        let mut printed = Ok(());
-        requests(record, committed, &filter, &mut |request| {
-            if printed.is_ok() {
-                printed = match cli.output {
-                    Output::Text => out.write_all(request.line().as_bytes()),
-                    Output::Json => {
-                        let json = serde_json::to_string(&request).expect("plain values are JSON");
-                        writeln!(out, "{json}")
-                    }
-                };
-            }
-        })
-        .map_err(LogFailure::Store)?;
-        Ok(printed?)
-    };
+    let mut print =
+        |record: &LogRecord, committed: bool, outcomes: Option<&Outcomes>| -> Result<(), LogFailure> {
+            let mut printed = Ok(());
+            requests(record, committed, outcomes, &filter, &mut |request| {
+                if printed.is_ok() {
+                    printed = match cli.output {
+                        Output::Text => out.write_all(request.line().as_bytes()),
+                        Output::Json => {
+                            let json = serde_json::to_string(&request).expect("plain values are JSON");
+                            writeln!(out, "{json}")
+                        }
+                    };
+                }
+            })
+            .map_err(LogFailure::Store)?;
+            Ok(printed?)
+        };
     match admin::stream(&cli.socket(), &Request::Log) {
         Ok((Response::Log(head), mut stream)) => {
-            while let Some(record) = read_record(&mut stream).map_err(LogFailure::BrokeOff)? {
-                print(&record, record.index <= head.committed)?;
+            while let Some((record, outcomes)) = read_record(&mut stream).map_err(LogFailure::BrokeOff)? {
+                print(&record, record.index <= head.committed, outcomes.as_ref())?;
             }
         }
         Ok((Response::Refused(why), _)) => return Err(LogFailure::Refused(why)),
@@ -107,11 +111,7 @@ fn tell(cli: &Cli, flags: &LogFlags) -> Result<(), LogFailure> {
 }
 
 /// Nobody answered at the socket: look at the files, if no server has them.
-fn stopped(
-    cli: &Cli,
-    (path, source): (PathBuf, io::Error),
-    print: &mut dyn FnMut(&LogRecord, bool) -> Result<(), LogFailure>,
-) -> Result<(), LogFailure> {
+fn stopped(cli: &Cli, (path, source): (PathBuf, io::Error), print: &mut Print<'_>) -> Result<(), LogFailure> {
     // Or a store that was moved away.
     let store = Some(cli.data_dir.join(STORE)).filter(|store| store.is_dir());
     let store = store.unwrap_or_else(|| cli.data_dir.clone());
@@ -135,7 +135,8 @@ fn stopped(
             .read(next, found.last_index + 1, READ_BYTES)
             .map_err(|e| LogFailure::Store(format!("{}: {}", store.display(), full(&e))))?;
         for record in &records {
-            print(record, record.index <= committed)?;
+            // What became of it only a server that applied it could tell.
+            print(record, record.index <= committed, None)?;
         }
         next += records.len() as u64;
     }

@@ -1,13 +1,14 @@
 //! `warren log`: who asked for which change, and when, from the entries of the log.
 //!
-//! The log holds requests as they were asked, refused ones too; what became of them was told to who asked, and is not
-//! written down. Data are shown only when asked for, passwords and digests never.
+//! The log holds requests as they were asked, refused ones too; what became of them was decided by the tree as it was then, and is
+//! not written down. A running server remembers it of those that it applied last ([`Outcomes`]), with their zxids. Data are shown only when asked for, passwords and digests never.
 
 pub mod flags;
 
 use crate::times;
 use serde::Serialize;
 use std::fmt::Write as _;
+use warren_server::records::Outcomes;
 use warren_storage::log::{LogRecord, RecordKind};
 use warren_storage::{Change, Command, CreateMode, Decided, Entry, IdRef, Logged, Op, SessionId};
 
@@ -40,6 +41,12 @@ pub struct Request {
     pub index: u64,
     /// Its term.
     pub term: u64,
+    /// As `0x…`, where it is known that it took one and which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zxid: Option<String>,
+    /// What became of it, where that is known: `done`, or why not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
     /// The server at which it was asked; 0 for none.
     pub server: u8,
     /// The session that asked, as `0x…`.
@@ -102,29 +109,34 @@ impl Filter {
 pub fn requests(
     record: &LogRecord,
     committed: bool,
+    outcomes: Option<&Outcomes>,
     filter: &Filter,
     each: &mut dyn FnMut(Request),
 ) -> Result<(), String> {
     let fault = |e: &dyn std::fmt::Display| format!("entry {} does not decode: {e}", record.index);
     // A change of raft's configuration has its request inside, which only the servers take out.
     let asked = |op, what: String| vec![Asked { op, what, ..Asked::default() }];
-    let mut tell = |time_ms: Option<i64>, server, session: Option<SessionId>, who, ops| {
-        let request = Request {
-            time: time_ms.map(times::text),
-            index: record.index,
-            term: record.term,
-            server,
-            session: session.map(|id| format!("{id:#x}")),
-            who,
-            ops,
-            committed,
+    let mut tell =
+        |time_ms: Option<i64>, server, session: Option<SessionId>, who, ops, ended: Option<Ended>| {
+            let (zxid, outcome) = ended.map_or((None, None), |ended| (ended.zxid, Some(ended.outcome)));
+            let request = Request {
+                zxid: zxid.map(|zxid| format!("{zxid:#x}")),
+                outcome,
+                time: time_ms.map(times::text),
+                index: record.index,
+                term: record.term,
+                server,
+                session: session.map(|id| format!("{id:#x}")),
+                who,
+                ops,
+                committed,
+            };
+            if filter.keeps(&request, session, time_ms) {
+                each(request);
+            }
         };
-        if filter.keeps(&request, session, time_ms) {
-            each(request);
-        }
-    };
     if record.kind != RecordKind::Normal {
-        tell(None, 0, None, Vec::new(), asked("reconfig", "who votes changes".to_owned()));
+        tell(None, 0, None, Vec::new(), asked("reconfig", "who votes changes".to_owned()), None);
         return Ok(());
     }
     if record.data.is_empty() {
@@ -134,30 +146,51 @@ pub fn requests(
         // The servers compare their trees there.
         Entry::Mark => {}
         Entry::NewEpoch { time_ms } => {
-            tell(Some(time_ms), 0, None, Vec::new(), asked("newEpoch", "a leader begins".to_owned()));
+            tell(Some(time_ms), 0, None, Vec::new(), asked("newEpoch", "a leader begins".to_owned()), None);
         }
         Entry::Introduce { server, disk, store_id } => {
             let what = format!("disk {disk}, store {store_id:016x}");
-            tell(None, server, None, Vec::new(), asked("introduce", what));
+            tell(None, server, None, Vec::new(), asked("introduce", what), None);
         }
         Entry::Found { time_ms, table } => {
             let what = format!("{} servers", table.members.servers.len());
-            tell(Some(time_ms), 0, None, Vec::new(), asked("found", what));
+            tell(Some(time_ms), 0, None, Vec::new(), asked("found", what), None);
         }
         Entry::ForceQuorum { time_ms, .. } => {
             let what = "one server is the only voter".to_owned();
-            tell(Some(time_ms), 0, None, Vec::new(), asked("forceQuorum", what));
+            tell(Some(time_ms), 0, None, Vec::new(), asked("forceQuorum", what), None);
         }
         Entry::Batch { origin, time_ms, commands, .. } => {
+            let mut ended = outcomes.map(each_ended);
             for command in commands {
                 let logged = Logged::decode(command).map_err(|e| fault(&e))?;
                 let (session, ops) = command_of(&logged, filter.data);
                 let who = logged.ids.iter().map(name_of).collect();
-                tell(Some(time_ms), origin.server, session, who, ops);
+                let ended = ended.as_mut().and_then(Iterator::next);
+                tell(Some(time_ms), origin.server, session, who, ops, ended);
             }
         }
     }
     Ok(())
+}
+
+/// How one request of an entry ended.
+struct Ended {
+    zxid: Option<i64>,
+    outcome: String,
+}
+
+/// For each request of an entry in turn.
+fn each_ended(outcomes: &Outcomes) -> impl Iterator<Item = Ended> {
+    let mut zxid = outcomes.before;
+    let mut others = outcomes.others.iter().peekable();
+    (0..).map(move |n: u32| {
+        let other = others.next_if(|other| other.command == n);
+        let took = other.is_none_or(|other| other.took_zxid);
+        zxid += i64::from(took);
+        let outcome = other.map_or("done".to_owned(), |other| other.what.clone());
+        Ended { zxid: took.then_some(zxid), outcome }
+    })
 }
 
 /// Of what a digest is made is nobody's business, nor is the digest.
@@ -271,7 +304,8 @@ fn text_of(data: &[u8]) -> String {
 impl Request {
     /// A line for people, with its end.
     pub fn line(&self) -> String {
-        let mut line = format!("{:<24} {:>8}", self.time.as_deref().unwrap_or("-"), self.index);
+        let (time, zxid) = (self.time.as_deref().unwrap_or("-"), self.zxid.as_deref().unwrap_or("-"));
+        let mut line = format!("{time:<24} {:>8} {zxid:>12}", self.index);
         if let Some(session) = &self.session {
             let _ = write!(line, "  {session}");
         }
@@ -295,6 +329,9 @@ impl Request {
         }
         if self.ops.len() > OPS_SHOWN {
             let _ = write!(line, "; and {} more (-o json has all)", self.ops.len() - OPS_SHOWN);
+        }
+        if let Some(outcome) = self.outcome.as_ref().filter(|outcome| *outcome != "done") {
+            let _ = write!(line, "  [{outcome}]");
         }
         if !self.committed {
             line.push_str("  [not known to be committed]");
@@ -330,6 +367,7 @@ impl Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use warren_server::records::Other;
     use warren_storage::{AclRef, Origin, Rules, Tag};
 
     fn record(commands: &[&Logged<'_>], time_ms: i64) -> LogRecord {
@@ -348,7 +386,7 @@ mod tests {
 
     fn lines(record: &LogRecord, filter: &Filter) -> Vec<String> {
         let mut all = Vec::new();
-        requests(record, true, filter, &mut |request| all.push(request.line())).unwrap();
+        requests(record, true, None, filter, &mut |request| all.push(request.line())).unwrap();
         all
     }
 
@@ -381,7 +419,7 @@ mod tests {
         let told = lines(&all, &Filter::default());
         assert_eq!(
             told[0],
-            "1970-01-01T00:00:00.000Z        7  0x1a@2 as digest:alice,ip:10.0.0.1  setData /a/b (version 4, 5 bytes)\n"
+            "1970-01-01T00:00:00.000Z        7            -  0x1a@2 as digest:alice,ip:10.0.0.1  setData /a/b (version 4, 5 bytes)\n"
         );
         assert!(
             told[2].ends_with("  multi of 2: setData /a/b (version 4, 5 bytes); check /c\n"),
@@ -394,6 +432,23 @@ mod tests {
         for line in told.iter().chain(&shown) {
             assert!(!line.contains("c2VjcmV0") && !line.contains("password"), "{line}");
         }
+    }
+
+    #[test]
+    fn what_is_known_of_the_end_is_told_with_the_zxid() {
+        let one = asked(1, Command::Single(SET));
+        let all = record(&[&one, &one, &one, &one], 0);
+        let other = |command, took_zxid| Other { command, took_zxid, what: format!("because {command}") };
+        let outcomes = Outcomes { before: 0x1_0000_0009, others: vec![other(1, true), other(2, false)] };
+        let mut told = Vec::new();
+        requests(&all, true, Some(&outcomes), &Filter::default(), &mut |request| told.push(request)).unwrap();
+        let ends: Vec<_> = told.iter().map(|r| (r.zxid.as_deref(), r.outcome.as_deref())).collect();
+        assert_eq!(ends[0], (Some("0x10000000a"), Some("done")));
+        assert_eq!(ends[1], (Some("0x10000000b"), Some("because 1")));
+        assert_eq!(ends[2], (None, Some("because 2")));
+        assert_eq!(ends[3], (Some("0x10000000c"), Some("done")));
+        assert!(told[0].line().contains(" 0x10000000a  0x1@2"), "{}", told[0].line());
+        assert!(told[1].line().ends_with("  [because 1]\n"), "{}", told[1].line());
     }
 
     #[test]
@@ -424,7 +479,7 @@ mod tests {
     fn what_does_not_decode_is_told() {
         let mut bad = record(&[&asked(1, Command::Single(SET))], 0);
         bad.data = bad.data.slice(..bad.data.len() - 1);
-        let error = requests(&bad, true, &Filter::default(), &mut |_| {}).unwrap_err();
+        let error = requests(&bad, true, None, &Filter::default(), &mut |_| {}).unwrap_err();
         assert!(error.contains("entry 7 does not decode"), "{error}");
     }
 }

@@ -73,7 +73,9 @@ async fn talk(registry: &Registry, stream: UnixStream) -> io::Result<()> {
         };
         let response = match admin::parse(line.trim_end()) {
             // The connection is spent on it.
-            Ok(Request::Backup { stale }) => return backup::serve(registry, stale, &mut output).await,
+            Ok(Request::Backup { stale }) => {
+                return backup::serve(registry, stale, &mut input, &mut output).await;
+            }
             Ok(Request::Log) => return log_stream::serve(registry, &mut output).await,
             Ok(request) => registry.administer(request).await,
             Err(why) => Response::Refused(why),

@@ -3,15 +3,17 @@
 //! ```text
 //!  warren backup ──{"backup":{}}──▶ checkpoint, wait ─▶ export (a thread behind all others) ─▶ chunks ─▶ socket
 //! ```
-//! The command compresses and writes: the server does no more than it does for a follower that is far behind.
+//! The command compresses and writes: the server does no more than it does for a follower that is far behind. In the end the command
+//! tells that the file is whole and durable; only then is there a backup, and the metrics tell of when.
 
 use super::engine::Engine;
 use super::facts::Registry;
-use crate::admin::{BackupHead, Response, line};
+use super::last_backup::{self, LastBackup};
+use crate::admin::{self, BackupHead, LINE_BYTES_MAX, Request, Response, line};
 use std::io;
 use std::thread;
 use std::time::Duration;
-use tokio::io::{AsyncWrite, AsyncWriteExt as _};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use warren_storage::tree::{Export, TreeError};
 
@@ -25,6 +27,8 @@ const CHECKPOINT_WITHIN: Duration = Duration::from_secs(120);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Who takes no chunk for so long is hung up on: while a backup runs, the tree's file keeps every page of it.
 const STALL_MAX: Duration = Duration::from_secs(60);
+/// The command has so long to make the file durable, once it has all of it.
+const KEPT_WITHIN: Duration = Duration::from_secs(600);
 /// One backup at a time: another one would read the same, and both more slowly.
 static PLACES: Semaphore = Semaphore::const_new(1);
 /// How far behind the threads that clients wait for.
@@ -53,32 +57,75 @@ enum BackupError {
     Thread(io::Error),
 }
 
-/// Answer [`crate::admin::Request::Backup`]: a line, and behind a [`Response::Backup`] the stream.
+/// Answer [`Request::Backup`]: a line, and behind a [`Response::Backup`] the stream; then hear whether it was kept.
 ///
 /// # Errors
 /// The socket's; and when the tree cannot be read to its end, which the other side sees as a stream that breaks off.
 pub(super) async fn serve(
     registry: &Registry,
     stale: bool,
+    input: &mut (impl AsyncBufRead + Unpin),
     output: &mut (impl AsyncWrite + Unpin),
 ) -> io::Result<()> {
-    let (head, mut chunks, _place) = match begin(registry, stale).await {
+    let (head, mut chunks, place) = match begin(registry, stale).await {
         Ok(begun) => begun,
         Err(why) => {
+            // Who comes second has not failed: the first one is at it.
+            if !stale && !matches!(why, BackupError::Busy) {
+                registry.room.metrics.warren_backups_failed_total.add(1);
+            }
             return output.write_all(line(&Response::Refused(why.to_string())).as_bytes()).await;
         }
     };
-    let zxid = head.zxid.clone();
+    let (zxid, time_ms) = (head.zxid.clone(), head.time_ms);
     tracing::info!(zxid, znodes = head.znodes, "a backup begins");
-    write(output, line(&Response::Backup(Box::new(head))).as_bytes()).await?;
-    let mut bytes = 0;
-    while let Some(chunk) = chunks.recv().await {
-        let chunk = chunk.map_err(io::Error::other)?;
-        bytes += chunk.len();
-        write(output, &chunk).await?;
+    let streamed = async {
+        write(output, line(&Response::Backup(Box::new(head))).as_bytes()).await?;
+        let mut bytes = 0;
+        while let Some(chunk) = chunks.recv().await {
+            let chunk = chunk.map_err(io::Error::other)?;
+            bytes += chunk.len();
+            write(output, &chunk).await?;
+        }
+        tracing::info!(zxid, bytes, "a backup is sent");
+        // The next one may begin.
+        drop(place);
+        kept(input).await
+    };
+    let kept = streamed.await;
+    // What is of a server without a leader may lack what was acknowledged: it is no backup to rely on.
+    if stale {
+        return kept.map(drop);
     }
-    tracing::info!(zxid, bytes, "a backup is sent");
-    Ok(())
+    match kept {
+        Ok(Some(file_bytes)) => {
+            tracing::info!(zxid, file_bytes, "a backup is kept");
+            last_backup::note(registry, &LastBackup { time_ms, file_bytes });
+            write(output, line(&Response::Done("it is noted".to_owned())).as_bytes()).await
+        }
+        failed => {
+            registry.room.metrics.warren_backups_failed_total.add(1);
+            tracing::warn!(
+                zxid,
+                "the backup that was begun did not become a whole file; `warren backup` said why"
+            );
+            failed.map(drop)
+        }
+    }
+}
+
+/// Size of the file, when the command tells that it is whole and durable.
+async fn kept(input: &mut (impl AsyncBufRead + Unpin)) -> io::Result<Option<u64>> {
+    let mut line = String::new();
+    let mut limited = input.take(LINE_BYTES_MAX as u64);
+    match tokio::time::timeout(KEPT_WITHIN, limited.read_line(&mut line)).await {
+        Ok(read) => drop(read?),
+        Err(_) => return Ok(None),
+    }
+    Ok(match admin::parse(line.trim_end()) {
+        Ok(Request::BackupKept { bytes }) => Some(bytes),
+        _ => None,
+    })
 }
 
 async fn write(output: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {

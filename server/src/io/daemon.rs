@@ -9,7 +9,7 @@ use super::reconfigure::Reconfigurations;
 use super::reload::{Hangup, Reread};
 use super::space::Space;
 use super::systemd::Systemd;
-use super::{Clock, SystemEntropy, admin, admin_server, certificates, prometheus, with_data};
+use super::{Clock, SystemEntropy, admin, admin_server, certificates, last_backup, prometheus, with_data};
 use crate::config::{self, Config, Listen};
 use crate::connection::Limits;
 use crate::consensus::{self, Configuration, Timers};
@@ -176,12 +176,14 @@ pub fn run(config: Config, reread: Option<Reread>) -> Result<(), StartError> {
         .enable_all()
         .build()
         .map_err(|source| StartError::System { what: "threads", source })?;
-    runtime.block_on(serve(config, reread))
+    let systemd = Arc::new(Systemd::start());
+    let served = runtime.block_on(serve(config, reread, systemd.clone()));
+    systemd.finish();
+    served
 }
 
-async fn serve(config: Config, reread: Option<Reread>) -> Result<(), StartError> {
+async fn serve(config: Config, reread: Option<Reread>, systemd: Arc<Systemd>) -> Result<(), StartError> {
     let clock = Clock::start();
-    let systemd = Arc::new(Systemd::default());
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|source| StartError::System { what: "signals", source })?;
     let mut interrupt =
@@ -200,6 +202,7 @@ async fn serve(config: Config, reread: Option<Reread>) -> Result<(), StartError>
     })?;
 
     let metrics = Arc::new(Metrics::default());
+    last_backup::recall(&config.data_dir, &metrics);
     let began = clock.now();
     let opened = open(&clock, &config, &store, &metrics)?;
     let mut opened = opened;
@@ -279,7 +282,7 @@ async fn serve(config: Config, reread: Option<Reread>) -> Result<(), StartError>
             // Clients matter more, as in ZooKeeper.
             Err(e) => {
                 tracing::warn!(
-                    "the AdminServer cannot listen on {addr}: {e}; the server goes on without it. Set admin.addr to a free                      port, or to `off`"
+                    "the AdminServer cannot listen on {addr}: {e}; the server goes on without it. Set admin.addr to a free port, or to `off`"
                 );
                 "off".to_owned()
             }

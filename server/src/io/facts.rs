@@ -202,6 +202,9 @@ impl Registry {
             Request::ForceQuorum => self.force_quorum().await,
             Request::Rebuild => self.rebuild().await,
             Request::Settings => Response::Settings(self.config.to_toml()),
+            Request::BackupKept { .. } => {
+                Response::Refused("no backup was taken on this connection".to_owned())
+            }
             Request::Backup { .. } | Request::Log => {
                 unreachable!("it is answered by a stream, where the socket is")
             }

@@ -54,6 +54,17 @@ impl<E> Inbox<E> {
         self.state.lock().events.push(event);
     }
 
+    /// Is nothing there?
+    pub(super) fn is_empty(&self) -> bool {
+        self.state.lock().events.is_empty()
+    }
+
+    /// Is nothing there, and everything done that was?
+    pub(super) fn is_waited_at(&self) -> bool {
+        let state = self.state.lock();
+        state.asleep && state.events.is_empty()
+    }
+
     /// Everything that is there, in order; waits until there is something or `until` has come.
     pub(super) fn take(&self, clock: &Clock, until: Option<Moment>, into: &mut Vec<E>) {
         let mut state = self.state.lock();

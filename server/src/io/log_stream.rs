@@ -1,8 +1,9 @@
 //! The log, streamed to the operator's command; see [`crate::records`].
 
+use super::engine::Engine;
 use super::facts::Registry;
 use crate::admin::{LogHead, Response, line};
-use crate::records::write_record;
+use crate::records::{Outcomes, write_outcomes, write_record};
 use std::io;
 use std::thread;
 use std::time::Duration;
@@ -39,7 +40,7 @@ pub(super) async fn serve(registry: &Registry, output: &mut (impl AsyncWrite + U
     let Ok(committed) = told.await else {
         return output.write_all(refused("the server stops").as_bytes()).await;
     };
-    let reader = registry.engine.log_reader.clone();
+    let (engine, reader) = (registry.engine.clone(), registry.engine.log_reader.clone());
     let (first, last) = (reader.first_index(), reader.last_index());
     let (pieces, mut received) = mpsc::channel(PIECES_AHEAD);
     let run = move || {
@@ -47,7 +48,7 @@ pub(super) async fn serve(registry: &Registry, output: &mut (impl AsyncWrite + U
         if let Err(e) = rustix::process::setpriority_process(thread, NICENESS) {
             tracing::debug!("the log is read at normal priority: {e}");
         }
-        read(&reader, first, last, &pieces);
+        read(&engine, &reader, first, last, &pieces);
     };
     thread::Builder::new().name("warren-log-read".into()).spawn(run)?;
     write(output, line(&Response::Log(LogHead { first, last, committed })).as_bytes()).await?;
@@ -63,7 +64,13 @@ async fn write(output: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Resu
 }
 
 /// Until all is sent or nobody takes it. What is purged meanwhile is left out.
-fn read(reader: &LogReader, first: u64, last: u64, pieces: &mpsc::Sender<Result<Vec<u8>, LogError>>) {
+fn read(
+    engine: &Engine,
+    reader: &LogReader,
+    first: u64,
+    last: u64,
+    pieces: &mpsc::Sender<Result<Vec<u8>, LogError>>,
+) {
     let mut next = first;
     while next <= last {
         let records = match reader.read(next, last + 1, READ_BYTES) {
@@ -76,9 +83,16 @@ fn read(reader: &LogReader, first: u64, last: u64, pieces: &mpsc::Sender<Result<
         };
         // Another leader may have cut off what was not committed.
         let Some(newest) = records.last() else { break };
+        let known = outcomes(engine, next, newest.index);
         next = newest.index + 1;
         let mut piece = Vec::new();
-        records.iter().for_each(|record| write_record(&mut piece, Some(record)));
+        let mut known = known.iter().peekable();
+        for record in &records {
+            if let Some((index, outcomes)) = known.next_if(|(index, _)| *index == record.index) {
+                write_outcomes(&mut piece, *index, outcomes);
+            }
+            write_record(&mut piece, Some(record));
+        }
         if pieces.blocking_send(Ok(piece)).is_err() {
             return;
         }
@@ -86,4 +100,11 @@ fn read(reader: &LogReader, first: u64, last: u64, pieces: &mpsc::Sender<Result<
     let mut end = Vec::new();
     write_record(&mut end, None);
     let _ = pieces.blocking_send(Ok(end));
+}
+
+/// What the service remembers of these entries; nothing while it stops.
+fn outcomes(engine: &Engine, first: u64, last: u64) -> Vec<(u64, Outcomes)> {
+    let (tell, told) = oneshot::channel();
+    engine.look(move |service| drop(tell.send(service.history().outcomes(first, last))));
+    told.blocking_recv().unwrap_or_default()
 }

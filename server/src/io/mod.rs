@@ -21,6 +21,7 @@ mod ensemble;
 mod entropy;
 mod facts;
 mod inbox;
+mod last_backup;
 mod listen;
 mod log_stream;
 pub mod logging;

@@ -7,10 +7,11 @@ use super::ensemble::{Ensemble, LinkState};
 use crate::pulse::{Beat, Pulse};
 use crate::room::{Room, Standing};
 use crate::words::Mode;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use sd_notify::NotifyState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 
@@ -22,9 +23,64 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// time.
 const START_EXTENDED_BY: Duration = Duration::from_secs(60);
 
-/// The service manager, as the daemon sees it.
+/// At the end, systemd has so long to take what is still to be told.
+const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
+
+/// What is still to be told, in the order in which it came about: of messages that begin with the same word the newest alone,
+/// so that this stays as small as there are kinds of them, however long systemd does not read.
 #[derive(Default)]
+struct Unread {
+    waiting: Mutex<Waiting>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Waiting {
+    messages: Vec<String>,
+    /// The thread is at one that is no longer among them.
+    is_sending: bool,
+}
+
+impl Unread {
+    fn put(&self, states: &[NotifyState<'_>]) {
+        let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+        let message = lines.join("\n");
+        let mut waiting = self.waiting.lock();
+        waiting.messages.retain(|other| word(other) != word(&message));
+        waiting.messages.push(message);
+        self.changed.notify_all();
+    }
+
+    /// The oldest, once there is one. What was taken before is sent by now.
+    fn take(&self) -> String {
+        let mut waiting = self.waiting.lock();
+        waiting.is_sending = false;
+        self.changed.notify_all();
+        while waiting.messages.is_empty() {
+            self.changed.wait(&mut waiting);
+        }
+        waiting.is_sending = true;
+        waiting.messages.remove(0)
+    }
+
+    /// Until all is sent, or it takes too long. Tells whether it is.
+    fn wait(&self, within: Duration) -> bool {
+        let mut waiting = self.waiting.lock();
+        let busy = |waiting: &mut Waiting| waiting.is_sending || !waiting.messages.is_empty();
+        !self.changed.wait_while_for(&mut waiting, busy, within).timed_out()
+    }
+}
+
+/// What a message is about.
+fn word(message: &str) -> &str {
+    message.split('=').next().unwrap_or(message)
+}
+
+/// The service manager, as the daemon sees it.
 pub(super) struct Systemd {
+    /// For the thread that sends; none where nobody listens. Sending may block for as long as systemd is stuck, and nothing that
+    /// serves clients may wait for that.
+    unread: Option<Arc<Unread>>,
     /// The last line that was told.
     status: Mutex<String>,
     is_ready: AtomicBool,
@@ -32,19 +88,55 @@ pub(super) struct Systemd {
 }
 
 impl Systemd {
+    /// Begin to tell, where somebody listens.
+    pub(super) fn start() -> Systemd {
+        let listened_to = std::env::var_os("NOTIFY_SOCKET").is_some();
+        let unread = listened_to.then(|| {
+            let unread = Arc::new(Unread::default());
+            let sent = unread.clone();
+            match thread::Builder::new().name("warren-systemd".into()).spawn(move || send(&sent)) {
+                Ok(_) => Some(unread),
+                Err(e) => {
+                    tracing::warn!("systemd cannot be told how this server is: no thread for it: {e}");
+                    None
+                }
+            }
+        });
+        let unread = unread.flatten();
+        Systemd {
+            unread,
+            status: Mutex::default(),
+            is_ready: AtomicBool::new(false),
+            is_stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The process is about to end: what it told last is to arrive, unless systemd is stuck.
+    pub(super) fn finish(&self) {
+        if self.unread.as_ref().is_some_and(|unread| !unread.wait(LAST_WORDS_WITHIN)) {
+            tracing::warn!("systemd does not read what it is told, and was not told all of it");
+        }
+    }
+
+    fn tell(&self, states: &[NotifyState<'_>]) {
+        if let Some(unread) = &self.unread {
+            unread.put(states);
+        }
+    }
+
     /// How it is, in one line.
     pub(super) fn status(&self, text: &str) {
         let mut status = self.status.lock();
         if *status != text {
             text.clone_into(&mut status);
-            tell(&[NotifyState::Status(text)]);
+            self.tell(&[NotifyState::Status(text)]);
         }
     }
 
     /// It serves.
     pub(super) fn ready(&self, room: &Room, ensemble: Option<&Ensemble>) {
         self.is_ready.store(true, Ordering::Relaxed);
-        tell(&[NotifyState::Ready]);
+        self.tell(&[NotifyState::Ready]);
         self.tell_how(room, ensemble);
     }
 
@@ -58,21 +150,21 @@ impl Systemd {
         let mut states = vec![NotifyState::Reloading];
         // Newer ones want to know which request this answers.
         states.extend(NotifyState::monotonic_usec_now());
-        tell(&states);
+        self.tell(&states);
     }
 
     /// It has read them.
     pub(super) fn reloaded(&self) {
         // Before it serves, this would say that it does.
         if self.is_ready.load(Ordering::Relaxed) {
-            tell(&[NotifyState::Ready]);
+            self.tell(&[NotifyState::Ready]);
         }
     }
 
     /// It stops, and is at this.
     pub(super) fn stopping(&self, at: &str) {
         self.is_stopping.store(true, Ordering::Relaxed);
-        tell(&[NotifyState::Stopping, NotifyState::Status(at)]);
+        self.tell(&[NotifyState::Stopping, NotifyState::Status(at)]);
     }
 
     /// It has nothing to do but to wait for the other servers: that may take any time. Until the task is aborted.
@@ -117,7 +209,7 @@ impl Systemd {
                 match pulse.look(clock.now(), engine.turns(), engine.waits_for_space()) {
                     Beat::Feed => {
                         if within.is_some() {
-                            tell(&[NotifyState::Watchdog]);
+                            systemd.tell(&[NotifyState::Watchdog]);
                         }
                         if !systemd.is_ready.load(Ordering::Relaxed) {
                             systemd.extend_start();
@@ -141,13 +233,17 @@ impl Systemd {
 
     fn extend_start(&self) {
         let us = u32::try_from(START_EXTENDED_BY.as_micros()).expect("a minute is few microseconds");
-        tell(&[NotifyState::ExtendTimeoutUsec(us)]);
+        self.tell(&[NotifyState::ExtendTimeoutUsec(us)]);
     }
 }
 
-fn tell(states: &[NotifyState<'_>]) {
-    if let Err(e) = sd_notify::notify(states) {
-        tracing::debug!("systemd was not told {states:?}: {e}");
+/// Send what there is, as long as the process lives.
+fn send(unread: &Unread) {
+    loop {
+        let message = unread.take();
+        if let Err(e) = sd_notify::notify(&[NotifyState::Custom(&message)]) {
+            tracing::debug!("systemd was not told {message:?}: {e}");
+        }
     }
 }
 
@@ -175,6 +271,30 @@ fn line(serving: bool, standing: Standing, epoch: u32, linked: Option<(usize, us
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_systemd_that_does_not_read_finds_the_newest_of_each_kind_in_its_turn() {
+        let unread = Unread::default();
+        unread.put(&[NotifyState::Status("opening")]);
+        unread.put(&[NotifyState::Ready]);
+        for n in 0..100 {
+            unread.put(&[NotifyState::Watchdog]);
+            unread.put(&[NotifyState::Status(&format!("serving {n}"))]);
+        }
+        unread.put(&[NotifyState::Reloading, NotifyState::MonotonicUsec(7)]);
+        unread.put(&[NotifyState::Ready]);
+        unread.put(&[NotifyState::Stopping, NotifyState::Status("in flight")]);
+        unread.put(&[NotifyState::Stopping, NotifyState::Status("checkpoint")]);
+        let due = ["WATCHDOG=1", "STATUS=serving 99", "RELOADING=1\nMONOTONIC_USEC=7", "READY=1"];
+        for message in due {
+            assert_eq!(unread.take(), message);
+        }
+        assert_eq!(unread.take(), "STOPPING=1\nSTATUS=checkpoint");
+        // Taken is not sent yet.
+        assert!(!unread.wait(Duration::from_millis(1)));
+        unread.waiting.lock().is_sending = false;
+        assert!(unread.wait(Duration::ZERO));
+    }
 
     #[test]
     fn the_line_says_what_it_does_and_for_whom() {

@@ -190,6 +190,8 @@ metrics! {
         warren_watches_max Count "The limit limits.watches_max."
         warren_outstanding_max Count "The limit limits.outstanding_max."
         process_start_time_seconds Seconds "When the process started, as seconds since 1970."
+        warren_last_backup_timestamp_seconds Seconds "When the last backup of this server was begun that became a whole file, as seconds since 1970; 0 when there was none. Of an ensemble the newest counts."
+        warren_last_backup_bytes Bytes "Size of that backup's file."
         warren_certificate_expires_seconds Seconds "When this server's certificate for the others ends, as seconds since 1970; 0 on a server that stands alone. Renew it before: the file is read again without a restart."
     }
     derived {
@@ -221,6 +223,7 @@ metrics! {
         warren_peers_refused_total Count "Links and messages of other servers that were refused; the log has the reasons."
         warren_certificates_reloaded_total Count "Times that changed certificates were taken into use."
         warren_certificate_failures_total Count "Times that changed certificates could not be used; those from before stay, and the log says why."
+        warren_backups_failed_total Count "Backups of this server that were asked for and did not become a whole file: `warren backup` said why."
         proposal_count Count "Log entries proposed; each carries one request or many."
         commit_count Count "Log entries committed."
         warren_znode_too_large_total Count "Writes refused because a znode's data was above limits.znode_bytes_max; the log names the path."

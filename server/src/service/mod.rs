@@ -10,6 +10,7 @@
 
 mod divergence;
 mod ensemble;
+pub mod history;
 mod read_only;
 mod sessions;
 mod sweep;
@@ -23,6 +24,7 @@ use crate::expiry::ExpiryQueue;
 use crate::mailbox::{Item, Mailbox};
 use crate::moment::Moment;
 use crate::room::Room;
+use history::History;
 pub use read_only::READ_ONLY_AFTER_MIN;
 use read_only::ReadOnly;
 use sessions::{Attachment, Connect};
@@ -245,6 +247,7 @@ pub struct Service {
     expelled: bool,
     /// It was in a table that this run has seen.
     belonged: bool,
+    history: History,
     /// What the metrics were told already.
     refusals: Refusals,
     misses: u64,
@@ -298,6 +301,7 @@ impl Service {
             epoch_asked: false,
             expelled: false,
             belonged: false,
+            history: History::default(),
             refusals: Refusals::default(),
             misses: 0,
             unpublished: false,
@@ -402,6 +406,11 @@ impl Service {
         &self.tree
     }
 
+    /// What became of the requests that were applied last.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
     /// Is there a leader whose epoch has begun here? All that its predecessors acknowledged is applied then, and clients
     /// may be served.
     pub fn has_epoch(&self) -> bool {
@@ -478,6 +487,7 @@ impl Service {
                     self.on_members(&changes);
                 }
                 Entry::Batch { time_ms, rules, commands, .. } => {
+                    self.history.begin(committed.position.index, self.tree.zxid());
                     for command in commands {
                         let logged = Logged::decode(command).unwrap_or_else(|e| {
                             panic!("a command of {:?} cannot be read: {e}", committed.position)
@@ -523,7 +533,9 @@ impl Service {
             Some((mailbox, sequence)) if mailbox.wants_before(*sequence) => Some(self.tree.snapshot()),
             _ => None,
         };
-        let Applied { zxid, outcome, changes } = self.tree.apply(time_ms, rules, logged)?;
+        let applied = self.tree.apply(time_ms, rules, logged)?;
+        self.history.note(&applied);
+        let Applied { zxid, outcome, changes } = applied;
         let at = zxid.unwrap_or_else(|| self.tree.zxid());
         for change in &changes {
             let woken = &mut self.woken;

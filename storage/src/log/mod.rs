@@ -2,7 +2,7 @@
 //! acknowledgement.
 //!
 //! ```text
-//!  Log::append ─▶ newest segment (redb) ─▶ one durable commit ─▶ Ok: an acknowledgement may leave
+//!  Log::append ─▶ newest segment ─▶ its journal, or one durable commit of redb ─▶ Ok: an acknowledgement may leave
 //!                   │ full: closed cleanly, the next one begun
 //!                   ▼
 //!  log-1  log-2  …  log-n      LogReader: from memory, else from the segment that holds the index
@@ -10,7 +10,7 @@
 //! ```
 //!
 //! `tables` declares what is in a segment, `segment` is one file, `writer` holds the row of them together,
-//! `reader` reads beside it, `backend` wraps the disk's files, `journal` has a small commit written in one piece.
+//! `reader` reads beside it, `backend` wraps the disk's files, `journal` takes small appends.
 
 mod backend;
 mod error;

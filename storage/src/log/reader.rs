@@ -65,15 +65,32 @@ pub(super) struct Tail {
     recent: VecDeque<LogRecord>,
     recent_bytes: usize,
     cache_bytes: usize,
+    /// From here on records are in the journal, and nowhere else to be read: they stay. `u64::MAX`: there are none.
+    journaled_from: u64,
 }
 
 impl Tail {
     pub(super) fn new(first_index: u64, last_index: u64, last_term: u64, cache_bytes: usize) -> Tail {
-        Tail { first_index, last_index, last_term, recent: VecDeque::new(), recent_bytes: 0, cache_bytes }
+        let (recent, journaled_from) = (VecDeque::new(), u64::MAX);
+        Tail { first_index, last_index, last_term, recent, recent_bytes: 0, cache_bytes, journaled_from }
+    }
+
+    /// Takes over what went into the journal.
+    pub(super) fn note(&mut self, records: &[LogRecord]) {
+        if let Some(first) = records.first() {
+            self.journaled_from = self.journaled_from.min(first.index);
+            self.extend(records);
+        }
+    }
+
+    /// Takes over what went into redb, with all that was in the journal.
+    pub(super) fn settle(&mut self, records: &[LogRecord]) {
+        self.journaled_from = u64::MAX;
+        self.extend(records);
     }
 
     /// Takes over what was appended, instead of what was there from its first index on.
-    pub(super) fn extend(&mut self, records: &[LogRecord]) {
+    fn extend(&mut self, records: &[LogRecord]) {
         let (Some(first), Some(last)) = (records.first(), records.last()) else { return };
         while self.recent.back().is_some_and(|r| r.index >= first.index) {
             let record = self.recent.pop_back().expect("just looked at");
@@ -87,7 +104,9 @@ impl Tail {
             self.recent_bytes += record.memory_bytes();
             self.recent.push_back(record.clone());
         }
-        while self.recent_bytes > self.cache_bytes {
+        while self.recent_bytes > self.cache_bytes
+            && self.recent.front().is_some_and(|oldest| oldest.index < self.journaled_from)
+        {
             let Some(record) = self.recent.pop_front() else { break };
             self.recent_bytes -= record.memory_bytes();
         }
@@ -97,7 +116,7 @@ impl Tail {
     /// The log is empty behind this.
     pub(super) fn restart(&mut self, index: u64, term: u64) {
         self.recent.clear();
-        self.recent_bytes = 0;
+        (self.recent_bytes, self.journaled_from) = (0, u64::MAX);
         (self.first_index, self.last_index, self.last_term) = (index + 1, index, term);
     }
 

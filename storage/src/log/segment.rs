@@ -1,7 +1,7 @@
 //! One segment: a redb file of the log, either the newest, which is written, or a sealed one, which only is read.
 
 use super::backend::{Frozen, Traffic, Watched};
-use super::journal::Journaled;
+use super::journal::{Halved, Journal};
 use super::tables::{
     ABOUT, Assembly, BIRTH_ROW, Birth, FORMAT, FORMAT_ROW, HARD_STATE_KEY, Header, LogRecord, RECORDS,
     Stamped, index_of, key,
@@ -41,6 +41,7 @@ pub(super) struct Segment {
     pub name: String,
     pub birth: Birth,
     db: Database,
+    journal: Journal,
     traffic: Arc<Traffic>,
 }
 
@@ -69,18 +70,15 @@ impl Segment {
         let unfinished = format!("{name}{UNFINISHED}");
         let failed = |e: redb::Error| LogError::engine("cannot begin", &name, e);
         disk.remove(&unfinished)?;
-        let (db, traffic) = {
-            let traffic = Arc::new(Traffic::default());
-            let inner = disk.open(&unfinished, options.ahead_bytes)?;
-            let watched = Box::new(Watched { inner, traffic: traffic.clone() });
-            let journaled =
-                Journaled::create(watched, options.journal_bytes).map_err(|e| failed(e.into()))?;
-            let db = Builder::new()
-                .set_cache_size(NEWEST_CACHE_BYTES)
-                .create_with_backend(journaled)
-                .map_err(|e| failed(e.into()))?;
-            (db, traffic)
-        };
+        let traffic = Arc::new(Traffic::default());
+        let inner = disk.open(&unfinished, options.ahead_bytes)?;
+        let watched = Box::new(Watched { inner, traffic: traffic.clone() });
+        let file = Halved::create(watched, options.journal_bytes).map_err(|e| failed(e.into()))?;
+        let journal = Journal::of(file.clone(), &birth);
+        let db = Builder::new()
+            .set_cache_size(NEWEST_CACHE_BYTES)
+            .create_with_backend(file)
+            .map_err(|e| failed(e.into()))?;
         let encoded = postcard::to_allocvec(&birth).expect("a birth can be encoded");
         let mut fill = || -> Result<(), redb::Error> {
             let tx = db.begin_write()?;
@@ -96,26 +94,38 @@ impl Segment {
         fill().map_err(failed)?;
         disk.rename(&unfinished, &name)?;
         disk.sync_folder()?;
-        Ok(Segment { name, birth, db, traffic })
+        Ok(Segment { name, birth, db, journal, traffic })
     }
 
-    /// Opens the newest segment, repairing what a killed process left.
+    /// Opens the newest segment, repairing what a killed process left; what is in the journal goes into redb.
     pub(super) fn open(disk: &SharedDisk, ahead_bytes: u64, name: &str) -> Result<(Segment, Tip), LogError> {
         let traffic = Arc::new(Traffic::default());
         let inner = disk.open(name, ahead_bytes)?;
         let watched = Box::new(Watched { inner, traffic: traffic.clone() });
-        let (db, repaired) = open_database(name, NEWEST_CACHE_BYTES, watched)?;
+        let (db, file, repaired) = open_database(name, NEWEST_CACHE_BYTES, watched)?;
         let (birth, last, hard_state_row) = read_about(name, &db)?;
-        let (last_index, last_term, in_record) = match last {
+        let (mut last_index, mut last_term, in_record) = match last {
             Some((index, header)) => (index, header.term, header.stamped),
             None => (birth.base_index, birth.base_term, None),
         };
-        let stamped = in_record
+        let mut stamped = in_record
             .into_iter()
             .chain(hard_state_row)
             .max_by_key(|s| s.stamp)
             .ok_or_else(|| LogError::damaged(name, "there is no hard state in it"))?;
-        let segment = Segment { name: name.to_owned(), birth, db, traffic };
+        let journal = Journal::of(file, &birth);
+        let found = journal.since(name, stamped.stamp)?;
+        let segment = Segment { name: name.to_owned(), birth, db, journal, traffic };
+        if let Some(newer) = found.stamped {
+            if found.records.first().is_some_and(|first| first.index != last_index + 1) {
+                return Err(LogError::damaged(name, "its journal does not go on where its records end"));
+            }
+            segment.append(None, &found.records, Some(newer), &mut Vec::new())?;
+            stamped = newer;
+            if let Some(last) = found.records.last() {
+                (last_index, last_term) = (last.index, last.term);
+            }
+        }
         Ok((segment, Tip { last_index, last_term, stamped, repaired }))
     }
 
@@ -124,14 +134,23 @@ impl Segment {
         let inner = disk.open(name, ahead_bytes)?;
         let frozen =
             Frozen::new(inner).map_err(|e| LogError::engine("cannot open", name, redb::Error::Io(e)))?;
-        let (db, _) = open_database(name, SEALED_CACHE_BYTES, Box::new(frozen))?;
+        let (db, file, _) = open_database(name, SEALED_CACHE_BYTES, Box::new(frozen))?;
         let (birth, ..) = read_about(name, &db)?;
-        Ok(Segment { name: name.to_owned(), birth, db, traffic: Arc::default() })
+        // Its journal was emptied when it was closed.
+        let journal = Journal::of(file, &birth);
+        Ok(Segment { name: name.to_owned(), birth, db, journal, traffic: Arc::default() })
     }
 
     /// The first index that the segment has, or would have.
     pub(super) fn first_index(&self) -> u64 {
         self.birth.base_index + 1
+    }
+
+    /// Makes a small append durable without redb. False when it is too large for that, or finds no room: then it is to come
+    /// by [`Segment::append`], behind all that came this way since the last one.
+    pub(super) fn note(&self, records: &[LogRecord], stamped: Stamped) -> Result<bool, LogError> {
+        let failed = |e| LogError::engine("cannot append to", &self.name, redb::Error::Io(e));
+        self.journal.append(records, stamped).map_err(failed)
     }
 
     /// Makes records and hard state durable in one commit. Records from `truncate_from` on go first.
@@ -149,13 +168,15 @@ impl Segment {
             tx.commit()?;
             Ok(())
         };
-        commit().map_err(|e| LogError::engine("cannot append to", &self.name, e))
+        commit().map_err(|e| LogError::engine("cannot append to", &self.name, e))?;
+        self.journal.begin();
+        Ok(())
     }
 
     /// Closes the file cleanly, so that nobody has to repair it.
     pub(super) fn close(self) -> Result<(), LogError> {
-        let Segment { name, db, traffic, .. } = self;
-        drop(db);
+        let Segment { name, db, journal, traffic, .. } = self;
+        drop((db, journal));
         if let Some(failure) = traffic.failure() {
             return Err(LogError::engine("cannot close", &name, redb::Error::Io(failure)));
         }
@@ -259,12 +280,15 @@ fn open_database(
     name: &str,
     cache_bytes: usize,
     inner: Box<dyn StorageBackend>,
-) -> Result<(Database, bool), LogError> {
+) -> Result<(Database, Halved, bool), LogError> {
     let failed = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::InvalidData => LogError::damaged(name, e.to_string()),
         _ => LogError::engine("cannot open", name, redb::Error::Io(e)),
     };
-    let backend = Journaled::open(inner).map_err(failed)?;
+    let backend = match Halved::open(inner).map_err(failed)? {
+        Ok(backend) => backend,
+        Err(found) => return Err(LogError::Format { segment: name.to_owned(), found, known: FORMAT }),
+    };
     // redb would make a new database of an empty file.
     if backend.len().map_err(failed)? == 0 {
         return Err(LogError::damaged(name, "it is empty"));
@@ -276,9 +300,9 @@ fn open_database(
             let repaired = repaired.clone();
             move |_| repaired.store(true, Ordering::Relaxed)
         })
-        .create_with_backend(backend)
+        .create_with_backend(backend.clone())
         .map_err(|e| LogError::engine("cannot open", name, e))?;
-    Ok((db, repaired.load(Ordering::Relaxed)))
+    Ok((db, backend, repaired.load(Ordering::Relaxed)))
 }
 
 type LastRecord = Option<(u64, Header)>;

@@ -13,7 +13,7 @@ use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 
 /// Version of all that is declared here. A segment with another one is refused.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// Rows [`FORMAT_ROW`] and [`BIRTH_ROW`], written once when the segment begins.
 pub(super) const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
@@ -60,6 +60,15 @@ pub enum RecordKind {
     ConfChange = 1,
     /// A joint change of members.
     ConfChangeV2 = 2,
+}
+
+impl RecordKind {
+    /// What [`RecordKind`] as a number says.
+    pub(super) fn of(number: u8) -> Option<RecordKind> {
+        [RecordKind::Normal, RecordKind::ConfChange, RecordKind::ConfChangeV2]
+            .get(usize::from(number))
+            .copied()
+    }
 }
 
 /// One entry of the log.
@@ -147,7 +156,10 @@ fn piece_len(left: usize) -> usize {
 }
 
 impl Stamped {
-    fn put(&self, to: &mut impl BufMut) {
+    /// Bytes of it, encoded.
+    pub(super) const BYTES: usize = STAMPED_BYTES;
+
+    pub(super) fn put(&self, to: &mut impl BufMut) {
         for v in [
             self.stamp,
             self.segment_bytes,
@@ -159,7 +171,7 @@ impl Stamped {
         }
     }
 
-    fn take(from: &mut impl Buf) -> Stamped {
+    pub(super) fn take(from: &mut impl Buf) -> Stamped {
         let mut next = || from.get_u64_le();
         Stamped {
             stamp: next(),
@@ -270,12 +282,7 @@ impl Assembly {
         let mut rest = row;
         let crc_expected = rest.get_u32_le();
         let covered = rest;
-        let kind = match rest.get_u8() {
-            0 => RecordKind::Normal,
-            1 => RecordKind::ConfChange,
-            2 => RecordKind::ConfChangeV2,
-            _ => return Err(damaged("is of no known kind")),
-        };
+        let kind = RecordKind::of(rest.get_u8()).ok_or_else(|| damaged("is of no known kind"))?;
         let flags = rest.get_u8();
         let data_len = rest.get_u32_le() as usize;
         let term = rest.get_u64_le();

@@ -123,10 +123,11 @@ fn read_all(log: &Log) -> Result<Vec<LogRecord>, LogError> {
 fn script() -> Vec<Step> {
     let append =
         |back, term, sizes: &[usize], commit| Step::Append { back, term, sizes: sizes.to_vec(), commit };
-    vec![
+    let mut steps = vec![
         append(0, 1, &[], Some(0)),
         append(0, 1, &[10], None),
         append(0, 1, &[200; 20], Some(1)),
+        append(1, 1, &[20; 2], None),
         append(0, 1, &[9_000, 0, 30_000], Some(10)),
         // Another segment.
         append(0, 2, &[100], Some(20)),
@@ -145,6 +146,8 @@ fn script() -> Vec<Step> {
         append(4, 6, &[40_000], Some(29)),
         Step::Purge(20),
         append(0, 6, &[300; 3], None),
+        append(0, 6, &[], Some(30)),
+        append(2, 6, &[200; 4], None),
         Step::Purge(29),
         append(0, 6, &[30_000], Some(31)),
         Step::Reset(100, 7),
@@ -154,7 +157,10 @@ fn script() -> Vec<Step> {
         // To a lower index, as when the log ran ahead of the tree that was installed.
         Step::Reset(90, 7),
         append(0, 8, &[17], Some(90)),
-    ]
+    ];
+    // More than the journal has room for, and some of a second round.
+    steps.extend((0..25).map(|n| append(0, 8, &[n, 100], (n % 3 == 0).then_some(90))));
+    steps
 }
 
 /// Runs the script. What held after the last step that was acknowledged, what would after the one that failed, how

@@ -25,7 +25,7 @@ pub struct LogOptions {
     pub segment_bytes_max: u64,
     /// Space zeroed ahead of what is written, bytes; see [`crate::disk::Disk::open`]. At least 1.
     pub ahead_bytes: u64,
-    /// Bytes of each segment's journal, in which small commits are written in one piece.
+    /// Bytes of each segment's journal, where small appends gather before redb takes them in one commit.
     pub journal_bytes: u64,
     /// Bytes of the latest records that stay in memory for readers.
     pub cache_bytes: usize,
@@ -106,6 +106,8 @@ pub struct Log {
     shared: Arc<Shared>,
     options: LogOptions,
     stamped: Stamped,
+    /// In the newest segment's journal, and not in redb.
+    journaled: Vec<LogRecord>,
     stopped: bool,
     scratch: Vec<u8>,
 }
@@ -193,7 +195,7 @@ impl Log {
             )),
             open_sealed: Mutex::default(),
         };
-        Log { shared: Arc::new(shared), options, stamped, stopped: false, scratch }
+        Log { shared: Arc::new(shared), options, stamped, journaled: Vec::new(), stopped: false, scratch }
     }
 
     /// A view for other threads.
@@ -276,16 +278,28 @@ impl Log {
                 stamped.segment_bytes = bytes;
                 self.begin_segment(first.index - 1, base_term, true, records, stamped)?;
             }
+            (_, None) if self.shared.view.read().newest().note(records, stamped)? => {
+                self.journaled.extend_from_slice(records);
+                self.shared.tail.lock().note(records);
+            }
             (_, Some(_)) => {
+                let (mut all, mut hard_state) = (std::mem::take(&mut self.journaled), None);
+                join(&mut all, &mut hard_state, records.to_vec(), None);
                 // Readers must not find the records gone before they know.
                 let view = self.shared.view.write();
-                view.newest().append(truncate_from, records, Some(stamped), &mut self.scratch)?;
-                self.shared.tail.lock().extend(records);
+                view.newest().append(truncate_from, &all, Some(stamped), &mut self.scratch)?;
+                self.shared.tail.lock().settle(records);
             }
             (_, None) => {
                 let view = self.shared.view.read();
-                view.newest().append(None, records, Some(stamped), &mut self.scratch)?;
-                self.shared.tail.lock().extend(records);
+                if self.journaled.is_empty() {
+                    view.newest().append(None, records, Some(stamped), &mut self.scratch)?;
+                } else {
+                    self.journaled.extend_from_slice(records);
+                    view.newest().append(None, &self.journaled, Some(stamped), &mut self.scratch)?;
+                    self.journaled.clear();
+                }
+                self.shared.tail.lock().settle(records);
             }
         }
         self.stamped = stamped;
@@ -303,6 +317,12 @@ impl Log {
     ) -> Result<(), LogError> {
         let mut view = self.shared.view.write();
         let newest = view.newest.take().expect("there is a newest segment unless the log was stopped");
+        // What stays of it must be found without its journal.
+        let mut journaled = std::mem::take(&mut self.journaled);
+        journaled.retain(|record| goes_on && record.index <= base_index);
+        if !journaled.is_empty() {
+            newest.append(None, &journaled, Some(self.stamped), &mut self.scratch)?;
+        }
         let closed = Sealed::new(Link {
             sequence: newest.birth.sequence,
             first_index: newest.first_index(),
@@ -332,7 +352,7 @@ impl Log {
             if records.is_empty() {
                 tail.restart(base_index, base_term);
             } else {
-                tail.extend(records);
+                tail.settle(records);
             }
         }
         for segment in gone {
@@ -384,11 +404,15 @@ impl Log {
     }
 
     /// Closes the log cleanly, so that the next start has nothing to repair. Readers must be gone or idle; they fail
-    /// afterwards. Dropping the log does the same, without the report.
+    /// afterwards. Dropping the log leaves the journal to the next start, and reports nothing.
     pub fn close(mut self) -> Result<(), LogError> {
-        self.stopped = true;
         let newest = self.shared.view.write().newest.take();
-        newest.map_or(Ok(()), Segment::close)
+        let Some(newest) = newest else { return Ok(()) };
+        if !self.stopped && !self.journaled.is_empty() {
+            newest.append(None, &self.journaled, Some(self.stamped), &mut self.scratch)?;
+        }
+        self.stopped = true;
+        newest.close()
     }
 }
 

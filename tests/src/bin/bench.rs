@@ -26,6 +26,9 @@ struct Flags {
     /// With --ensemble: lose so many leaders for each figure
     #[arg(long, default_value_t = 50, requires = "ensemble", value_parser = clap::value_parser!(u16).range(1..))]
     kills: u16,
+    /// The same for ZooKeeper, which takes its time to come back; as often as Warren unless told
+    #[arg(long, value_name = "KILLS", requires = "ensemble", value_parser = clap::value_parser!(u16).range(1..))]
+    zookeeper_kills: Option<u16>,
     /// With --ensemble: the daemon's binary
     #[arg(long, env = "WARREND", default_value = "target/release/warrend")]
     warrend: PathBuf,
@@ -38,8 +41,9 @@ fn main() -> ExitCode {
     let flags = Flags::parse();
     let script = bench::script(Path::new(&flags.root));
     let plan = Plan { script, quick: flags.quick, rounds: flags.rounds, steps: flags.steps };
+    let zookeeper = flags.zookeeper_kills.unwrap_or(flags.kills);
     let measured = match flags.ensemble {
-        true => bench::ensemble::run(&plan, &flags.warrend, flags.kills.into()),
+        true => bench::ensemble::run(&plan, &flags.warrend, [zookeeper.into(), flags.kills.into()]),
         false => bench::run(&plan),
     };
     match measured {

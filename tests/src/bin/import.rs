@@ -23,14 +23,17 @@ struct Flags {
     /// Ask for nothing that a ZooKeeper 3.4 does not know
     #[arg(long)]
     old: bool,
+    /// An empty disk of its own, with little more than what is to stay free: it is filled up
+    #[arg(long)]
+    small: Option<PathBuf>,
     /// Measure the import of so many znodes instead
     #[arg(long, value_name = "ZNODES")]
     large: Option<usize>,
 }
 
 fn main() -> ExitCode {
-    let Flags { warrend, warren, server, seed, old, large } = Flags::parse();
+    let Flags { warrend, warren, server, seed, old, small, large } = Flags::parse();
     let seed = seed.unwrap_or_else(|| u64::from(std::process::id()));
-    let done = import::run(import::Trials { warrend, warren, server, seed, old, large });
+    let done = import::run(import::Trials { warrend, warren, server, seed, old, small, large });
     if done { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -47,6 +47,7 @@ pub struct Daemon {
     pub clients: SocketAddr,
     /// Where metrics are served.
     pub metrics: SocketAddr,
+    notify_socket: Option<PathBuf>,
     process: Option<Child>,
 }
 
@@ -63,7 +64,19 @@ impl Daemon {
                 break SocketAddr::from((Ipv4Addr::LOCALHOST, port));
             }
         };
-        Ok(Daemon { warrend: warrend.to_owned(), folder: folder.to_owned(), clients, metrics, process: None })
+        Ok(Daemon {
+            warrend: warrend.to_owned(),
+            folder: folder.to_owned(),
+            clients,
+            metrics,
+            notify_socket: None,
+            process: None,
+        })
+    }
+
+    /// From the next start on it tells this socket how it is, as if systemd had started it.
+    pub fn notifies(&mut self, socket: &Path) {
+        self.notify_socket = Some(socket.to_owned());
     }
 
     /// Other settings, from the next start on.
@@ -92,7 +105,11 @@ impl Daemon {
     pub fn spawn(&mut self) -> io::Result<()> {
         assert!(self.process.is_none(), "it is started once at a time");
         let log = File::options().create(true).append(true).open(self.log())?;
-        let process = Command::new(&self.warrend)
+        let mut command = Command::new(&self.warrend);
+        if let Some(socket) = &self.notify_socket {
+            command.env("NOTIFY_SOCKET", socket);
+        }
+        let process = command
             .arg("--config")
             .arg(self.folder.join("warren.toml"))
             .arg("--data-dir")

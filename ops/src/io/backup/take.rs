@@ -10,8 +10,9 @@ use crate::cli::{Cli, Exit, Output};
 use crate::status::bytes;
 use crate::times;
 use std::fs;
-use std::io::{self, BufRead};
+use std::io::{self, BufRead, BufReader};
 use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use warren_server::admin::{Request, Response};
 use warren_storage::disk::is_full;
@@ -141,11 +142,27 @@ fn run(cli: &Cli, flags: &BackupFlags) -> Result<Taken, TakeError> {
         Copied::Write(source) => TakeError::Write { path: path.clone(), source },
     })?;
     target.commit()?;
+    if !flags.stale {
+        tell_kept(&mut stream, totals.file_bytes);
+    }
     let removed = match &flags.dir {
         Some(dir) => remove_surplus(dir, &header, usize::from(flags.keep)),
         None => Vec::new(),
     };
     Ok(Taken { header, totals, path, removed })
+}
+
+/// The server's metrics are to say that there is a backup; there is one in any case.
+fn tell_kept(stream: &mut BufReader<UnixStream>, bytes: u64) {
+    let why = match admin::tell(stream, &Request::BackupKept { bytes }) {
+        Ok(Response::Done(_)) => return,
+        Ok(Response::Refused(why)) => why,
+        Ok(_) => "it answered something else".to_owned(),
+        Err(e) => e.to_string(),
+    };
+    eprintln!(
+        "warren: the backup is there, but the server could not be told, and its metrics have another one for the last: {why}"
+    );
 }
 
 /// Whether it may fill its disk depends on who else has data there.

@@ -81,10 +81,28 @@ pub(super) fn run(cli: &Cli, flags: &ImportFlags) -> Exit {
             Exit::Done
         }
         Err(e) => {
-            eprintln!("warren: {e}; nothing is imported");
+            let room = match lacks_space(&e) {
+                true => {
+                    ". The disk of the data folder is full: free some space, or name a --data-dir on another one"
+                }
+                false => "",
+            };
+            eprintln!("warren: {e}{room}; nothing is imported");
             Exit::Degraded
         }
     }
+}
+
+/// Is it for want of space, however deep that lies?
+fn lacks_space(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if error.downcast_ref::<io::Error>().is_some_and(warren_storage::disk::is_full) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }
 
 fn import(data_dir: &Path, flags: &ImportFlags) -> Result<Report, ImportFailure> {

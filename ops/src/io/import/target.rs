@@ -37,6 +37,11 @@ pub(super) enum TargetError {
     Exists(PathBuf),
     #[error("another `warren import` or `warren restore` works in {}; wait for it", .0.display())]
     Busy(PathBuf),
+    #[error(
+        "{} has {} free, and {} MiB are to stay free for the server: free some space, or name a --data-dir on another disk",
+        data_dir.display(), crate::status::bytes(*free_bytes), FREE_BYTES_MIN >> 20
+    )]
+    NoSpace { data_dir: PathBuf, free_bytes: u64 },
     #[error("cannot {doing} {}: {source}", path.display())]
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
@@ -85,7 +90,18 @@ impl Target {
         if store.symlink_metadata().is_ok() {
             return Err(TargetError::Exists(store));
         }
+        if side.symlink_metadata().is_ok() {
+            eprintln!(
+                "warren: {} is what an import that was stopped left; it is removed, and this one begins anew",
+                side.display()
+            );
+        }
         remove_folder(&side).map_err(failed("remove what is left of", &side))?;
+        let there = rustix::fs::fstatvfs(&folder).map_err(|e| failed("look at", data_dir)(e.into()))?;
+        let free_bytes = there.f_bavail.saturating_mul(there.f_frsize);
+        if free_bytes < FREE_BYTES_MIN {
+            return Err(TargetError::NoSpace { data_dir: data_dir.to_owned(), free_bytes });
+        }
         DirBuilder::new().mode(0o700).create(&side).map_err(failed("create", &side))?;
         Ok(Target { data_dir: data_dir.to_owned(), store, side, folder })
     }

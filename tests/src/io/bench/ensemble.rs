@@ -43,8 +43,8 @@ pub fn names() -> Vec<&'static str> {
     STEPS.iter().map(|step| step.name).chain([KILLED, STOPPED, HANDED_OVER, MILLION]).collect()
 }
 
-/// Measure, and print the tables. `kills`: how often a leader goes.
-pub fn run(plan: &Plan, warrend: &Path, kills: usize) -> io::Result<()> {
+/// Measure, and print the tables. `kills`: how often a leader goes, ZooKeeper's and Warren's.
+pub fn run(plan: &Plan, warrend: &Path, kills: [usize; 2]) -> io::Result<()> {
     let mut dice = Dice::new(crate::io::crash::now_ms());
     let work = tempfile::Builder::new().prefix("warren-bench-").tempdir()?;
     let mut trios = [
@@ -73,7 +73,7 @@ pub fn run(plan: &Plan, warrend: &Path, kills: usize) -> io::Result<()> {
     }
     let rows = |trios: &mut [Trio; 2], data: &str, which: &[(&str, Goes)]| -> io::Result<()> {
         for (name, goes) in which.iter().filter(|(name, _)| wanted(name)) {
-            for trio in trios.iter_mut() {
+            for (trio, kills) in trios.iter_mut().zip(kills) {
                 if *goes != Goes::Over || trio.can_hand_over() {
                     println!("{}", gaps::line(trio, &format!("{name}, {data}"), *goes, kills)?);
                 }
@@ -96,13 +96,13 @@ pub fn run(plan: &Plan, warrend: &Path, kills: usize) -> io::Result<()> {
             steps::fill_with_million(trio)?;
         }
         // Whoever asks for the million asks for what it does to a kill.
-        for trio in &mut trios {
+        for (trio, kills) in trios.iter_mut().zip(kills) {
             println!("{}", gaps::line(trio, &format!("{KILLED}, {MILLION}"), killed.1, kills)?);
         }
         if trios[1].can_hand_over() {
             println!(
                 "{}",
-                gaps::line(&mut trios[1], &format!("{HANDED_OVER}, {MILLION}"), Goes::Over, kills)?
+                gaps::line(&mut trios[1], &format!("{HANDED_OVER}, {MILLION}"), Goes::Over, kills[1])?
             );
         }
         println!("\n| {MILLION} | RSS of each server, MiB |\n|---|---|");

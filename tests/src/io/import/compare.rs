@@ -11,6 +11,8 @@ use warren_transport::{Change, Opcode, Request, Response};
 const WINDOW: usize = 256;
 /// Differences that are printed.
 const SHOWN_MAX: usize = 10;
+/// Of its data, so much is printed.
+const DATA_SHOWN_BYTES: usize = 40;
 /// What each has for itself: the one names its own ensemble there, the other nobody.
 const CONFIG: &str = "/zookeeper/config";
 
@@ -18,12 +20,20 @@ const CONFIG: &str = "/zookeeper/config";
 const STATS: &str = "/zookeeper_stats";
 
 /// All of a znode that clients can see.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct Seen {
     data: Option<Vec<u8>>,
     stat: Stat,
     acl: Vec<Acl>,
     children: Vec<String>,
+}
+
+impl std::fmt::Debug for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shown = self.data.as_ref().map(|data| data[..data.len().min(DATA_SHOWN_BYTES)].escape_ascii());
+        let shown = shown.map(|data| data.to_string());
+        f.debug_tuple("Seen").field(&shown).field(&self.stat).field(&self.acl).field(&self.children).finish()
+    }
 }
 
 impl Seen {
@@ -84,6 +94,7 @@ pub(super) fn read(at: SocketAddr) -> Outcome<Tree> {
 /// How the second differs from the first; the number of znodes when it does not.
 pub(super) fn equal(wanted: &Tree, found: &Tree) -> Outcome<usize> {
     let mut differences = Vec::new();
+    let found = &if wanted.contains_key(CONFIG) { found.clone() } else { without_config(found) };
     for path in wanted.keys().chain(found.keys().filter(|path| !wanted.contains_key(*path))) {
         match (wanted.get(path), found.get(path)) {
             (Some(a), Some(b)) if path == CONFIG => {
@@ -108,6 +119,18 @@ pub(super) fn equal(wanted: &Tree, found: &Tree) -> Outcome<usize> {
     }
     let shown = differences.iter().take(SHOWN_MAX).cloned().collect::<Vec<_>>().join("\n  ");
     Err(format!("{} of {} znodes differ, such as\n  {shown}", differences.len(), wanted.len()).into())
+}
+
+/// As a ZooKeeper before 3.5 has it, which knows no reconfiguration.
+fn without_config(tree: &Tree) -> Tree {
+    let mut tree = tree.clone();
+    if let (Some(_), Some(parent)) = (tree.remove(CONFIG), tree.get_mut("/zookeeper")) {
+        parent.children.retain(|name| name != "config");
+        parent.stat.num_children -= 1;
+        // Its version is that of a fresh server, where each child took one away.
+        parent.stat.cversion += 1;
+    }
+    tree
 }
 
 /// The statistics that the quota has whose statistics are at `path`.

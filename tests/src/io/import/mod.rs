@@ -35,6 +35,8 @@ const SETTINGS: &str = "[sessions]\ntick_ms = 500\n[znodes]\ncontainer_check_ms 
                         [security]\nsuper_digest = \"super:lK75jTNcA+U9vtVEw5vB51mj/w4=\"\n";
 /// Of the ensemble.
 const SERVERS: u8 = 3;
+/// Leaves too little of the small disk to begin with.
+const FILLER_BYTES: usize = 8 << 20;
 /// Znodes in one multi of the large tree.
 const MULTI: usize = 500;
 
@@ -50,6 +52,8 @@ pub struct Trials {
     pub seed: u64,
     /// Ask for nothing that a ZooKeeper 3.4 does not know.
     pub old: bool,
+    /// A disk that may be filled, if there is one.
+    pub small: Option<PathBuf>,
     /// Measure the import of so many znodes instead.
     pub large: Option<usize>,
 }
@@ -104,6 +108,7 @@ pub fn run(options: Trials) -> bool {
             ("a trial writes nothing, and a store is not written over", nothing_is_written_over),
             ("a record cut short ends the log, and damage is refused", damaged),
             ("an import that is killed leaves nothing, and the next one works", killed),
+            ("a full disk is told, and nothing is left on it", full_disk),
             ("sessions are left out when that is asked for", without_sessions),
             ("of three servers one is given the data, and the others are sent them", ensemble),
         ],
@@ -447,6 +452,28 @@ fn killed(trial: &mut Trial) -> Outcome<String> {
         return Err(format!("there is {left:?}").into());
     }
     Ok(format!("{killed} killed; "))
+}
+
+fn full_disk(trial: &mut Trial) -> Outcome<String> {
+    let Some(small) = trial.options.small.clone() else { return Err("there is no disk to fill".into()) };
+    let folder = small.join("data");
+    let refused = |trial: &Trial| -> Outcome<()> {
+        refused(&trial.import(&trial.data(), &folder, &[])?, "free some space")?;
+        match fs::read_dir(&folder)?.next() {
+            None => Ok(()),
+            Some(left) => Err(format!("{left:?} is left").into()),
+        }
+    };
+    // Before anything is read, and in the middle.
+    let filler = small.join("filler");
+    fs::write(&filler, vec![1; FILLER_BYTES])?;
+    refused(trial)?;
+    fs::remove_file(&filler)?;
+    refused(trial)?;
+    // It is never too late.
+    let elsewhere = trial.next_folder();
+    succeeded(&trial.import(&trial.data(), &elsewhere, &[])?)?;
+    Ok(String::new())
 }
 
 fn without_sessions(trial: &mut Trial) -> Outcome<String> {

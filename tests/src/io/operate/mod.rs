@@ -6,6 +6,7 @@ mod changes;
 mod divergence;
 mod fleet;
 mod members;
+mod systemd;
 mod words;
 mod zoo_cfg;
 
@@ -63,6 +64,7 @@ pub fn run(warrend: &Path, warren: &Path, seed: Option<u64>) -> bool {
         ),
         ("the last of three goes on alone when data are given up", members::forced),
         ("zoo.cfg makes an ensemble", zoo_cfg::ensemble),
+        ("a systemd that does not read what it is told holds up nobody", systemd::does_not_read),
         ("four-letter words tell of the ensemble what ZooKeeper's tell", words::tell),
     ];
     for (what, step) in steps {

@@ -1,0 +1,168 @@
+//! The consensus thread.
+
+use super::super::Clock;
+use super::append::LogJob;
+use super::{Engine, SHOW_EVERY, ToService, apply, stop_for};
+use crate::consensus::{self, Measure, Role, Submission};
+use crate::metrics::Metrics;
+use crate::observer::Seat;
+use crate::room::Room;
+use crate::service;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// What the consensus thread appends itself is no larger. More than that is worth a thread that takes the next
+/// requests meanwhile.
+const OWN_APPEND_BYTES_MAX: usize = 16 << 10;
+
+pub(super) fn run(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Room) {
+    let mut events = Vec::new();
+    let mut submissions: Vec<Submission> = Vec::new();
+    // The last append that the log thread was given and has not reported.
+    let mut with_log: Option<u64> = None;
+    let mut shown = clock.now();
+    let mut led_since = None;
+    loop {
+        engine.consensus.take(clock, Some(consensus.poll_timeout()), &mut events);
+        engine.turned.consensus.add();
+        if let Some(done) = engine.retire.lock().take() {
+            let _ = done.send(());
+            return;
+        }
+        let now = clock.now();
+        let (mut received, mut installs) = (false, false);
+        // What came from many connections is proposed together.
+        for event in events.drain(..) {
+            match event {
+                consensus::Event::Submit(more) => submissions.extend(more),
+                consensus::Event::RefuseGrowth(refuse) => {
+                    room.set_growth_refused(refuse);
+                    handle(&mut consensus, now, event);
+                }
+                consensus::Event::Persisted(number) => {
+                    with_log = with_log.filter(|last| *last > number);
+                    handle(&mut consensus, now, event);
+                }
+                event => {
+                    received |= matches!(event, consensus::Event::SnapshotReceived { .. });
+                    handle(&mut consensus, now, event);
+                }
+            }
+        }
+        if !submissions.is_empty() {
+            let since_us = engine.waiting_us.swap(0, Ordering::Relaxed);
+            if since_us > 0 {
+                let waited = Duration::from_micros(now.us.saturating_sub(since_us));
+                room.metrics.warren_admission_ms.record(waited);
+            }
+            handle(&mut consensus, now, consensus::Event::Submit(std::mem::take(&mut submissions)));
+        }
+        handle(&mut consensus, now, consensus::Event::Tick);
+        // What was appended here, and nothing else, is committed behind it.
+        let mut own_append = false;
+        while let Some(action) = consensus.poll_action() {
+            match action {
+                consensus::Action::Append { number, records, hard_state } => {
+                    room.metrics.proposal_count.add(records.len() as u64);
+                    if led_since.is_some() {
+                        records.iter().for_each(|record| room.metrics.proposed(record.data.len()));
+                    }
+                    let bytes: usize = records.iter().map(|record| record.data.len()).sum();
+                    let own = consensus.is_alone() && with_log.is_none() && bytes <= OWN_APPEND_BYTES_MAX;
+                    if own && engine.keeper.append_at_once(clock, engine, &records, hard_state) {
+                        own_append = true;
+                        handle(&mut consensus, clock.now(), consensus::Event::Persisted(number));
+                    } else {
+                        with_log = Some(number);
+                        engine.log.push(LogJob::Append { number, records, hard_state });
+                    }
+                }
+                consensus::Action::Commit(entries) => {
+                    room.metrics.commit_count.add(entries.len() as u64);
+                    let alone = own_append && engine.consensus.is_empty();
+                    let left =
+                        if alone { apply::at_once(clock, engine, entries).err() } else { Some(entries) };
+                    if let Some(entries) = left {
+                        engine.service.push(ToService::Event(service::Event::Commit(entries)));
+                    }
+                }
+                consensus::Action::ReadAt { index, tokens } => {
+                    engine.service.push(ToService::Event(service::Event::ReadAt { index, tokens }));
+                }
+                consensus::Action::Lead(leads) => {
+                    tracing::debug!(leads, "leadership");
+                    led_since = leads.then_some(now);
+                    room.metrics.forget_proposals();
+                }
+                consensus::Action::Leader { term, leader } => {
+                    if let (Some(ensemble), Some(leader)) = (&engine.ensemble, leader) {
+                        ensemble.on_leader(leader);
+                    }
+                    engine.service.push(ToService::Event(service::Event::Leader { term, leader }));
+                }
+                consensus::Action::Send { to, message } => engine.others().send(to, message),
+                consensus::Action::SendSnapshot { to, .. } if room.is_wrong() => {
+                    engine.snapshot_sent(to, false);
+                }
+                consensus::Action::SendSnapshot { to, message } => engine.others().send_snapshot(to, message),
+                consensus::Action::Install { number, head, hard_state } => {
+                    installs = true;
+                    with_log = Some(number);
+                    engine.log.push(LogJob::Install { number, head, hard_state });
+                }
+            }
+        }
+        if received && !installs {
+            engine.others().forget_staged();
+        }
+        if engine.ensemble.is_some() {
+            measure(&mut consensus, &room.metrics);
+            if now.since(shown) >= SHOW_EVERY || installs {
+                shown = now;
+                room.metrics
+                    .leader_uptime
+                    .set(led_since.map_or(0, |since| now.since(since).as_millis() as i64));
+                show(&consensus, engine, &room.metrics);
+            }
+        }
+    }
+}
+
+fn measure(consensus: &mut Seat, metrics: &Metrics) {
+    for measure in consensus.take_measures() {
+        match measure {
+            Measure::Election(took) => metrics.election_time.record(took),
+            Measure::Looking => metrics.looking_count.add(1),
+            Measure::Unavailable(took) => metrics.unavailable_time.record(took),
+            Measure::QuorumAck(took) => metrics.quorum_ack_latency.record(took),
+            Measure::Proposal(took) => metrics.proposal_latency.record(took),
+        }
+    }
+}
+
+fn show(consensus: &Seat, engine: &Engine, metrics: &Metrics) {
+    let facts = consensus.facts();
+    metrics.quorum_size.set(facts.voters.len() as i64);
+    metrics.synced_followers.set(facts.followers.iter().filter(|f| f.active && f.synced).count() as i64);
+    let joining = |f: &&consensus::Follower| f.active && f.synced && !facts.voters.contains(&f.server);
+    metrics.synced_non_voting_followers.set(facts.followers.iter().filter(joining).count() as i64);
+    metrics.pending_syncs.set(facts.pending_syncs as i64);
+    let active = facts.followers.iter().filter(|f| f.active).count();
+    metrics.learners.set((active + facts.observers.len()) as i64);
+    metrics.leader_id.set(facts.leader.map_or(0, i64::from));
+    metrics.warren_is_leader.set(i64::from(facts.role == Role::Leading));
+    metrics.synced_observers.set(facts.observers.iter().filter(|f| f.synced).count() as i64);
+    metrics.warren_feeder_id.set(facts.feeder.map_or(0, i64::from));
+    metrics.warren_observers_fed.set(facts.observers.len() as i64);
+    metrics.warren_committed_index.set(facts.committed as i64);
+    let behind = facts.followers.iter().filter(|f| f.active).map(|f| f.matched + 1);
+    let behind = behind.chain(consensus.wanted_from()).min();
+    engine.wanted_from.store(behind.unwrap_or(u64::MAX), Ordering::Relaxed);
+    *engine.facts.lock() = Some(facts);
+}
+
+fn handle(consensus: &mut Seat, now: crate::moment::Moment, event: consensus::Event) {
+    if let Err(e) = consensus.handle(now, event) {
+        stop_for("consensus cannot go on", &e);
+    }
+}
