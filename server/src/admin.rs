@@ -85,8 +85,8 @@ impl MemberChange {
                 )
             }
             MemberChange::Add { id, .. } => format!(
-                "server {id} belongs to the ensemble; start it with an empty data folder, and it votes as soon as it has the \
-                 log (`warren member list`)"
+                "server {id} belongs to the ensemble; start it with an empty data folder and `join = true` in its [ensemble], \
+                 and it votes as soon as it has the log (`warren member list`)"
             ),
             MemberChange::Promote { id } => {
                 format!(
@@ -235,6 +235,9 @@ pub struct Status {
     pub growth_refused: bool,
     /// Is this server's tree not what the log makes, so that it serves nobody?
     pub tree_differs: bool,
+    /// Was this server removed from the ensemble, as its own table or the others say?
+    #[serde(default)]
+    pub not_a_member: bool,
     /// Resident memory, bytes.
     pub memory_bytes: u64,
     /// How much longer this server's certificate is valid, s; none when it stands alone.
@@ -303,6 +306,9 @@ impl Status {
         if !self.serving {
             complaints.push("this server does not serve clients".to_owned());
         }
+        if self.not_a_member {
+            complaints.push(not_a_member(self.server_id));
+        }
         if self.tree_differs {
             complaints.push(
                 "this server's tree is not what the log makes, which a majority of the servers has: restart it once, and if it \
@@ -312,7 +318,8 @@ impl Status {
         }
         if self.growth_refused {
             complaints.push(
-                "the disk is below its reserve, and writes that grow data are refused: make room on it"
+                "the disk is below its reserve: make room on it. Writes that grow data are refused unless another server leads, \
+                 and hand-over to one takes a majority with space"
                     .to_owned(),
             );
         }
@@ -328,6 +335,14 @@ impl Status {
         }
         complaints
     }
+}
+
+/// What an operator is told of a server that was removed from its ensemble.
+pub(crate) fn not_a_member(id: u8) -> String {
+    format!(
+        "this server does not belong to the ensemble any more: it was removed. Stop it; or, to let it come back, empty its data \
+         folder, start it, and run `warren member add {id} …` on another server"
+    )
 }
 
 /// A request from its line.
@@ -378,12 +393,14 @@ mod tests {
         let bad = Status {
             growth_refused: true,
             tree_differs: true,
+            not_a_member: true,
             members: vec![gone],
             certificate_s: Some(7_200),
             ..Status::default()
         };
-        assert_eq!(bad.complaints().len(), 5);
-        assert!(bad.complaints()[3].contains("ends in 2 hours"));
+        assert_eq!(bad.complaints().len(), 6);
+        assert!(bad.complaints()[1].contains("member add 0"));
+        assert!(bad.complaints()[4].contains("ends in 2 hours"));
         let renewed = Status { serving: true, certificate_s: Some(30 * 86_400), ..Status::default() };
         assert!(renewed.complaints().is_empty());
     }

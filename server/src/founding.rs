@@ -14,6 +14,10 @@
 //! - If one knows another store, this server was wiped. It takes no part until an operator replaces it, which gives it
 //!   the next disk; and who has no place in the table waits until it gets one.
 //!
+//! Servers that are to be added to an ensemble which is there stand in their own files as voters, too: a majority of such a file
+//! that nobody else can be reached from looks like a new ensemble. A file that says `join` rules that out: its server never
+//! founds.
+//!
 //! A store that was restored or imported is neither: its server founds the ensemble with it, alone, and lets the others join.
 //! Two of them would found two ensembles, and a server with data of before belongs to another; so all others that are there
 //! must be empty first.
@@ -74,15 +78,16 @@ pub enum WithData {
 pub struct Founding {
     store_id: u64,
     voters: usize,
+    joins: bool,
     answers: BTreeMap<ServerId, Answer>,
     /// Who has a table without this server, and so history.
     strangers: BTreeSet<ServerId>,
 }
 
 impl Founding {
-    /// `voters` are the configured ones, the asker among them.
-    pub fn new(store_id: u64, voters: usize) -> Founding {
-        Founding { store_id, voters, answers: BTreeMap::new(), strangers: BTreeSet::new() }
+    /// `voters` are the configured ones, the asker among them. One that `joins` does not found.
+    pub fn new(store_id: u64, voters: usize, joins: bool) -> Founding {
+        Founding { store_id, voters, joins, answers: BTreeMap::new(), strangers: BTreeSet::new() }
     }
 
     /// Another voter answered; its latest answer counts.
@@ -128,7 +133,7 @@ impl Founding {
         }
         if !history {
             let empty = self.answers.len();
-            return if empty + 1 > self.voters / 2 { Verdict::Found } else { Verdict::Wait };
+            return if empty + 1 > self.voters / 2 && !self.joins { Verdict::Found } else { Verdict::Wait };
         }
         let tables = answers.filter_map(known).filter(|known| !known.voters.is_empty());
         // Between its first entry and its table there is but a moment.
@@ -159,7 +164,7 @@ mod tests {
     use bytes::Bytes;
 
     fn verdict(voters: usize, answers: &[(ServerId, Answer)]) -> Verdict {
-        let mut founding = Founding::new(7, voters);
+        let mut founding = Founding::new(7, voters, false);
         for (from, answer) in answers {
             founding.hear(*from, answer.clone());
         }
@@ -188,6 +193,18 @@ mod tests {
         assert_eq!(verdict(5, &[(2, Answer::Empty), (4, Answer::Empty)]), Verdict::Found);
     }
 
+    /// They and the one that is there are three in their files, and it is cut off from them.
+    #[test]
+    fn who_joins_does_not_found_with_others_that_are_empty() {
+        let mut founding = Founding::new(7, 3, true);
+        founding.hear(2, Answer::Empty);
+        assert_eq!(founding.verdict(), Verdict::Wait);
+        founding.hear(3, Answer::Empty);
+        assert_eq!(founding.verdict(), Verdict::Wait, "all of them say so");
+        founding.hear(2, knows(0, &[2], Some(1), None));
+        assert_eq!(founding.verdict(), Verdict::Join { disk: 1 });
+    }
+
     #[test]
     fn nobody_founds_beside_history() {
         assert_eq!(verdict(3, &[(2, Answer::Empty), (3, Answer::Undecided)]), Verdict::Wait);
@@ -200,7 +217,7 @@ mod tests {
     /// Servers that are to be added are started before they are: those that are there do not link up with them.
     #[test]
     fn nobody_founds_beside_a_table_without_it() {
-        let mut founding = Founding::new(7, 3);
+        let mut founding = Founding::new(7, 3, false);
         founding.hear_stranger(2);
         founding.hear(3, Answer::Empty);
         assert_eq!(founding.verdict(), Verdict::NoPlace);
@@ -255,7 +272,7 @@ mod tests {
 
     #[test]
     fn data_found_an_ensemble_of_those_who_have_none() {
-        let mut founding = Founding::new(7, 3);
+        let mut founding = Founding::new(7, 3, false);
         let asked = |founding: &Founding, linked: [bool; 2], patience| {
             founding.with_data([(2, linked[0]), (3, linked[1])], patience)
         };

@@ -216,10 +216,15 @@ impl Room {
         self.contact_ms.store(contact_ms, Ordering::Release);
     }
 
-    /// Is the disk below its reserve? Then what would grow data is refused where it comes in, and not even logged:
-    /// the log must not eat the reserve.
+    /// Is the disk below its reserve? Then what would grow data is refused while this server leads, where it comes in, and not
+    /// even logged: the log must not eat the reserve.
     pub fn is_growth_refused(&self) -> bool {
         self.growth_refused.load(Ordering::Relaxed)
+    }
+
+    /// Is what grows data refused here, at the door? Not where another server leads: that one decides, and has space.
+    pub fn refuses_growth(&self) -> bool {
+        self.is_growth_refused() && matches!(self.standing().mode, Mode::Leader | Mode::Standalone)
     }
 
     /// Say whether what grows data is refused.

@@ -80,7 +80,9 @@ impl Plan {
              # Every interface: a host's own name may be 127.0.1.1 to itself.\n\
              peer_addr = \"*:{peer_port}\"\n\
              cert = \"{SETTINGS_DIR}/{CERT_FILE}\"\n\
-             ca = \"{SETTINGS_DIR}/ca.pem\"\n",
+             ca = \"{SETTINGS_DIR}/ca.pem\"\n\
+             # To be said once the ensemble serves: a server whose data are lost then never founds another one.\n\
+             # join = true\n",
             quoted(ensemble),
         );
         for (place, host) in hosts.iter().enumerate() {

@@ -38,6 +38,9 @@ pub struct Ensemble {
     /// May clients change the membership by ZooKeeper's `reconfig`? Operators may in any case, by `warren member`.
     #[serde(default)]
     pub reconfig_enabled: bool,
+    /// It comes to an ensemble that is there: with an empty store it never founds one.
+    #[serde(default)]
+    pub join: bool,
     /// All servers, this one among them.
     #[serde(default, rename = "server")]
     pub servers: Vec<EnsembleServer>,
@@ -122,6 +125,14 @@ pub const ENSEMBLE_KEYS: &[Key] = &[
                   (`reconfigEnabled`). `warren member` works in any case.",
     },
     Key {
+        name: "ensemble.join",
+        unit: "true or false",
+        meaning: "The ensemble is there already: with an empty store this server never founds one, however many others are \
+                  empty, too, and waits to be let in by `warren member add` or `replace`. Set it on a server that is added, and \
+                  on all of them once the ensemble serves. Where it is false, a majority of the voters below that are empty and \
+                  reach nobody else founds an ensemble.",
+    },
+    Key {
         name: "ensemble.server.id",
         unit: "1 to 255",
         meaning: "A server's id, as its certificate says it.",
@@ -171,6 +182,7 @@ impl Ensemble {
             tick_ms: default_tick_ms(),
             election_ticks: default_election_ticks(),
             reconfig_enabled: false,
+            join: false,
             servers: Vec::new(),
         }
     }
@@ -265,6 +277,10 @@ impl Ensemble {
             let reason = format!("{} is not among the servers of [[ensemble.server]]", self.server_id);
             return bad("ensemble.server_id", reason);
         }
+        if self.join && !self.others().any(|other| other.role == Role::Voter) {
+            let reason = "no other server of [[ensemble.server]] votes, so there is no ensemble to join";
+            return bad("ensemble.join", reason.to_owned());
+        }
         for (key, path) in [("ensemble.cert", &self.cert), ("ensemble.ca", &self.ca)] {
             if path.as_os_str().is_empty() {
                 return bad(key, "is empty; `warren certs` makes certificates".to_owned());
@@ -313,7 +329,9 @@ mod tests {
         assert_eq!(ensemble.listen().to_string(), "h2:2182");
         assert_eq!(ensemble.others().map(|s| s.id).collect::<Vec<_>>(), [1, 3]);
         assert_eq!((ensemble.name.as_str(), ensemble.tick_ms, ensemble.election_ticks), ("warren", 20, 10));
-        assert!(!ensemble.reconfig_enabled);
+        assert!(!ensemble.reconfig_enabled && !ensemble.join);
+        let joins = [HEAD, "join = true\n", &server(1), &server(2)].concat();
+        assert!(read(&joins).unwrap().config.ensemble.unwrap().join);
         // Clients are served where the list says, unless it is said otherwise.
         assert_eq!(loaded.config.client.addr.to_string(), "h2:2181");
         let loaded = read(&["[client]\naddr = '*:2181'\n", HEAD, &server(2)].concat()).unwrap();
@@ -355,6 +373,7 @@ mod tests {
             (format!("{HEAD}{}role = 'observer'\n", server(2)), "all observe"),
             (format!("{HEAD}{all}").replace("client_addr = 'h3:2181'\n", ""), "server 3 has no client_addr"),
             (all.clone(), "missing field `server_id`"),
+            (format!("{HEAD}join = true\n{}", server(2)), "there is no ensemble to join"),
             (format!("{HEAD}tick_ms = 1\n{all}"), "1 is not between 5 and 1000 ms"),
         ] {
             let error = read(&text).unwrap_err();

@@ -118,7 +118,7 @@ impl Connection {
             self.push(now, room, xid, packet.len(), What::Refused(Code::NotReadOnly));
             return self.answer_pending(now, room, tree, out);
         }
-        if room.is_growth_refused() && grows(tree, &request)? {
+        if room.refuses_growth() && grows(tree, &request)? {
             drop(request);
             room.metrics.warren_disk_refusals_total.add(1);
             self.push(now, room, xid, packet.len(), What::Refused(Code::QuotaExceeded));

@@ -129,6 +129,7 @@ impl Consensus {
         }
         self.hand_over_if_slow(now);
         self.hand_over_if_abstaining(now);
+        self.hand_over_if_low(now);
         self.tell_of_streams(now);
     }
 

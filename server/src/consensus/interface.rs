@@ -78,9 +78,10 @@ pub enum Event {
     ForceQuorum(Table),
     /// Entries up to this index are applied.
     Applied(u64),
-    /// The disk is below its reserve, or above it again.
+    /// The disk is below its reserve, or above it again. A leader whose is hands over to a voter that has space, while a
+    /// majority has.
     RefuseGrowth(bool),
-    /// A link brought this: `Raft`, `Forward` or `ForwardAck`. What contradicts itself or the sender is dropped and
+    /// A link brought this: `Raft`, `Forward`, `ForwardAck` or `Space`. What contradicts itself or the sender is dropped and
     /// counted ([`Facts::refused`]).
     Peer {
         /// As the link authenticated it.

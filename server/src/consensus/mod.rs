@@ -8,8 +8,8 @@
 //! Its rooms: `interface` says what goes in and out; `forward` brings requests to the leader, once; `propose` makes
 //! entries of them; `ready` hands out what raft has ready, in the order that is safe; `clock` is about time, elections
 //! and who leads; `read` asks for read indexes; `view` is raft's view of the log; `wire` translates messages and
-//! refuses what contradicts itself; `stamp` is the leader's stamp; `roster` is who belongs to the ensemble, and changes it;
-//! `configuration` is what raft knows of that.
+//! refuses what contradicts itself; `stamp` is the leader's stamp; `space` is about full disks; `roster` is who belongs to
+//! the ensemble, and changes it; `configuration` is what raft knows of that.
 
 mod clock;
 mod configuration;
@@ -20,6 +20,7 @@ mod propose;
 mod read;
 mod ready;
 mod roster;
+mod space;
 mod stamp;
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,7 @@ use ready::Unsynced;
 use roster::Roster;
 pub(crate) use roster::is_another;
 pub use roster::table_of;
+use space::Space;
 use stamp::Stamp;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -124,6 +126,7 @@ pub struct Consensus {
     lone: bool,
     reads: Reads,
     election: Election,
+    space: Space,
     watch: Watch,
     next_tick: Moment,
     /// Since when requests wait for the rounds before them.
@@ -207,6 +210,7 @@ impl Consensus {
             lone,
             reads: Reads::new(start.server_id, start.incarnation),
             election: Election::default(),
+            space: Space::new(start.rules.refuse_growth),
             watch: Watch::new(now),
             next_tick: now + first_tick,
             waits_since: None,
@@ -244,7 +248,7 @@ impl Consensus {
             Event::Recorded(_) => {}
             Event::ForceQuorum(table) => self.on_force(table),
             Event::Applied(index) => self.on_applied(index),
-            Event::RefuseGrowth(refuse) => self.stamp.refuse_growth(refuse),
+            Event::RefuseGrowth(refuse) => self.refuse_growth(refuse),
             Event::Peer { from, message } => self.on_peer(now, from, message)?,
             Event::Unreachable { server } => {
                 for id in self.members_of(server) {
@@ -406,7 +410,12 @@ impl Consensus {
     }
 
     fn on_met(&mut self, server: ServerId, disk: u32, store_id: u64) {
-        let known = self.stores.get(&server).is_some_and(|(of, _)| self.roster.is_of(server, *of));
+        let known = self.stores.get(&server).filter(|(of, _)| self.roster.is_of(server, *of));
+        let differs = known.is_some_and(|(_, first)| *first != store_id);
+        let known = known.is_some();
+        if known && self.roster.is_of(server, disk) {
+            self.roster.note_store(server, differs);
+        }
         if self.lone || known || !self.roster.is_recorded(server) || !self.roster.is_of(server, disk) {
             return;
         }
@@ -452,6 +461,7 @@ impl Consensus {
                     self.refuse(1, from, &"it acknowledges requests that were never sent");
                 }
             }
+            PeerMessage::Space(told) => self.on_space(now, from, told),
             PeerMessage::Touches(_) | PeerMessage::TouchesAck(_) | PeerMessage::Compare(_) => {
                 self.refuse(1, from, &"touches and comparisons are not for consensus");
             }

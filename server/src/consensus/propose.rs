@@ -99,7 +99,10 @@ impl Consensus {
                     return Ok(());
                 }
                 (self.epoch_due, self.mark_due) = (false, false);
-                self.introductions.clear();
+                if !self.introductions.is_empty() {
+                    self.introductions.clear();
+                    self.roster.introduced = self.node.raft.raft_log.last_index();
+                }
                 self.roster.on_first_proposed();
                 continue;
             }

@@ -55,8 +55,12 @@ pub(super) struct Roster {
     begin: u64,
     /// As the leader: the last change that was proposed.
     proposed: u64,
+    /// As the leader: the stores that it has heard of stand in the log up to here.
+    pub(super) introduced: u64,
     /// When each other server of raft's configuration said something last.
     heard: BTreeMap<u64, Moment>,
+    /// Who says now that it has another store than it said first: it was emptied. At most one for each id.
+    emptied: BTreeSet<ServerId>,
     leave_again: Moment,
 }
 
@@ -79,7 +83,9 @@ impl Roster {
             given_up: 0,
             begin: 0,
             proposed: 0,
+            introduced: 0,
             heard: BTreeMap::new(),
+            emptied: BTreeSet::new(),
             leave_again: Moment::default(),
         }
     }
@@ -96,6 +102,14 @@ impl Roster {
     /// Is what was said of this disk (0 by who did not know it) said of the disk that the server has?
     pub(super) fn is_of(&self, server: ServerId, disk: u32) -> bool {
         disk == 0 || disk == self.disk(server)
+    }
+
+    /// A server says with which store it takes part: with the one that was heard of first, or not.
+    pub(super) fn note_store(&mut self, server: ServerId, differs: bool) {
+        match differs {
+            true => self.emptied.insert(server),
+            false => self.emptied.remove(&server),
+        };
     }
 
     /// Does the file name it?
@@ -143,7 +157,7 @@ impl Roster {
     /// Leadership was won (behind this entry) or lost.
     pub(super) fn on_lead(&mut self, leads: bool, last_index: u64) {
         self.found_due = leads && self.members.servers.is_empty();
-        (self.begin, self.proposed) = (last_index, 0);
+        (self.begin, self.proposed, self.introduced) = (last_index, 0, 0);
         self.heard.clear();
         self.leave_again = Moment::default();
     }
@@ -183,6 +197,7 @@ impl Consensus {
             false => !is_another(former.get(id), members.get(id)),
         };
         self.stores.retain(|id, _| goes_on(*id));
+        self.roster.emptied.retain(|id| self.stores.contains_key(id));
         self.introductions.retain(|(id, _)| goes_on(*id));
         self.roster.found_due &= self.roster.members.servers.is_empty();
     }
@@ -207,7 +222,7 @@ impl Consensus {
         }
         self.roster.given_up = raft.raft_log.last_index();
         raft.become_follower(raft.term, 0);
-        self.be_alone()?;
+        self.be_only(&[self.node.raft.id])?;
         self.node.campaign()?;
         self.draw_election_timeout();
         Ok(())
@@ -230,7 +245,8 @@ impl Consensus {
         if joint && !running {
             return self.leave_joint(now, &conf);
         }
-        if !joint && !running {
+        // One that is emptied before its store is recorded would come as new.
+        if !joint && !running && applied >= self.roster.introduced {
             if let Some(id) = self.level_joiner(now) {
                 let change = Change::Promote { id };
                 if let (decided @ Decided::Made(_), conf_change) = self.decide(now, &change, None) {
@@ -379,7 +395,7 @@ impl Consensus {
     }
 
     /// Is it there, and has it nearly all of the log?
-    fn is_level(&self, now: Moment, id: u64) -> bool {
+    pub(super) fn is_level(&self, now: Moment, id: u64) -> bool {
         let raft = &self.node.raft;
         let heard = self.roster.heard.get(&id);
         let heard = heard.is_some_and(|heard| now.since(*heard) <= self.timers.election());
@@ -392,10 +408,15 @@ impl Consensus {
         })
     }
 
-    /// Who joins and has caught up.
+    /// Who joins and has caught up, and whose store stands in the log by now: it must be known before it votes. Not with
+    /// another store than that one.
     fn level_joiner(&self, now: Moment) -> Option<ServerId> {
         let joining = self.roster.members.servers.iter().filter(|m| m.role == MemberRole::Joining);
-        joining.filter(|m| self.is_level(now, raft_id(m.id, m.disk))).map(|m| m.id).next()
+        let met = |m: &&Member| {
+            let met = self.stores.get(&m.id).is_some_and(|(disk, _)| self.roster.is_of(m.id, *disk));
+            met && !self.roster.emptied.contains(&m.id)
+        };
+        joining.filter(met).filter(|m| self.is_level(now, raft_id(m.id, m.disk))).map(|m| m.id).next()
     }
 
     /// Whoever leads in a joint configuration leaves it: raft's own leaving is lost with the leader that entered.
@@ -503,10 +524,9 @@ impl Consensus {
                 Ok(Some(self.on_conf(&conf)))
             }
             Entry::ForceQuorum { table, .. } => {
-                let own = table.members.get(self.server_id).map(|m| raft_id(m.id, m.disk));
-                if own == Some(self.node.raft.id) {
-                    self.be_alone()?;
-                }
+                // Who comes later passes it in the log.
+                let voters: Vec<u64> = table.members.voters().map(|m| raft_id(m.id, m.disk)).collect();
+                self.be_only(&voters)?;
                 let conf = self.node.raft.prs().conf().to_conf_state();
                 Ok(Some(self.on_conf(&conf)))
             }
@@ -527,16 +547,16 @@ impl Consensus {
         Ok(())
     }
 
-    /// raft's configuration becomes this server alone, one step after another, past the log.
-    fn be_alone(&mut self) -> Result<(), ConsensusError> {
-        let own = self.node.raft.id;
+    /// raft's configuration becomes these voters and nobody else, one step after another, past the log.
+    fn be_only(&mut self, voters: &[u64]) -> Result<(), ConsensusError> {
         loop {
             let conf = self.node.raft.prs().conf().to_conf_state();
+            let mut others = conf.voters.iter().chain(&conf.learners).filter(|id| !voters.contains(id));
             if !conf.voters_outgoing.is_empty() {
                 self.node.apply_conf_change(&ConfChangeV2::default())?;
-            } else if !conf.voters.contains(&own) {
-                self.add_voter(own)?;
-            } else if let Some(other) = conf.voters.iter().chain(&conf.learners).find(|id| **id != own) {
+            } else if let Some(missing) = voters.iter().find(|id| !conf.voters.contains(id)) {
+                self.add_voter(*missing)?;
+            } else if let Some(other) = others.next() {
                 self.change_one(*other, ConfChangeType::RemoveNode)?;
             } else {
                 self.on_conf(&conf);

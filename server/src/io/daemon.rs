@@ -99,6 +99,17 @@ pub enum StartError {
         /// The store's folder.
         folder: String,
     },
+    /// The same on a server that is to come to an ensemble which is there.
+    #[error(
+        "the store in {folder} was restored or imported, and an ensemble begins with it; but `join = true` in [ensemble] says \
+         that server {server} comes to one that is there. Take `join` out, or empty the folder"
+    )]
+    DataOfJoiner {
+        /// This server's id.
+        server: u8,
+        /// The store's folder.
+        folder: String,
+    },
     /// The store's folder cannot be used.
     #[error(transparent)]
     Open(#[from] OpenError),

@@ -2,6 +2,7 @@
 //! machines have for them goes onto the links.
 
 use super::engine::Engine;
+use crate::admin;
 use crate::config;
 use crate::founding::{self, Founding, Verdict, WithData};
 use crate::membership;
@@ -17,7 +18,7 @@ use warren_storage::log::LogReader;
 use warren_storage::tree::{Exporter, Identity, Import, ImportError, Staged, Tree, TreeError, TreeOptions};
 use warren_storage::{DiskError, Members, SharedDisk};
 use warren_transport::io::links::{
-    DownReason, LinkHandler, Links, PeerAddr, Refusal, SnapshotError, SnapshotReceiver,
+    DownReason, LinkHandler, Links, PeerAddr, Refusal, RefusalReason, SnapshotError, SnapshotReceiver,
 };
 use warren_transport::peer::{Answer, Ask, PeerMessage, RaftMessage, ServerId, SnapshotHead};
 
@@ -27,6 +28,9 @@ const ASK_EVERY: Duration = Duration::from_millis(100);
 const ABSENT_AFTER: Duration = Duration::from_secs(5);
 /// Between two log lines of it.
 const SAY_EVERY: Duration = Duration::from_secs(10);
+/// Most of the others say for so long that they know no such server as this one: then it is so. Who was just started may
+/// have a table of before.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
 /// Of a snapshot, at a time, unless a single row is larger; bytes.
 const CHUNK_BYTES: usize = 1 << 20;
 
@@ -40,6 +44,17 @@ pub(super) enum LinkState {
     Down(String),
     /// The other end says that this server was removed.
     Removed,
+}
+
+/// Do the others know this server?
+#[derive(Clone, Copy, Debug)]
+enum Unknown {
+    /// One of them has a link, or not enough of them have said no.
+    No,
+    /// Most of them have said no, since then.
+    Since(tokio::time::Instant),
+    /// They do not, and it was said.
+    Told,
 }
 
 /// See the module's text.
@@ -59,6 +74,7 @@ pub(super) struct Ensemble {
     engine: OnceLock<(Engine, LogReader)>,
     founding: Mutex<Founding>,
     states: Mutex<BTreeMap<ServerId, LinkState>>,
+    unknown: Mutex<Unknown>,
     /// Where each server was found last, as the file or a table said; at most one for each id.
     addrs: Mutex<BTreeMap<ServerId, String>>,
     metrics: Arc<Metrics>,
@@ -78,7 +94,7 @@ impl Ensemble {
         metrics: Arc<Metrics>,
     ) -> Arc<Ensemble> {
         let store_id = tree.store_id();
-        let founding = Mutex::new(Founding::new(store_id, config.voters()));
+        let founding = Mutex::new(Founding::new(store_id, config.voters(), config.join));
         let unlinked = |id| (id, LinkState::Down(NOT_YET.to_owned()));
         let states = Mutex::new(config.others().map(|s| unlinked(s.id)).collect());
         let addrs = Mutex::new(config.others().map(|s| (s.id, s.peer_addr.to_string())).collect());
@@ -95,6 +111,7 @@ impl Ensemble {
             engine: OnceLock::new(),
             founding,
             states,
+            unknown: Mutex::new(Unknown::No),
             addrs,
             metrics,
             staged: Mutex::new(None),
@@ -249,11 +266,19 @@ impl Ensemble {
                     }
                     Verdict::Wait | Verdict::Found | Verdict::Join { .. } => {}
                 }
+                let missing = missing.join(", ");
+                if self.config.join {
+                    tracing::warn!(
+                        "this server's store is empty, and its settings say `join`: it founds no ensemble, and waits for the \
+                         one that is there; not linked: {missing}. If that one serves without it, `{add}` on one of its \
+                         servers lets it come; if there is none yet, take `join` out"
+                    );
+                    continue;
+                }
                 tracing::warn!(
                     "this server's store is empty, and it takes part only once enough of the others say what they \
-                     know of it; not linked: {}. If they serve without it, it is new to them: `{add}` on one of them \
-                     lets it come",
-                    missing.join(", ")
+                     know of it; not linked: {missing}. If they serve without it, it is new to them: put `join = true` into \
+                     its [ensemble], so that it founds none of its own; `{add}` on one of them lets it come"
                 );
             }
         }
@@ -354,6 +379,35 @@ impl Ensemble {
         Ok(tree)
     }
 
+    /// This one knows no such server as ours. It was removed while it was down, or cut off.
+    fn on_unknown_to(&self, server: ServerId) {
+        if self.engine.get().is_none() {
+            self.founding.lock().hear_stranger(server);
+        }
+        let most = {
+            let mut states = self.states.lock();
+            if let Some(state) = states.get_mut(&server) {
+                *state = LinkState::Removed;
+            }
+            2 * removed(&states) > states.len()
+        };
+        let mut unknown = self.unknown.lock();
+        match *unknown {
+            Unknown::No if most => *unknown = Unknown::Since(tokio::time::Instant::now()),
+            // Who is not let in yet says so itself.
+            Unknown::Since(since) if since.elapsed() >= UNKNOWN_AFTER && self.engine.get().is_some() => {
+                *unknown = Unknown::Told;
+                tracing::error!("{}", admin::not_a_member(self.config.server_id));
+            }
+            _ => {}
+        }
+    }
+
+    /// Do the others say that this server is not one of theirs any more?
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(*self.unknown.lock(), Unknown::Told)
+    }
+
     /// Which of its disks this server takes part with.
     pub(super) fn disk_number(&self) -> u32 {
         self.disk_number.load(Ordering::Relaxed)
@@ -400,6 +454,11 @@ impl Ensemble {
         *staged = Some(whole);
         Ok(message)
     }
+}
+
+/// How many say that they know no such server as this one.
+fn removed(states: &BTreeMap<ServerId, LinkState>) -> usize {
+    states.values().filter(|state| matches!(state, LinkState::Removed)).count()
 }
 
 /// Why a snapshot was not taken.
@@ -468,6 +527,7 @@ impl LinkHandler for Handler {
 
     fn link_up(&self, server: ServerId) {
         self.0.states.lock().insert(server, LinkState::Up);
+        *self.0.unknown.lock() = Unknown::No;
         self.0.ask(server);
     }
 
@@ -484,8 +544,7 @@ impl LinkHandler for Handler {
                 };
             }
             // One alone may be behind itself, and know a table that is no more.
-            let removed = states.values().filter(|state| matches!(state, LinkState::Removed)).count();
-            if 2 * removed > states.len() {
+            if 2 * removed(&states) > states.len() {
                 if let Some((engine, _)) = self.0.engine.get() {
                     engine.expelled();
                 }
@@ -510,7 +569,10 @@ impl LinkHandler for Handler {
         }
     }
 
-    fn refused(&self, _refusal: Refusal) {
+    fn refused(&self, refusal: Refusal) {
         self.0.metrics.warren_peers_refused_total.add(1);
+        if let (RefusalReason::UnknownToPeer, Some(server)) = (refusal.reason, refusal.server) {
+            self.0.on_unknown_to(server);
+        }
     }
 }

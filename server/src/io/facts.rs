@@ -274,6 +274,7 @@ impl Registry {
                 .unwrap_or(u64::MAX),
             growth_refused: self.room.is_growth_refused(),
             tree_differs: self.room.is_wrong(),
+            not_a_member: self.is_not_a_member(),
             memory_bytes: resident_bytes().max(0) as u64,
             certificate_s: self.certificate_s(),
             members: self.members(),

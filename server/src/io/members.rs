@@ -32,7 +32,9 @@ impl Registry {
         let member = |member: &warren_storage::Member| {
             let why = match states.get(&member.id) {
                 Some(LinkState::Down(why)) => why.clone(),
-                Some(LinkState::Removed) => "it says that this server was removed".to_owned(),
+                Some(LinkState::Removed) => {
+                    "it knows no such server as this one, which was removed".to_owned()
+                }
                 _ => String::new(),
             };
             Member {
@@ -48,6 +50,14 @@ impl Registry {
             }
         };
         self.roster().servers.iter().map(member).collect()
+    }
+
+    /// Is this server none of the ensemble's any more, by its own table or by what the others say?
+    pub(super) fn is_not_a_member(&self) -> bool {
+        let Some(ensemble) = &self.ensemble else { return false };
+        let roster = self.roster();
+        let left = !roster.servers.is_empty() && roster.get(ensemble.config.server_id).is_none();
+        left || ensemble.is_unknown()
     }
 
     /// Other servers to which the link is up, and those to which it is not.

@@ -116,7 +116,8 @@ impl Space {
                 free_mb,
                 in_tree_mb,
                 reserve_mb,
-                "the disk is below its reserve: writes that grow data are refused; free some space, or delete znodes"
+                "the disk is below its reserve: writes that grow data are refused, unless a server that has space takes \
+                 leadership over; free some space, or delete znodes"
             );
         } else {
             tracing::warn!(free_mb, in_tree_mb, "the disk has space again: all writes are taken");

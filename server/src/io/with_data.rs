@@ -22,6 +22,10 @@ pub(super) fn take_part(opened: &mut Opened, config: &Config) -> Result<(), Star
             let (server, folder) = (settings.server_id, opened.folder.clone());
             return Err(StartError::DataOfObserver { server, folder });
         }
+        Some(settings) if settings.join => {
+            let (server, folder) = (settings.server_id, opened.folder.clone());
+            return Err(StartError::DataOfJoiner { server, folder });
+        }
         Some(settings) => {
             let own = settings.server_id;
             let mut members = membership::found(settings);

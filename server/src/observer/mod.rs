@@ -390,7 +390,7 @@ impl Observer {
             // Of a former run of this server.
             PeerMessage::Feed(_) | PeerMessage::FeedEnd(_) | PeerMessage::AnswerRead(_) => {}
             // Whoever takes it for a leader learns better from whoever leads.
-            PeerMessage::Forward(_) | PeerMessage::AskRead(_) => {}
+            PeerMessage::Forward(_) | PeerMessage::AskRead(_) | PeerMessage::Space(_) => {}
             // Of a leader that knows already that it is to vote.
             PeerMessage::Raft(_) => {}
             PeerMessage::Touches(_)

@@ -82,10 +82,8 @@ pub fn begins_observing(tree: &Tree, server_id: ServerId, in_file: bool) -> bool
     let conf = Configuration::of(tree.conf_state());
     let own = raft_id(server_id, tree.disk());
     let votes = conf.voters.contains(&own) || conf.outgoing.contains(&own);
-    match tree.members().get(server_id) {
-        Some(member) => member.role == MemberRole::Observer && !votes,
-        None => in_file,
-    }
+    let own = tree.members().get(server_id);
+    own.map_or(in_file, |own| own.role == MemberRole::Observer) && !votes
 }
 
 /// See [`Start`], which is made of it whenever a machine begins.
@@ -384,10 +382,13 @@ impl Seat {
         part && (self.leader.1.is_none() || silent())
     }
 
-    /// A voter without a leader asks the others of its table what they have recorded.
+    /// A voter without a leader asks the others of its table what they have recorded. Who is to vote tells the leader its
+    /// store, so that it is recorded before.
     fn ask_if_due(&mut self, now: Moment) {
         let Begin { server_id, members, found, met, .. } = &self.begin;
-        let Some((disk, store_id)) = met.get(server_id).copied().filter(|_| self.is_lost(now)) else {
+        let lost = self.is_lost(now);
+        let joins = members.get(*server_id).is_some_and(|own| own.role == MemberRole::Joining);
+        let Some((disk, store_id)) = met.get(server_id).copied().filter(|_| lost || joins) else {
             self.ask_at = None;
             return;
         };
@@ -395,7 +396,8 @@ impl Seat {
         if now.us >= ask_at.us {
             self.ask_at = Some(now + ASK_EVERY);
             // All those of its table may be gone.
-            for Candidate { server: to, .. } in candidates(members, found.as_ref(), *server_id) {
+            let all = candidates(members, found.as_ref(), *server_id).into_iter();
+            for Candidate { server: to, .. } in all.filter(|c| lost || Some(c.server) == self.leader.1) {
                 let message = PeerMessage::Ask(Ask { store_id, disk });
                 self.actions.push_back(Action::Send { to, message });
             }
@@ -404,11 +406,11 @@ impl Seat {
 
     fn on_recorded(&mut self, now: Moment, known: &Known) {
         let Begin { id, server_id, members, .. } = &self.begin;
-        let Some(own) = members.get(*server_id) else { return };
-        // Of the same table as ours it says only that the joint configuration was left, and who observes then.
-        let newer = match own.role {
-            MemberRole::Observer => known.version >= members.version,
-            MemberRole::Voter | MemberRole::Joining => known.version > members.version,
+        // Of the same table as ours it says only that the joint configuration was left, and who observes then. Who left by its
+        // own table, or has none yet, may belong to the ensemble anew.
+        let newer = match members.get(*server_id).map(|own| own.role) {
+            Some(MemberRole::Voter | MemberRole::Joining) => known.version > members.version,
+            Some(MemberRole::Observer) | None => known.version >= members.version,
         };
         let votes = known.voters.contains(server_id) || !known.settled;
         // Our table must be that of our log: what raft goes by, and the applied table lags behind, may let us vote again.
@@ -423,13 +425,15 @@ impl Seat {
 
     /// Does the table want it to be what it is not?
     fn turn_if_due(&mut self, now: Moment) -> Result<(), ConsensusError> {
-        let Some(own) = self.begin.members.get(self.begin.server_id) else { return Ok(()) };
+        let own = self.begin.members.get(self.begin.server_id);
         let version = self.begin.members.version;
-        let outvoted = self.outvoted > version;
-        let told = outvoted || self.outvoted == version;
-        let observes = own.role == MemberRole::Observer || outvoted;
+        let told = self.outvoted >= version;
+        let observes = match own {
+            Some(own) => own.role == MemberRole::Observer || self.outvoted > version,
+            None => told,
+        };
         // It votes as the disk that it is, or not at all.
-        let may_vote = own.disk == disk_of(self.begin.id);
+        let may_vote = own.is_some_and(|own| own.disk == disk_of(self.begin.id));
         // The log was purged for a checkpoint that is about to be told: a voter begins with that one.
         let purged = self.begin.reader.first_index() > self.begin.checkpoint.0.index + 1;
         match self.machine_mut() {

@@ -1,5 +1,7 @@
 //! Observers and their feeders, joined by hand.
 
+mod seat;
+
 use super::feeds::Feeds;
 use super::*;
 use crate::consensus::Timers;

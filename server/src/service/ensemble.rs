@@ -114,8 +114,10 @@ impl Service {
         let id = self.options.server_id;
         if let Some(own) = members.servers.iter_mut().find(|member| member.id == id) {
             let other = self.tree.recorded_store(id).is_some_and(|store| store != self.tree.store_id());
-            if self.observer && own.role != MemberRole::Observer && other {
-                // It voted once, and its data were lost since: it must not vote as if nothing had happened.
+            // One that joins may have been emptied while the store that it had before was on its way into the log.
+            let joins = own.role == MemberRole::Joining && own.disk == self.tree.disk();
+            if (self.observer || joins) && own.role != MemberRole::Observer && other {
+                // It voted once, or could have, and its data were lost since: it must not vote as if nothing had happened.
                 tracing::error!(
                     "this server took part with another store than the one it has now, and goes on observing; \
                      `warren member replace {id}` on another server lets it vote"

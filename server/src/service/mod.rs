@@ -471,7 +471,12 @@ impl Service {
                     self.epoch_asked = false;
                     self.epoch_term = committed.position.term;
                 }
-                Entry::Introduce { server, disk, store_id } => self.tree.introduce(server, disk, store_id),
+                Entry::Introduce { server, disk, store_id } => {
+                    self.tree.introduce(server, disk, store_id);
+                    if server == self.options.server_id && store_id != self.tree.store_id() {
+                        self.tell_members();
+                    }
+                }
                 Entry::Mark => mark = true,
                 Entry::Found { time_ms, table } => {
                     let changes = self.tree.found(time_ms, &table)?;

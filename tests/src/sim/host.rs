@@ -3,7 +3,7 @@
 use super::check::Violation;
 use super::context::{Begins, Context, Event, Halt, Step};
 use super::planted::Planted;
-use super::server::{Server, deliver};
+use super::server::{File, Server, deliver};
 use super::{net, operator};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -13,8 +13,6 @@ use warren_storage::tree::Identity;
 
 /// Nobody ever took part with it.
 const EMPTY: Identity = Identity { store_id: 0, disk: 0 };
-/// A server with an empty disk whose operator has to wait with it looks again after this, µs.
-const EMPTY_LATER_US: u64 = 200_000;
 
 /// See the module's text.
 pub(super) struct Host {
@@ -78,10 +76,6 @@ impl Host {
         if self.server.is_some() || self.parked {
             return Ok(());
         }
-        if self.holds.disk == 0 && !operator::may_come_empty(ctx) {
-            ctx.after(EMPTY_LATER_US, Event::Start(self.number));
-            return Ok(());
-        }
         if !ctx.healing && ctx.setup.faults[2] > 0 && ctx.dice.chance(300) {
             let n = ctx.dice.between(1, 150);
             let name = self.name(ctx);
@@ -91,7 +85,7 @@ impl Host {
         self.lives += 1;
         ctx.net.on_started(self.number, self.lives);
         let (number, disk, lives) = (self.number, self.disk.clone(), self.lives);
-        let file = operator::file(ctx, self);
+        let file = File { servers: operator::file(ctx, self), joins: operator::joins(ctx, self) };
         (self.refused, self.idle_since_us) = (false, None);
         self.server = Some(outlive(|| Server::start(ctx, number, disk, lives, None, file))?);
         Ok(())
@@ -99,7 +93,8 @@ impl Host {
 
     /// Its server heard as whom it takes part, and begins anew as that: with what it has on its disk, which is nothing.
     pub(super) fn begin(&mut self, ctx: &mut Context, begins: Begins) -> Result<(), Halt> {
-        let file = self.server.take().map_or_else(|| ctx.setup.members(), |server| server.file);
+        let file = self.server.take().map(|server| server.file);
+        let file = file.unwrap_or_else(|| File { servers: ctx.setup.members(), joins: false });
         cut(ctx, self.number);
         self.lives += 1;
         ctx.net.on_started(self.number, self.lives);

@@ -78,8 +78,6 @@ pub(super) struct Net {
     blocked: BTreeSet<(usize, usize)>,
     /// With whom each server has links, as it sees it. There is one where both ends do.
     peers: BTreeMap<usize, BTreeSet<usize>>,
-    /// Servers with empty stores that ask whether they may take part.
-    empty: BTreeSet<usize>,
     /// The last life of each host's server.
     lives: BTreeMap<usize, u32>,
     /// When a message was lost the last time, or somebody was not reached, µs.
@@ -113,22 +111,10 @@ impl Net {
     /// A server is gone.
     pub(super) fn on_stopped(&mut self, host: usize) {
         self.peers.remove(&host);
-        self.empty.remove(&host);
-    }
-
-    /// A server is up, and asks whether it may take part.
-    pub(super) fn on_asks(&mut self, host: usize) {
-        self.empty.insert(host);
-    }
-
-    /// So many ask now.
-    pub(super) fn asking(&self) -> usize {
-        self.empty.len()
     }
 
     /// A server was started.
     pub(super) fn on_started(&mut self, host: usize, life: u32) {
-        self.empty.remove(&host);
         self.lives.insert(host, life);
     }
 

@@ -10,7 +10,8 @@
 use super::context::{Context, Event};
 use super::host::Host;
 use super::net::{host_of, id_of};
-use super::setup::{self, member};
+use super::planted::Planted;
+use super::setup::{self, Setup, member};
 use warren_server::consensus::{Configuration, disk_of, raft_id, server_of};
 use warren_storage::tree::Identity;
 use warren_storage::{Change, Member, MemberRole, Members};
@@ -87,12 +88,13 @@ pub(super) fn file(ctx: &mut Context, host: &Host) -> Members {
     file
 }
 
-/// May a server with an empty disk be started? Those who are to join stand in their files as voters, too: so many of them that
-/// they are a majority would take themselves for a new ensemble, if they reached nobody else. An operator who brings them
-/// waits for the ones before.
-pub(super) fn may_come_empty(ctx: &Context) -> bool {
-    let voters = ctx.checks.history.tree().members().voters().count();
-    ctx.setup.changes_every_us == 0 || voters == 0 || ctx.net.asking() < (voters / 2).max(1)
+/// Does the configuration file of a server say that it comes to an ensemble which is there? Those who are to join stand in their
+/// files as voters: without this, a majority of them that reaches nobody else would take itself for a new ensemble.
+pub(super) fn joins(ctx: &Context, host: &Host) -> bool {
+    let Setup { servers, observers, changes_every_us, .. } = ctx.setup;
+    let comes_later = changes_every_us > 0 || host.number >= servers + observers;
+    let is_founded = !ctx.checks.history.tree().members().servers.is_empty();
+    comes_later && is_founded && ctx.planted != Some(Planted::JoinersFound)
 }
 
 /// As a file has it.
@@ -126,12 +128,12 @@ fn add(ctx: &mut Context, hosts: &mut [Host], table: &Members) {
     ask(ctx, hosts, change);
 }
 
-/// A machine that does not run comes up, emptied before, mostly.
+/// A machine that does not run comes up, emptied before, mostly; but not while raft counts on what it has.
 fn bring(ctx: &mut Context, host: &mut Host) {
     if host.server.is_some() {
         return;
     }
-    if host.disk_number() != 0 && !ctx.dice.chance(100) {
+    if host.disk_number() != 0 && !is_needed(ctx, host) && !ctx.dice.chance(100) {
         host.wipe(ctx);
         host.lost = None;
     }

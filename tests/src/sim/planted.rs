@@ -45,11 +45,13 @@ pub enum Planted {
     ConfigurationNotKept,
     /// No server hears what the others' trees are.
     NobodyCompares,
+    /// Who is to come to an ensemble founds one with others that are, when they reach nobody else.
+    JoinersFound,
 }
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 21] = [
+    pub const ALL: [Planted; 22] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -71,6 +73,7 @@ impl Planted {
         Planted::ConfigurationWhenProposed,
         Planted::ConfigurationNotKept,
         Planted::NobodyCompares,
+        Planted::JoinersFound,
     ];
 
     /// Does it take several servers?
@@ -92,7 +95,10 @@ impl Planted {
     pub fn is_of_membership(self) -> bool {
         matches!(
             self,
-            Planted::NewVotersAlone | Planted::ConfigurationWhenProposed | Planted::ConfigurationNotKept
+            Planted::NewVotersAlone
+                | Planted::ConfigurationWhenProposed
+                | Planted::ConfigurationNotKept
+                | Planted::JoinersFound
         )
     }
 

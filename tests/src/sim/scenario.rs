@@ -26,6 +26,7 @@
 //! > alice connects to 2 [MS]; > kill 2; > start 2; > checkpoint 2; > hold log 2
 //! > kill leader; > start all; > alice connects to leader      …or the leader, a follower, or all of them
 //! > wipe follower                                it goes, and its disk is lost
+//! > low 3; > space 3                             server 3's disk is below its reserve, or above it again
 //! > rot 3                                        something is written, and server 3 applies it otherwise
 //! > alone leader; > apart 1 2 | 3; > join          who reaches whom
 //! > hand over to 2                                 the leader gives leadership to server 2
@@ -384,9 +385,13 @@ impl Stage {
                     ["observer", rest @ ..] => (true, rest),
                     rest => (false, rest),
                 };
-                let id = net::id_of(self.meant(&[*which])?[0]);
+                let host = self.meant(&[*which])?[0];
+                let id = net::id_of(host);
                 let change = match *what {
-                    "add" => setup::add(id, observer),
+                    "add" => {
+                        self.hosts[host].observes = observer;
+                        setup::add(id, observer)
+                    }
                     "remove" => members::Change::Remove { id },
                     "replace" => members::Change::Replace { id },
                     "promote" => members::Change::Promote { id },
@@ -407,6 +412,8 @@ impl Stage {
                 self.rots += 1;
                 rot::begin(&mut self.ctx, &mut self.hosts, bad, self.rots);
             }
+            ["low", which] => self.set_low(which, true)?,
+            ["space", which] => self.set_low(which, false)?,
             ["members"] => self.tell_members(),
             ["elect"] => self.elect()?,
             ["all"] => self.stand(),
@@ -459,6 +466,14 @@ impl Stage {
             _ => return Err("no such step".into()),
         }
         self.settle(0);
+        Ok(())
+    }
+
+    fn set_low(&mut self, which: &str, low: bool) -> Result<(), String> {
+        let host = self.meant(&[which])?[0];
+        if let Some(server) = &mut self.hosts[host].server {
+            server.refuse_growth(&mut self.ctx, low);
+        }
         Ok(())
     }
 

@@ -95,6 +95,14 @@ struct Client {
     received: u64,
 }
 
+/// What a configuration file says of the ensemble.
+pub(super) struct File {
+    /// Who belongs to it.
+    pub(super) servers: Members,
+    /// It is there already, so nobody founds it.
+    pub(super) joins: bool,
+}
+
 /// A running server.
 pub(super) struct Server {
     /// The host it runs on.
@@ -123,7 +131,7 @@ pub(super) struct Server {
     unpublished: bool,
     leads: bool,
     /// What its configuration file says of the ensemble.
-    pub(super) file: Members,
+    pub(super) file: File,
     /// Its store is empty, and it has not heard from enough others that it may take part.
     founding: Option<Founding>,
     /// The planted fault: its service takes itself for the leader's for ever.
@@ -163,7 +171,7 @@ impl Server {
             true => Vec::new(),
             false => consensus::Configuration::of(tree.conf_state()).servers(),
         };
-        let others = membership::linked(tree.members(), tree.retired(), &voters, &self.file);
+        let others = membership::linked(tree.members(), tree.retired(), &voters, &self.file.servers);
         let others = others.into_iter().map(host_of).filter(|other| *other != self.host);
         net::set_peers(ctx, self.host, others.collect());
     }
@@ -272,6 +280,11 @@ impl Server {
     /// Its memory goes bad.
     pub(super) fn go_bad(&mut self) {
         self.goes_bad = true;
+    }
+
+    /// It was to go bad, and does not any more. Tells whether it had not yet.
+    pub(super) fn stays_good(&mut self) -> bool {
+        std::mem::take(&mut self.goes_bad)
     }
 
     /// Bring this to the leader, for nobody in particular.

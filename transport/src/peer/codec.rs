@@ -120,6 +120,7 @@ pub fn size_bound(message: &PeerMessage) -> Result<usize, CodecError> {
             | PeerMessage::AnswerRead(_)
             | PeerMessage::TouchesAck(_)
             | PeerMessage::Compare(_)
+            | PeerMessage::Space(_)
             | PeerMessage::Ask(_)
             | PeerMessage::Answer(Answer::Empty | Answer::Undecided) => 0,
         };
@@ -248,7 +249,7 @@ impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Counted<T, MAX
 mod tests {
     use super::super::{
         AnswerRead, AskRead, Compare, Feed, FeedEnd, Forward, ForwardAck, Known, Mark, Observe, RaftKind,
-        SnapshotHead, TouchesAck, WhyNoFeed,
+        SnapshotHead, Space, TouchesAck, WhyNoFeed,
     };
     use super::*;
     use bytes::Bytes;
@@ -383,6 +384,7 @@ mod tests {
                 }
             ),
             feed(),
+            any::<(bool, bool)>().prop_map(|(asks, low)| PeerMessage::Space(Space { asks, low })),
             (any::<[u64; 5]>(), any::<i64>()).prop_map(|([index, term, znodes, sessions, members], zxid)| {
                 let mark = Mark { index, term, zxid, znodes, sessions, members };
                 PeerMessage::Compare(Compare { mark: Some(mark) })

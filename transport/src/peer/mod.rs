@@ -3,7 +3,8 @@
 //! These are our own messages in our own bounded encoding; [`codec`] puts them into frames, and [`PeerName`] is how a
 //! certificate names its server. Two machines speak them:
 //! consensus ([`RaftMessage`], [`Forward`], [`ForwardAck`]) and service ([`Touches`], [`TouchesAck`], [`Compare`]). Observers and who
-//! feeds them have [`Observe`], [`Feed`], [`FeedEnd`], and for reads [`AskRead`] and [`AnswerRead`].
+//! feeds them have [`Observe`], [`Feed`], [`FeedEnd`], and for reads [`AskRead`] and [`AnswerRead`]. A leader whose disk is full
+//! asks for another one by [`Space`].
 //! A message may be lost, when a link breaks or a queue is full, and may arrive twice; who sends one that matters
 //! sends it again until it is acknowledged.
 
@@ -49,6 +50,8 @@ pub enum PeerMessage {
     AnswerRead(AnswerRead),
     /// What a server's tree is at a mark in the log.
     Compare(Compare),
+    /// Is there space on a server's disk?
+    Space(Space),
 }
 
 /// Kinds of [`RaftMessage`], named as in the `raft` crate.
@@ -342,6 +345,15 @@ pub struct Mark {
     pub sessions: u64,
     /// See [`warren_storage::tree::Digest::members`].
     pub members: u64,
+}
+
+/// A leader asks a voter whether its disk has space, or that one answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Space {
+    /// The receiver is to say the same of itself.
+    pub asks: bool,
+    /// The sender's disk is below its reserve; or it must not lead for another reason.
+    pub low: bool,
 }
 
 /// The purposes of a link's streams, the most urgent first.

@@ -167,6 +167,8 @@ pub(super) struct Cluster {
     pub(super) trace: Vec<String>,
     pub(super) tracing: bool,
     founders: u8,
+    /// Those who are to vote tell the leader their stores.
+    pub(super) introduces: bool,
     /// raft's configuration, by the index that made it.
     configurations: BTreeMap<u64, Vec<u8>>,
 }
@@ -193,6 +195,7 @@ impl Cluster {
             trace: Vec::new(),
             tracing: false,
             founders,
+            introduces: true,
             configurations: BTreeMap::new(),
         };
         for id in 1..=servers {
@@ -592,6 +595,19 @@ impl Cluster {
                 if self.life(id).consensus.poll_timeout().us <= now.us {
                     self.tell(id, Event::Tick);
                 }
+            }
+        }
+        self.introduce_joiners();
+    }
+
+    /// Who is to vote tells the leader its store.
+    fn introduce_joiners(&mut self) {
+        let Some(leader) = self.leader().filter(|_| self.introduces) else { return };
+        let members = self.life(leader).tree.members.clone();
+        let reaches = |c: &Cluster, id| c.is_up(id) && !c.cut.contains(&(id, leader));
+        for Member { id, disk, .. } in members.servers.into_iter().filter(|m| m.role == MemberRole::Joining) {
+            if reaches(self, id) && self.at(id).number == disk {
+                self.tell(leader, Event::Met { server: id, disk, store_id: raft_id(id, disk) });
             }
         }
     }

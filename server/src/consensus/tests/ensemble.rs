@@ -381,3 +381,41 @@ fn a_leader_without_its_quorum_tells_that_syncs_wait() {
     c.run_until(3_000, "they are answered", Cluster::is_settled);
     assert_eq!(c.life(leader).consensus.facts().pending_syncs, 0);
 }
+
+#[test]
+fn a_leader_without_space_hands_over_to_one_that_has_some() {
+    for seed in 0..10 {
+        let mut c = Cluster::new(3, seed);
+        let first = c.elect();
+        let others: Vec<_> = c.ids().into_iter().filter(|id| *id != first).collect();
+        c.tell(first, Event::RefuseGrowth(true));
+        c.write(first, 3);
+        c.run_until(2_000, "another leads", |c| c.leader().is_some_and(|leader| leader != first));
+        c.run_until(2_000, "quiet", Cluster::is_settled);
+        c.check_exactly_once();
+
+        // Of three, one alone would have space.
+        let second = c.elect();
+        assert!(others.contains(&second));
+        c.tell(second, Event::RefuseGrowth(true));
+        c.run_ms(12_000);
+        assert_eq!(c.leader(), Some(second));
+        c.tell(first, Event::RefuseGrowth(false));
+        c.run_until(2_000, "who has space again may lead", |c| c.leader().is_some_and(|id| id != second));
+    }
+}
+
+/// Two of them have space, and neither can be given leadership: one is down, and one must not lead.
+#[test]
+fn a_leader_without_space_and_without_an_heir_leads_on() {
+    let mut c = Cluster::new(5, 3);
+    let leader = c.elect();
+    let others: Vec<_> = c.ids().into_iter().filter(|id| *id != leader).collect();
+    c.crash(others[0]);
+    c.tell(others[1], Event::Abstain(true));
+    c.tell(leader, Event::RefuseGrowth(true));
+    c.run_ms(12_000);
+    assert_eq!(c.leader(), Some(leader), "two of five have space, as far as it knows");
+    c.start(others[0]);
+    c.run_until(3_000, "a majority has", |c| c.leader().is_some_and(|id| id != leader && id != others[1]));
+}

@@ -2,7 +2,7 @@
 
 use super::super::Event;
 use super::cluster::{BAD, CALM, Cluster};
-use warren_storage::{Change, Code, MemberRole};
+use warren_storage::{Change, Code, Entry, MemberRole};
 use warren_transport::peer::ServerId;
 
 /// Everything is quiet, and these vote.
@@ -346,4 +346,36 @@ fn changes_in_the_middle_of_everything() {
         c.excuse_all_but(&voters);
         c.check_exactly_once();
     }
+}
+
+/// Its store must stand in the log before it votes, and it must be the one that it has.
+#[test]
+fn a_server_that_joins_votes_once_its_store_is_known() {
+    let mut c = Cluster::with_spares(3, 1, 9);
+    let leader = c.elect();
+    settle_on(&mut c, &[1, 2, 3], "the table");
+    c.introduces = false;
+    c.add(leader, 4);
+    c.start(4);
+    c.run_ms(3_000);
+    assert_eq!(
+        c.members(leader).unwrap().get(4).unwrap().role,
+        MemberRole::Joining,
+        "nobody knows its store"
+    );
+    c.crash(4);
+    c.run_ms(1_000);
+    for store_id in [1, 2] {
+        c.tell(leader, Event::Met { server: 4, disk: 1, store_id });
+    }
+    c.start(4);
+    c.run_ms(2_000);
+    assert_eq!(c.members(leader).unwrap().get(4).unwrap().role, MemberRole::Joining, "it was emptied");
+    c.tell(leader, Event::Met { server: 4, disk: 1, store_id: 1 });
+    settle_on(&mut c, &[1, 2, 3, 4], "it votes");
+    let stores = c.history.values().filter_map(|(_, data)| match Entry::decode(data) {
+        Ok(Entry::Introduce { server: 4, store_id, .. }) => Some(store_id),
+        _ => None,
+    });
+    assert_eq!(stores.collect::<Vec<_>>(), [1]);
 }

@@ -5,7 +5,8 @@
 //! leader does, who waits until the commit of the last change is durable and goes by the configuration before it: from a
 //! follower that one will do.
 //!
-//! What was being appended when a server stopped may be there or not; both are allowed for.
+//! What was being appended when a server stopped may be there or not; both are allowed for. A disk that is taken away has what
+//! it had: its server may have said so just before.
 
 use super::configurations::Configurations;
 use super::durable::PROPERTY;
@@ -27,20 +28,32 @@ struct Disk {
 }
 
 /// What is durable where.
-pub struct Majority(Vec<Disk>);
+pub struct Majority {
+    /// By server.
+    now: Vec<Disk>,
+    /// By server and number: disks that were taken away.
+    former: BTreeMap<(usize, u32), Disk>,
+}
 
 impl Majority {
     pub(super) fn new(servers: usize) -> Majority {
-        Majority((0..servers).map(|_| Disk::default()).collect())
+        Majority { now: (0..servers).map(|_| Disk::default()).collect(), former: BTreeMap::new() }
     }
 
     /// A server was started and found this.
     pub(super) fn on_started(&mut self, server: usize, number: u32, checkpoint: Position, log: &LogReader) {
-        let disk = &mut self.0[server];
+        let disk = &mut self.now[server];
+        if disk.number != number {
+            // One that comes back has what it had, too.
+            let next = self.former.remove(&(server, number)).unwrap_or_default();
+            let taken = std::mem::replace(disk, next);
+            if taken.number != 0 {
+                self.former.insert((server, taken.number), taken);
+            }
+        }
         (disk.number, disk.checkpoint) = (number, checkpoint.index);
         let last = log.last_index();
         disk.log.retain(|index, _| *index <= last);
-        // It may be a disk that was taken away, and came back.
         for index in checkpoint.index + 1..=last {
             let term = log.term(index).ok().flatten();
             disk.log.entry(index).or_insert_with(|| term.into_iter().collect());
@@ -50,27 +63,27 @@ impl Majority {
     /// These are about to be appended: from now on, they may be there.
     pub fn on_append(&mut self, server: usize, records: &[LogRecord]) {
         for record in records {
-            self.0[server].log.entry(record.index).or_default().insert(record.term);
+            self.now[server].log.entry(record.index).or_default().insert(record.term);
         }
     }
 
     /// These were appended, and synced.
     pub fn on_appended(&mut self, server: usize, records: &[LogRecord]) {
         let Some(first) = records.first() else { return };
-        let log = &mut self.0[server].log;
+        let log = &mut self.now[server].log;
         log.split_off(&first.index);
         log.extend(records.iter().map(|record| (record.index, BTreeSet::from([record.term]))));
     }
 
     /// A checkpoint was written, or one of another server was put in place.
     pub fn on_checkpoint(&mut self, server: usize, position: Position) {
-        let disk = &mut self.0[server];
+        let disk = &mut self.now[server];
         disk.checkpoint = disk.checkpoint.max(position.index);
     }
 
     /// The log begins anew behind a received checkpoint.
     pub fn on_log_reset(&mut self, server: usize) {
-        self.0[server].log.clear();
+        self.now[server].log.clear();
     }
 
     /// An entry is handed out for the first time, by a server that went by `conf` when it learnt of that.
@@ -83,9 +96,12 @@ impl Majority {
     ) -> Verdict {
         let Position { index, term } = position;
         let has = |id: u64| {
-            let disk = &self.0[usize::from(server_of(id)) - 1];
-            let holds = index <= disk.checkpoint || disk.log.get(&index).is_some_and(|t| t.contains(&term));
-            disk.number == disk_of(id) && holds
+            let (server, number) = (usize::from(server_of(id)) - 1, disk_of(id));
+            let now = Some(&self.now[server]).filter(|disk| disk.number == number);
+            let holds = |disk: &Disk| {
+                index <= disk.checkpoint || disk.log.get(&index).is_some_and(|terms| terms.contains(&term))
+            };
+            now.or_else(|| self.former.get(&(server, number))).is_some_and(holds)
         };
         let may = |conf: &Configuration| conf.is_quorum(has);
         let decided = may(conf) || !leads && all.newest().any(may);

@@ -20,7 +20,9 @@ pub struct Once {
 impl Once {
     pub(super) fn on_applied(&mut self, fact: &Fact) -> Verdict {
         let logged = fact.logged();
-        if let (Some(tag), true) = (fact.tag, fact.counted) {
+        // A change of the membership takes its zxid though its session is gone: raft goes by it already.
+        let admitted = fact.counted && !matches!(fact.outcome, Outcome::Dropped);
+        if let (Some(tag), true) = (fact.tag, admitted) {
             let last = self.last.entry((tag.session, tag.generation)).or_default();
             hold(tag.sequence == *last + 1, PROPERTY, || {
                 format!("{tag:?} is applied behind sequence {last}")

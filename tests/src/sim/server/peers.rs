@@ -41,7 +41,8 @@ impl Server {
             | PeerMessage::Feed(_)
             | PeerMessage::FeedEnd(_)
             | PeerMessage::AskRead(_)
-            | PeerMessage::AnswerRead(_) => {
+            | PeerMessage::AnswerRead(_)
+            | PeerMessage::Space(_) => {
                 if let (Some(Planted::ForwardTwice), PeerMessage::Forward(forward)) = (ctx.planted, &message)
                 {
                     self.propose_again(forward);
@@ -116,7 +117,7 @@ impl Server {
             }
             return Ok(());
         };
-        if self.file.voters().all(|member| member.id != from) {
+        if self.file.servers.voters().all(|member| member.id != from) {
             // Observers have no say in who takes part.
             return Ok(());
         }

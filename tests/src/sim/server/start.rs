@@ -1,6 +1,6 @@
 //! A server comes up, on what is on its disk.
 
-use super::{COMPARE_EVERY, Server, TICK_MS};
+use super::{COMPARE_EVERY, File, Server, TICK_MS};
 use crate::sim::Setup;
 use crate::sim::check::conversation::authentication;
 use crate::sim::context::{Begins, Context, Halt};
@@ -52,7 +52,7 @@ impl Server {
         disk: SimDisk,
         life: u32,
         begins: Option<Begins>,
-        file: Members,
+        file: File,
     ) -> Result<Server, Halt> {
         let (name, server_id) = (name_of(ctx, host), id_of(host));
         let shared: SharedDisk = Arc::new(disk.clone());
@@ -82,7 +82,7 @@ impl Server {
         ctx.checks.on_recovered(tree.position().index, recovered.first_index)?;
         let checkpoint = tree.position();
         let empty = checkpoint.index == 0 && recovered.last_index == 0 && recovered.hard_state.term == 0;
-        let in_file = file.get(server_id).is_some_and(|own| own.role == MemberRole::Observer);
+        let in_file = file.servers.get(server_id).is_some_and(|own| own.role == MemberRole::Observer);
         let observes = begins_observing(&tree, server_id, in_file);
         let recorded = tree.recorded_store(server_id).filter(|_| !observes && ctx.setup.is_ensemble());
         if recorded.is_some_and(|recorded| recorded != tree.store_id()) {
@@ -93,13 +93,13 @@ impl Server {
             && begins.is_none()
             && !observes
             // Who is to found alone has nobody to ask.
-            && file.voters().any(|member| member.id != server_id)
+            && file.servers.voters().any(|member| member.id != server_id)
             && ctx.planted != Some(Planted::WipedVoterVotes);
         if tree.disk() == 0 && !asks {
             let begins = begins.unwrap_or(Begins::Founds);
             let (number, conf_state) = match begins {
                 Begins::Founds if observes => (1, consensus::joining(consensus::raft_id(server_id, 1))),
-                Begins::Founds => (1, consensus::found(&voters_of(&file))),
+                Begins::Founds => (1, consensus::found(&voters_of(&file.servers))),
                 Begins::Joins(number) => (number, consensus::joining(consensus::raft_id(server_id, number))),
             };
             tree.take_part(number, conf_state).map_err(|e| Halt::exit("the store cannot take part", e))?;
@@ -130,13 +130,13 @@ impl Server {
             },
             members: tree.members().clone(),
             retired: tree.retired().clone(),
-            found: ctx.setup.is_ensemble().then(|| file.clone()),
+            found: ctx.setup.is_ensemble().then(|| file.servers.clone()),
             rules: Rules::default(),
             timers: Timers::default(),
             entropy,
         };
         let part = match observes {
-            true => Part::Observer { others: others(&file, host), fed_by: feeders(ctx, host) },
+            true => Part::Observer { others: others(&file.servers, host), fed_by: feeders(ctx, host) },
             false => Part::Voter,
         };
         let consensus = Seat::new(now, start, part).map_err(|e| Halt::exit("consensus cannot begin", e))?;
@@ -154,7 +154,8 @@ impl Server {
             compare_interval: COMPARE_EVERY,
         };
         let exporter = tree.exporter();
-        let founding = asks.then(|| Founding::new(tree.store_id(), file.voters().count()));
+        let founding =
+            asks.then(|| Founding::new(tree.store_id(), file.servers.voters().count(), file.joins));
         let service = Service::new(now, tree, room.clone(), options);
         let limits = Limits {
             packet_bytes_max: 1 << 20,
@@ -215,9 +216,6 @@ impl Server {
             scheduled: Vec::new(),
         };
         server.link(ctx);
-        if server.founding.is_some() {
-            ctx.net.on_asks(host);
-        }
         match server.founding {
             Some(_) => server.ask(ctx),
             None => server.begin(ctx),

@@ -10,7 +10,8 @@ use crate::sim::client::Client;
 use crate::sim::context::{Context, Event};
 use crate::sim::host::Host;
 use crate::sim::net::id_of;
-use warren_server::consensus::Committed;
+use crate::sim::server::Server;
+use warren_server::consensus::{Committed, Role};
 use warren_storage::simdisk::SimDisk;
 use warren_storage::{AclRef, Change, Command, CreateMode, Entry, IdRef, Logged, Op};
 
@@ -57,6 +58,10 @@ impl World {
         let bad = self.ctx.dice.below(self.hosts.len() as u64) as usize;
         let World { ctx, hosts, .. } = self;
         begin(ctx, hosts, bad, 1);
+        if self.is_spared(bad)? {
+            self.ctx.checks.wrong.remove(&bad);
+            return Ok(());
+        }
         self.found(bad)?;
 
         // Everybody else goes on.
@@ -76,6 +81,16 @@ impl World {
         self.rebuild(bad)?;
         self.ctx.checks.wrong.remove(&bad);
         Ok(())
+    }
+
+    /// What is written comes to it in another's tree, when it is far behind, and not by its own hands.
+    fn is_spared(&mut self, bad: usize) -> Result<bool, Violation> {
+        let has_it = |world: &World| {
+            let tree = world.hosts[bad].server.as_ref().map(|server| server.service().tree().snapshot());
+            tree.is_some_and(|tree| tree.node(&format!("{PATH}1")).is_ok_and(|node| node.is_some()))
+        };
+        self.run_healing(has_it)?;
+        Ok(self.hosts[bad].server.as_mut().is_some_and(Server::stays_good))
     }
 
     /// Within the bound it serves nobody, and nobody else stops.
@@ -148,10 +163,11 @@ pub(in crate::sim) fn begin(ctx: &mut Context, hosts: &mut [Host], bad: usize, n
     if let Some(server) = &mut hosts[bad].server {
         server.go_bad();
     }
-    // A leader takes from others only what is of a session.
-    if let Some(leader) =
-        hosts.iter_mut().filter_map(|host| host.server.as_mut()).find(|server| server.leads())
-    {
+    // A leader takes from others only what is of a session; and one that was deposed may not know it yet, its service longer
+    // than its consensus.
+    let servers = hosts.iter_mut().filter_map(|host| host.server.as_mut());
+    let leaders = servers.filter(|server| server.facts().role == Role::Leading);
+    if let Some(leader) = leaders.max_by_key(|server| server.facts().term) {
         leader.order(ctx, write(number));
     }
 }

@@ -22,6 +22,9 @@ pub const HANDSHAKES_MAX: usize = 64;
 const HANDSHAKES_UNPROVEN_MAX: usize = 16;
 /// The TLS alert that says: no certificate (RFC 8446, section 6).
 const ALERT_CERTIFICATE_REQUIRED: u64 = 0x100 + 116;
+/// A server without any link for so many times the longest pause between attempts asks those that should dial it whether they
+/// know it.
+const KNOCK_AFTER_PAUSES: u32 = 8;
 /// What is named in the handshake; certificates are judged by the id that is wanted instead.
 const SERVER_NAME: &str = "warren";
 
@@ -97,6 +100,33 @@ pub(super) async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, seed: u64) {
     }
 }
 
+/// Servers with higher ids dial here. When none does, and there is no other link either, they may know no such server any more,
+/// and would never say so: one that is dialled refuses that, too, as going the wrong way, but for the reason that matters.
+pub(super) async fn knock(shared: Arc<Shared>, peer: Arc<Peer>) {
+    let mut stop = shared.stop.subscribe();
+    let mut gone = peer.gone.subscribe();
+    loop {
+        let knocked = async {
+            sleep(shared.timers.redial_max * KNOCK_AFTER_PAUSES).await;
+            if shared.has_links() {
+                return;
+            }
+            let Ok(connection) = attempt(&shared, &peer).await else { return };
+            // What the other end says of our certificate comes behind the end of our own handshake.
+            let closed = timeout(shared.timers.handshake, connection.closed()).await;
+            let fault = closed.ok().and_then(|e| by_peer(&e));
+            if let Some(fault) = fault.filter(|fault| fault.reason == RefusalReason::UnknownToPeer) {
+                shared.refuse(Some(peer.id), connection.remote_address(), fault);
+            }
+        };
+        tokio::select! {
+            () = knocked => {}
+            () = super::stopped(&mut stop) => return,
+            () = super::stopped(&mut gone) => return,
+        }
+    }
+}
+
 /// One connection, judged; or why not, in words. Refusals are counted here.
 async fn attempt(shared: &Shared, peer: &Peer) -> Result<quinn::Connection, String> {
     let found = match timeout(RESOLVE_WITHIN, tokio::net::lookup_host(&*peer.addr)).await {
@@ -128,7 +158,9 @@ async fn connect(shared: &Shared, peer: &Peer, addr: SocketAddr) -> Result<quinn
         Ok(Err(e)) => e,
         Err(_) => return Err("no answer".to_owned()),
     };
-    let fault = match verdict.take() {
+    let verdict = verdict.take();
+    let server = matches!(verdict, Some(Ok(_))).then_some(peer.id);
+    let fault = match verdict {
         Some(Err(fault)) => fault,
         _ => match by_peer(&e).or_else(|| other_fault(&e)) {
             Some(fault) => fault,
@@ -136,7 +168,7 @@ async fn connect(shared: &Shared, peer: &Peer, addr: SocketAddr) -> Result<quinn
         },
     };
     let detail = fault.detail.clone();
-    shared.refuse(None, addr, fault);
+    shared.refuse(server, addr, fault);
     Err(detail)
 }
 

@@ -36,6 +36,8 @@ const CLOSE_REFUSED: VarInt = VarInt::from_u32(2);
 const CLOSE_UNTRUSTED: VarInt = VarInt::from_u32(3);
 const CLOSE_SILENT: VarInt = VarInt::from_u32(4);
 const CLOSE_REMOVED: VarInt = VarInt::from_u32(5);
+/// The TLS alert that says: the certificate is good, and its server is none of ours (RFC 8446, section 6.2).
+const ALERT_ACCESS_DENIED: u64 = 0x100 + 49;
 
 fn tag(lane: Lane) -> u8 {
     lane as u8
@@ -299,6 +301,9 @@ fn down(e: &ConnectionError) -> DownReason {
 /// Did the other end refuse us in the handshake?
 pub(super) fn by_peer(e: &ConnectionError) -> Option<Fault> {
     match e {
+        ConnectionError::ConnectionClosed(close) if u64::from(close.error_code) == ALERT_ACCESS_DENIED => {
+            Some(Fault::new(RefusalReason::UnknownToPeer, "it knows no such server as this one"))
+        }
         ConnectionError::ConnectionClosed(close) if is_alert(u64::from(close.error_code)) => {
             let detail =
                 format!("it refused our certificate or TLS: {} ({})", said(&close.reason), close.error_code);

@@ -243,16 +243,16 @@ struct Running {
 }
 
 impl Running {
-    /// Keep a link to a peer whose id is lower than ours; the others dial us.
+    /// Keep a link to a peer whose id is lower than ours; the others dial us, unless they do not know us any more.
     fn dial(&self, shared: &Arc<Shared>, peer: &Arc<Peer>) {
-        if peer.id > shared.names.own {
-            return;
-        }
         let (shared, peer, alive) = (shared.clone(), peer.clone(), self.alive.clone());
         let seed = shared.seed ^ u64::from(peer.id).rotate_right(8);
         self.runtime.spawn(async move {
             let _alive = alive;
-            dial::dial(shared, peer, seed).await;
+            match peer.id > shared.names.own {
+                true => dial::knock(shared, peer).await,
+                false => dial::dial(shared, peer, seed).await,
+            }
         });
     }
 }
@@ -283,6 +283,11 @@ impl Shared {
 
     fn peer(&self, server: ServerId) -> Option<Arc<Peer>> {
         self.peers.read().get(&server).cloned()
+    }
+
+    /// Is any link up?
+    fn has_links(&self) -> bool {
+        self.peers.read().values().any(|peer| peer.live().is_some())
     }
 }
 

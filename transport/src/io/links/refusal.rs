@@ -60,6 +60,8 @@ reasons! {
     TooManyHandshakes = "too_many_handshakes",
     /// It refused our certificate.
     RefusedByPeer = "refused_by_peer",
+    /// It says that it knows no such server as this one.
+    UnknownToPeer = "unknown_to_peer",
     /// A message over its limit.
     TooLong = "too_long",
     /// Bytes that are no message.

@@ -355,6 +355,8 @@ fn alert(fault: &Fault) -> Error {
         RefusalReason::NotYetValid => CertificateError::NotValidYet.into(),
         RefusalReason::UnknownAuthority => CertificateError::UnknownIssuer.into(),
         RefusalReason::BadCertificate => CertificateError::BadEncoding.into(),
+        // The alert that is no one's but this one's: whoever was removed learns of it so.
+        RefusalReason::UnknownServer => CertificateError::ApplicationVerificationFailure.into(),
         _ => Error::General(fault.detail.clone()),
     }
 }

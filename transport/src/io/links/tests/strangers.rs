@@ -104,6 +104,19 @@ fn a_server_that_is_not_configured() {
     refused(&ca, Some(&ca.files(9)), WARREN, RefusalReason::UnknownServer);
 }
 
+/// Server 2 knows neither 1, whom it would dial, nor 3, who dials it: both learn that, and of whom.
+#[test]
+fn who_is_not_configured_any_more_is_told() {
+    let ca = Ca::new("prod");
+    let two = start(config(2, ca.files(2), &[(4, NOWHERE.into())]));
+    for id in [3, 1] {
+        let removed = start(config(id, ca.files(id), &[(2, two.addr().to_string())]));
+        let refusal = removed.told.refused(RefusalReason::UnknownToPeer);
+        assert_eq!((refusal.server, refusal.addr), (Some(2), two.addr()));
+        two.told.refused(RefusalReason::UnknownServer);
+    }
+}
+
 #[test]
 fn a_lower_id_that_dials() {
     let ca = Ca::new("prod");
@@ -135,9 +148,9 @@ fn a_dialler_is_told_why_it_is_refused() {
     let two = start(config(2, ca.files(2), &[(3, NOWHERE.into())]));
     let nine = start(config(9, ca.files(9), &[(2, two.addr().to_string())]));
     two.told.refused(RefusalReason::UnknownServer);
-    let refusal = nine.told.refused(RefusalReason::RefusedByPeer);
+    let refusal = nine.told.refused(RefusalReason::UnknownToPeer);
     assert_eq!(refusal.server, Some(2));
-    assert!(refusal.detail.contains("server 9 is not configured here"), "{}", refusal.detail);
+    assert!(refusal.detail.contains("no such server"), "{}", refusal.detail);
 }
 
 /// A dialler that says hello and is not heard of again.
