@@ -84,6 +84,9 @@ def the_followers_stand_still(fleet, prometheus):
             patient.submit(5, patient.set_body("/waits", b"x"))
         for name in ("WarrenRequestsWait", "WarrenNoLeader", "WarrenServerCutOff", "WarrenSessionsCutOff"):
             prometheus.fires(name)
+        # To send clients there, or to restart it, would help nobody.
+        for path, status in (("/readyz", 503), ("/livez", 200)):
+            eventually(f"{path} is {status}", lambda: fleet.is_told(leader, path, status), 10)
     finally:
         for id in still:
             fleet.signal(id, signal.SIGCONT)

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.parse
 import urllib.request
 
@@ -96,6 +97,14 @@ class Fleet:
 
     def serves(self, id):
         return page(f"http://127.0.0.1:{ADMIN + id - 1}/readyz") == "ok\n"
+
+    def is_told(self, id, path, status):
+        """Does the AdminServer answer this with that status?"""
+        try:
+            page(f"http://127.0.0.1:{ADMIN + id - 1}{path}")
+            return status == 200
+        except urllib.error.HTTPError as e:
+            return e.code == status
 
     def all_serve(self):
         eventually("all servers serve", lambda: all(self.serves(id) for id in SERVERS))

@@ -59,6 +59,7 @@ fn all(plan: &Plan, seed: u64) -> Outcome<bool> {
     let cases: &[(&str, Case)] = &[
         ("commands end with a status, and failures say what can be done", once::statuses),
         ("a watch is waited for", once::watches),
+        ("a copy has the data and the ACLs of what it is of", once::copies),
         ("the same is said on Warren and on ZooKeeper", transcript::compare),
         ("what is typed is carried out, and completed", typed::completes),
         ("an event comes in the middle of a line and leaves it whole", typed::events),

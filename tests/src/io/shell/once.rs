@@ -109,6 +109,25 @@ pub(super) fn statuses(stage: &mut Stage<'_>) -> Outcome<()> {
     stage.once(&at, &["deleteall", "/once"])?.must(0, "")
 }
 
+/// What `cp` makes has the data and the ACLs of what it is of. Between two servers nobody would see that both lack them.
+pub(super) fn copies(stage: &mut Stage<'_>) -> Outcome<()> {
+    let at = stage.warren.at();
+    let once = |words: &[&str]| stage.once(&at, words);
+    once(&["create", "/from", "top"])?.must(0, "")?;
+    once(&["create", "/from/child", "below"])?.must(0, "")?;
+    once(&["setAcl", "/from/child", "world:anyone:cra"])?.must(0, "")?;
+    once(&["cp", "-r", "/from", "/to"])?.must(0, "")?;
+    once(&["get", "/to"])?.must(0, "top")?;
+    once(&["get", "/to/child"])?.must(0, "below")?;
+    once(&["getAcl", "/to/child"])?.must(0, "'world,'anyone\n: cra\n")?;
+    once(&["cp", "-r", "--open-acl", "/from", "/open"])?.must(0, "")?;
+    once(&["getAcl", "/open/child"])?.must(0, "'world,'anyone\n: cdrwa\n")?;
+    for path in ["/from", "/to", "/open"] {
+        once(&["deleteall", path])?.must(0, "")?;
+    }
+    Ok(())
+}
+
 pub(super) fn watches(stage: &mut Stage<'_>) -> Outcome<()> {
     let at = stage.warren.at();
     stage.once(&at, &["create", "/watched", "one"])?.must(0, "")?;

@@ -396,7 +396,14 @@ impl Links {
             endpoint::open(listen, server, identity.reset_key())
                 .and_then(|endpoint| endpoint.local_addr().map(|local| (endpoint, local)))
         };
-        let (endpoint, local) = opened.map_err(|source| LinkError::Listen { addr: listen, source })?;
+        let (endpoint, local) = match opened {
+            Ok(opened) => opened,
+            Err(source) => {
+                // Dropped, it would wait, which the caller's own runtime does not allow.
+                runtime.shutdown_background();
+                return Err(LinkError::Listen { addr: listen, source });
+            }
+        };
         let shared = Arc::new(Shared {
             names,
             timers,

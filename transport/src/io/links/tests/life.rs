@@ -1,7 +1,7 @@
 //! Links come and go.
 
 use super::harness::*;
-use crate::io::links::{DownReason, LinkTimers, SendError, TlsError, TlsFiles};
+use crate::io::links::{DownReason, LinkError, LinkTimers, Links, SendError, TlsError, TlsFiles};
 use std::time::Duration;
 
 #[test]
@@ -39,6 +39,18 @@ fn three_servers_have_three_links() {
         servers[from - 1].links.send(to as u8, heartbeat(from as u64)).unwrap();
         assert_eq!(servers[to - 1].told.message(), (from as u8, heartbeat(from as u64)));
     }
+}
+
+/// The daemon starts them on a runtime of its own, on which no other may be waited for.
+#[test]
+fn an_address_that_cannot_be_had_is_an_error_also_on_a_runtime() {
+    let ca = Ca::new("prod");
+    let one = start(config(1, ca.files(1), &[(2, NOWHERE.into())]));
+    let mut taken = config(2, ca.files(2), &[(1, NOWHERE.into())]);
+    taken.listen = one.addr();
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let refused = runtime.block_on(async { Links::start(taken, one.told.clone()).err() });
+    assert!(matches!(refused, Some(LinkError::Listen { addr, .. }) if addr == one.addr()), "{refused:?}");
 }
 
 #[test]
