@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Bytes of pages that redb keeps of the segment that is written. It bounds the write buffer too, at half of it.
-const NEWEST_CACHE_BYTES: usize = 16 << 20;
+const NEWEST_CACHE_BYTES: usize = 8 << 20;
 /// The same for a sealed segment, which mostly is read once, in order.
 const SEALED_CACHE_BYTES: usize = 1 << 20;
 

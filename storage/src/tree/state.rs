@@ -19,8 +19,8 @@ use std::sync::Arc;
 /// How a tree is opened.
 #[derive(Clone, Copy, Debug)]
 pub struct TreeOptions {
-    /// Memory for overlays, node cache and redb's cache together: a quarter for the node cache, an eighth for redb's,
-    /// and an eighth at most for the live overlay and for the one that is being written; the rest is what the
+    /// Memory for overlays, node cache and redb's cache together: a sixth for the node cache, a sixteenth for redb's,
+    /// and a tenth at most for the live overlay and for the one that is being written; the rest is what the
     /// allocator and the structures around them take.
     pub memory_bytes: u64,
     /// Seeds the hash maps: random in the daemon, so that nobody can choose colliding paths.
@@ -44,10 +44,10 @@ impl Budget {
     /// See [`TreeOptions::memory_bytes`].
     pub(super) fn of(memory_bytes: u64) -> Budget {
         Budget {
-            redb_cache: memory_bytes / 8,
-            node_cache: memory_bytes / 4,
+            redb_cache: memory_bytes / 16,
+            node_cache: memory_bytes / 6,
             overlay_due: memory_bytes / 16,
-            overlay_max: memory_bytes / 8,
+            overlay_max: memory_bytes / 10,
         }
     }
 }
