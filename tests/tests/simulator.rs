@@ -42,9 +42,10 @@ fn planted_faults_are_caught() {
         (Planted::WipedVoterVotes, 3, "elected by the configuration", 20),
         (Planted::ObserverSkipsEntry, 3, "equal zxid, equal digest", 5),
         (Planted::NobodyCompares, 3, "who is wrong serves nobody", 10),
-        (Planted::FeedUncommitted, 3, "acknowledged is durable", 10),
+        (Planted::FeedUncommitted, 3, "acknowledged is durable", 20),
         (Planted::NewVotersAlone, 3, "acknowledged is durable", 30),
         (Planted::ConfigurationWhenProposed, 3, "acknowledged is durable", 20),
+        (Planted::JoinersFound, 1, "configurations in one order", 60),
         (Planted::ConfigurationNotKept, 3, "raft's configuration and the table agree", 5),
     ];
     for planted in Planted::ALL {

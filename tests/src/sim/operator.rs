@@ -18,7 +18,7 @@ use warren_storage::{Change, Member, MemberRole, Members};
 
 /// Between two looks at the machines in the healing phase, µs.
 const MEND_EVERY_US: u64 = 200_000;
-/// A member that does not serve for so long in the healing phase is started anew, µs.
+/// A member that does not serve, or knows no leader, for so long in the healing phase is started anew, µs.
 const IDLE_US_MAX: u64 = 8_000_000;
 
 /// Something that the operator does.
@@ -231,7 +231,8 @@ fn mend(ctx: &mut Context, hosts: &mut [Host], table: &Members) {
         if !host.observes && host.server.as_ref().is_some_and(|server| server.observes()) {
             replaced.push(id);
         }
-        let idle = host.server.is_some() && !host.is_serving();
+        // The leader may have come after its table and its file; it finds that one by a newer file.
+        let idle = host.server.as_ref().is_some_and(|s| !s.is_serving() || s.facts().leader.is_none());
         host.idle_since_us = host.idle_since_us.or(Some(ctx.now_us)).filter(|_| idle);
         if host.idle_since_us.is_some_and(|since| ctx.now_us - since > IDLE_US_MAX) {
             host.park(ctx);
