@@ -361,6 +361,17 @@ impl Connection {
         Ok(())
     }
 
+    /// What [`Connection::turn`] wrote did not leave at once, for the client takes no more; told then, and whenever it takes some
+    /// again, until nothing is left. A client that takes nothing is owed nothing either: its silence is its own, and its session
+    /// runs out. One that takes some, however slowly, is there, though it is not read from meanwhile.
+    pub fn on_stuck(&self, now: Moment, took_some: bool, is_left: bool) {
+        let Phase::Serving(attached) = &self.phase else { return };
+        if took_some {
+            attached.pulse.beat(now.ms());
+        }
+        attached.pulse.owe(!is_left && !self.pending.is_empty());
+    }
+
     /// The connection is gone: forget its watches, and tell the service.
     pub fn on_closed(&mut self, room: &Room, effects: &mut Effects) {
         self.mailbox.close();

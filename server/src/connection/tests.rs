@@ -516,6 +516,49 @@ fn a_silent_session_expires_and_takes_its_ephemerals_along() {
     assert_eq!(alive.ask(&mut server, &get("/e")).len(), 1);
 }
 
+/// The simulator's seed 10449: it was owed an answer, which it did not take, and kept its ephemerals for ever.
+#[test]
+fn who_takes_nothing_of_what_it_is_owed_is_silent() {
+    let mut server = Server::start();
+    let (mut hung, mut alive) = (server.client(), server.client());
+    hung.ask(&mut server, &create_as("/e", CreateMode::Ephemeral));
+    alive.ask(&mut server, &Request::Exists { path: "/e", watch: true });
+    hung.send(&set("/e", b"1"));
+    hung.bytes(&mut server);
+    hung.connection.on_stuck(server.now, false, true);
+    let begin = server.now;
+    let mut seen = Vec::new();
+    while !seen.iter().any(|s: &String| s.starts_with("event")) {
+        server.now = server.now + Duration::from_millis(500);
+        assert!(server.now.since(begin) < Duration::from_secs(60), "it lives for ever");
+        if server.now.since(begin) == Duration::from_secs(5) {
+            hung.connection.on_stuck(server.now, true, true);
+        }
+        server.settle();
+        alive.send(&Request::Exists { path: "/e", watch: true });
+        seen.extend(alive.all(&mut server).into_iter().filter(|s| s.contains("NodeDeleted")));
+    }
+    let after = server.now.since(begin);
+    assert!(after >= Duration::from_secs(15) && after <= Duration::from_millis(16_500), "{after:?}");
+}
+
+/// It took all that was there, and its request still waits: it may not be read from.
+#[test]
+fn who_takes_all_that_there_is_waits_for_the_rest() {
+    let mut server = Server::start();
+    let mut client = server.client();
+    client.send(&set("/", b"1"));
+    client.bytes(&mut server);
+    client.connection.on_stuck(server.now, false, true);
+    client.connection.on_stuck(server.now, true, false);
+    for _ in 0..60 {
+        server.now = server.now + Duration::from_millis(500);
+        server.settle();
+    }
+    assert_eq!(client.turn(&mut server), ["1 ok @2"]);
+    assert!(client.connection.ending().is_none());
+}
+
 #[test]
 fn a_standstill_of_the_server_is_no_silence_of_its_clients() {
     let mut server = Server::start();

@@ -353,11 +353,20 @@ impl Client {
     /// Send everything. While the client does not take it, nothing else is done for it, except to notice that the
     /// connection must end.
     async fn flush(&mut self, out: &mut Vec<u8>) -> std::io::Result<()> {
-        let mut sent = 0;
+        let (mut sent, mut stuck) = (0, false);
         while sent < out.len() {
             match self.stream.try_write(&out[sent..]) {
-                Ok(n) => sent += n,
+                Ok(n) => {
+                    sent += n;
+                    if stuck {
+                        self.connection.on_stuck(self.clients.clock.now(), true, sent < out.len());
+                    }
+                }
                 Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {
+                    if !stuck {
+                        stuck = true;
+                        self.connection.on_stuck(self.clients.clock.now(), false, true);
+                    }
                     tokio::select! {
                         ready = self.stream.writable() => ready?,
                         _ = self.notify.notified() => {

@@ -36,7 +36,14 @@ impl Server {
     pub(super) fn on_connection(&mut self, ctx: &mut Context, id: u64) -> Result<(), Halt> {
         let Some(client) = self.clients.get_mut(&id) else { return Ok(()) };
         client.scheduled = false;
-        flush(ctx, id, &mut client.out);
+        if !client.out.is_empty() {
+            let took_some = flush(ctx, id, &mut client.out);
+            client.connection.on_stuck(ctx.now_at(self.host), took_some, !client.out.is_empty());
+            let shared = client.connection.session().filter(|attached| !attached.read_only);
+            if let (Some(attached), true) = (shared, took_some) {
+                ctx.checks.ephemerals.on_heard(ctx.now_us, self.host, attached.session);
+            }
+        }
         let Some(wire) = ctx.wires.get_mut(&id) else {
             self.close(ctx, id, "the network failed");
             return Ok(());
@@ -101,6 +108,9 @@ impl Server {
         let full = client.out.len() >= REPLY_BYTES_WAITING_MAX;
         flush(ctx, id, &mut client.out);
         let flushed = client.out.is_empty();
+        if !flushed {
+            client.connection.on_stuck(now, false, true);
+        }
         let ending = client.connection.ending();
         // Whole requests may be in the buffer, and more with the network.
         let wants_input = client.connection.wants_input(&self.room);
@@ -166,9 +176,9 @@ impl Server {
     }
 }
 
-/// Send as much as the network takes.
-fn flush(ctx: &mut Context, id: u64, out: &mut Vec<u8>) {
-    let Some(wire) = ctx.wires.get_mut(&id) else { return };
+/// Send as much as the network takes; tells whether it took any.
+fn flush(ctx: &mut Context, id: u64, out: &mut Vec<u8>) -> bool {
+    let Some(wire) = ctx.wires.get_mut(&id) else { return false };
     let room = ctx.setup.window_bytes.saturating_sub(wire.to_client.unread());
     let sent = room.min(out.len());
     if sent > 0 {
@@ -176,6 +186,7 @@ fn flush(ctx: &mut Context, id: u64, out: &mut Vec<u8>) {
         out.drain(..sent);
         deliver(ctx, id, false);
     }
+    sent > 0
 }
 
 /// What was sent arrives later.
