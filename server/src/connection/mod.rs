@@ -550,17 +550,16 @@ impl Connection {
             }
             let place = matches!(front.what, What::Read(_) | What::Sync { .. } | What::Refused(_));
             if place && before.is_none() {
-                before = Some(
-                    self.pending
-                        .iter()
-                        .find_map(|p| match &p.what {
-                            What::Write { done, .. } => {
-                                Some(done.as_ref().and_then(|done| done.before.clone()))
-                            }
-                            _ => None,
-                        })
-                        .flatten(),
-                );
+                let mut writes = self.pending.iter().filter_map(|p| match &p.what {
+                    What::Write { done, .. } => Some(done.as_ref()),
+                    _ => None,
+                });
+                let next = writes.next();
+                // Its outcome will not come any more, so that nobody here knows whether the tree has it.
+                if self.ending.is_some() && matches!(next, Some(None)) {
+                    break;
+                }
+                before = Some(next.flatten().and_then(|done| done.before.clone()));
             }
             let Some(Pending { xid, since, bytes, what }) = self.pending.pop_front() else { break };
             self.pending_bytes -= bytes;

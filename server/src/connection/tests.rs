@@ -494,6 +494,24 @@ fn a_session_moves_with_its_password_and_the_old_connection_ends() {
     assert!(thief.connected.unwrap().is_expired());
 }
 
+/// The simulator's seed 11157: the outcome of the write went nowhere, and the read was answered behind it.
+#[test]
+fn who_loses_its_session_is_not_answered_a_read_that_may_stand_behind_the_next_write() {
+    let mut server = Server::start();
+    let mut old = server.client();
+    let response = old.connected.unwrap();
+    old.ask(&mut server, &create("/a"));
+    old.send(&Request::Sync { path: "/a" });
+    old.send(&get("/a"));
+    old.send(&set("/a", b"1"));
+    assert_eq!(old.turn(&mut server), Seen::new());
+    let mut new = server.stranger();
+    new.hello(&mut server, response.session, &response.password);
+    assert_eq!(new.ask(&mut server, &get("/a"))[0], "1 ok \"1\" v1 @4");
+    assert_eq!(old.turn(&mut server), Seen::new());
+    assert_eq!(old.connection.ending(), Some(Ending::Because("its session attached elsewhere")));
+}
+
 #[test]
 fn a_silent_session_expires_and_takes_its_ephemerals_along() {
     let mut server = Server::start();
