@@ -154,6 +154,7 @@ pub fn change(now: &Members, asked: &Change) -> Result<Members, Refusal> {
             match new_members {
                 Some(list) => next.servers = reconfig::replaced(now, list)?,
                 None => reconfig::changed(
+                    now,
                     &mut next,
                     joining.as_deref().unwrap_or_default(),
                     leaving.as_deref().unwrap_or_default(),
@@ -212,6 +213,14 @@ pub fn change(now: &Members, asked: &Change) -> Result<Members, Refusal> {
     }
     next.servers.sort_by_key(|member| member.id);
     sound(&next)?;
+    let disk_of = |members: &Members, id| members.get(id).map_or(0, |member| member.disk);
+    for member in &next.servers {
+        assert!(
+            member.disk >= disk_of(now, member.id),
+            "server {} goes back to a disk that is gone",
+            member.id
+        );
+    }
     Ok(next)
 }
 

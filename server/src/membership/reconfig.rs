@@ -9,8 +9,13 @@ use warren_storage::{Member, MemberRole, Members};
 const LEAVING_MAX: usize = 255;
 
 /// Incremental: first some leave, then some join. Who leaves without being there is not missed, and who joins under an id
-/// that is there takes the place of the one that was.
-pub(super) fn changed(next: &mut Members, joining: &str, leaving: &str) -> Result<(), Refusal> {
+/// that is there takes the place of the one that was, also of one that leaves in the same request: it stays on its disk.
+pub(super) fn changed(
+    now: &Members,
+    next: &mut Members,
+    joining: &str,
+    leaving: &str,
+) -> Result<(), Refusal> {
     for text in bounded(leaving, LEAVING_MAX)? {
         let id: i64 = text.parse().map_err(|_| Refusal::BadNumber(format!("`{text}` is no server's id")))?;
         next.servers.retain(|member| i64::from(member.id) != id);
@@ -27,7 +32,7 @@ pub(super) fn changed(next: &mut Members, joining: &str, leaving: &str) -> Resul
                 "`{text}` has no client port; a server that joins says all three ports"
             )));
         }
-        let member = member(next, id, &line);
+        let member = member(now, id, &line);
         next.servers.retain(|member| member.id != id);
         next.servers.push(member);
     }

@@ -61,6 +61,22 @@ fn a_reconfig_does_what_zookeeper_does() {
     }
 }
 
+/// The simulator's seed 12760: it came back as the disk that it had lost, whose number others knew for gone.
+#[test]
+fn who_leaves_and_joins_in_one_request_stays_on_its_disk() {
+    let mut now = four();
+    now.servers[2].disk = 5;
+    for asked in [
+        reconfig(Some("server.3=h9:2888:3888;2181"), Some("3"), None),
+        reconfig(Some("server.3=h9:2888:3888;2181"), None, None),
+        reconfig(None, None, Some("server.1=h1:1:2;3\nserver.2=h2:1:2;3\nserver.3=h9:2888:3888;2181")),
+    ] {
+        let next = change(&now, &asked).unwrap();
+        let moved = next.get(3).unwrap();
+        assert_eq!((moved.disk, moved.peer_addr.as_str()), (5, "h9:2888"), "{asked:?}");
+    }
+}
+
 #[test]
 fn a_reconfig_that_cannot_be_is_refused_with_zookeepers_code() {
     let many: Vec<String> = (1..=32).map(|id| format!("server.{id}=h{id}:1:2;3")).collect();

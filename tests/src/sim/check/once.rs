@@ -24,7 +24,9 @@ impl Once {
         let admitted = fact.counted && !matches!(fact.outcome, Outcome::Dropped);
         if let (Some(tag), true) = (fact.tag, admitted) {
             let last = self.last.entry((tag.session, tag.generation)).or_default();
-            hold(tag.sequence == *last + 1, PROPERTY, || {
+            // One that comes behind the end of its session has those in front of it dropped.
+            let change = matches!(logged.command, Command::Reconfigure { .. });
+            hold(tag.sequence == *last + 1 || change && tag.sequence > *last, PROPERTY, || {
                 format!("{tag:?} is applied behind sequence {last}")
             })?;
             *last = tag.sequence;

@@ -88,7 +88,10 @@ impl Server {
             if !client.attached {
                 client.attached = true;
                 ctx.checks.on_attached(id, session, generation);
-                ctx.checks.ephemerals.on_spoke(ctx.now_us, self.host, session, generation, timeout_ms);
+                // It may have lost the session again before it was told that it has it.
+                if client.connection.ending().is_none() {
+                    ctx.checks.ephemerals.on_spoke(ctx.now_us, self.host, session, generation, timeout_ms);
+                }
             }
             if client.connection.facts.received > client.received {
                 ctx.checks.ephemerals.on_spoke(ctx.now_us, self.host, session, generation, timeout_ms);
