@@ -184,6 +184,15 @@ pub(super) fn interrupts(stage: &mut Stage<'_>) -> Outcome<()> {
     // The session goes on.
     terminal.enters("getEphemerals")?;
     terminal.shows("\n[]\n")?;
+    leaves(&terminal)
+}
+
+/// By Ctrl-D at the prompt: between two of them it is the terminal's, which throws it away.
+fn leaves(terminal: &Terminal) -> Outcome<()> {
+    terminal.until("it prompts", |terminal| {
+        let line = terminal.last_line()?;
+        Ok(line.starts_with("[warren: ") && line.ends_with(']'))
+    })?;
     terminal.presses(&["C-d"])?;
     terminal.shows("ended with 0")
 }
@@ -205,8 +214,7 @@ pub(super) fn resizes(stage: &mut Stage<'_>) -> Outcome<()> {
     terminal.enters("get /resized")?;
     terminal.shows(&format!("\n{long}yyzz\n"))?;
     terminal.enters("delete /resized")?;
-    terminal.presses(&["C-d"])?;
-    terminal.shows("ended with 0")
+    leaves(&terminal)
 }
 
 pub(super) fn reconnects(stage: &mut Stage<'_>) -> Outcome<()> {
