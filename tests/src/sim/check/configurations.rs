@@ -4,7 +4,7 @@
 
 use super::{Verdict, hold};
 use std::collections::{BTreeMap, BTreeSet};
-use warren_server::consensus::{Committed, Configuration};
+use warren_server::consensus::{Committed, Configuration, server_of};
 use warren_storage::Entry;
 
 const PROPERTY: &str = "configurations in one order";
@@ -38,6 +38,17 @@ impl Configurations {
     /// The newest, and the one before it.
     pub fn newest(&self) -> impl Iterator<Item = &Configuration> {
         self.all.values().rev().take(2)
+    }
+
+    /// Does somebody count on the vote of this one, as raft knows it? By the newest configuration; and until a majority goes by
+    /// that one, those of its voters that do not yet count on whom the one knows that they go by.
+    pub fn counts_on(&self, id: u64) -> bool {
+        let votes = |conf: &Configuration| conf.voters.contains(&id) || conf.outgoing.contains(&id);
+        let newest = self.at(u64::MAX);
+        let goes_by = |id: u64| &self.now[usize::from(server_of(id)) - 1];
+        votes(newest)
+            || !newest.is_quorum(|id| goes_by(id) == newest)
+                && newest.voters.iter().any(|id| votes(goes_by(*id)))
     }
 
     /// By which a server goes now.
