@@ -15,6 +15,10 @@
 //! as after a restart from a checkpoint of before the fault. Marks of different histories (a forced quorum) have different
 //! terms, and are not compared.
 //!
+//! A tree that goes to another server takes the fault along, and two that have it in common may be a majority. So a
+//! server gives away a checkpoint that a majority confirmed, by having the same behind that one or a later mark; one that is
+//! contradicted is given to nobody, and one of which nobody says anything waits for [`CONFIRMED_WITHIN`].
+//!
 //! ```text
 //!   leader ── Mark ─▶ log ─▶ every server applies it, and notes ─▶ Compare, from each voter to all ─▶ each judges itself
 //! ```
@@ -27,6 +31,10 @@ use warren_transport::peer::{Mark, ServerId};
 /// Marks that are remembered, of this server and of each that votes. A server that lags behind by more is judged by the
 /// next ones.
 pub const MARKS_MAX: usize = 64;
+/// A tree that is to be sent to another server, and that nobody has said anything of, waits for the next mark for so many
+/// intervals between marks at most. Then it is sent as it is: where no majority has a say, there is none that could
+/// contradict, and the ensemble may need that server to have one.
+pub const CONFIRMED_WITHIN: u32 = 2;
 /// What a server has is told again after so many intervals between marks: a message may be lost.
 const AGAIN: u32 = 5;
 
@@ -103,6 +111,18 @@ impl Divergence {
             marks.pop_front();
         }
         marks.push_back(mark);
+    }
+
+    /// Who leads changed. Who has no mark yet asks this one for it, and asked nobody before.
+    pub fn on_leader(&mut self, now: Moment, leader: Option<ServerId>) {
+        if leader.is_some() && self.own.is_empty() {
+            self.next_telling = now;
+        }
+    }
+
+    /// As the leader: the next mark need not wait for the end of the interval.
+    pub fn hurry(&mut self, now: Moment) {
+        self.next_mark = now;
     }
 
     /// A server has no mark to compare.
@@ -296,6 +316,8 @@ mod tests {
         assert!(leader.is_mark_due(at(900), 5));
         leader.on_mark(at(910), mark(6, 1));
         assert!(!leader.is_mark_due(at(1_900), 6) && leader.is_mark_due(at(1_900), 7));
+        leader.hurry(at(1_910));
+        assert!(leader.is_mark_due(at(1_910), 7));
     }
 
     #[test]

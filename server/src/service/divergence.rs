@@ -75,19 +75,24 @@ impl Service {
                     );
                 }
                 match self.tree.differs() {
-                    Some(at) if at.index <= index => self.on_right(index),
-                    _ => Ok(()),
+                    Some(at) if at.index <= index => self.on_right(index)?,
+                    Some(_) => return Ok(()),
+                    None => {}
                 }
+                self.room.set_confirmed(index.max(self.room.confirmed()));
+                Ok(())
             }
             Verdict::Wrong(right) => self.on_wrong(index, &right),
             Verdict::Split(others) => {
+                self.room.set_contradicted(index);
                 if !news.is_empty() {
                     tracing::error!(
                         index,
                         servers = ?others,
                         "these servers' trees are not the same as this one's, and no majority of all that vote says which is \
-                         right. All go on to serve, with different data. Bring the servers that are down back, so that \
-                         there is a majority; if all are up, keep a copy of every data folder, and compare a backup of each"
+                         right. All go on to serve, with different data, and none gives its tree to a server that is too far \
+                         behind for the log. Bring the servers that are down back, so that there is a majority; if all are \
+                         up, keep a copy of every data folder, and compare a backup of each"
                     );
                 }
                 Ok(())

@@ -503,6 +503,8 @@ impl Service {
             self.tree.set_conf_state(conf_state.clone());
             // Who comes and is sent a tree takes only one that knows of it.
             self.checkpoint_wanted = true;
+            // And such a one waits to be confirmed.
+            self.divergence.hurry(now);
             self.on_voters(now);
             self.tell_members();
         }

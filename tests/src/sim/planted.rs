@@ -45,13 +45,15 @@ pub enum Planted {
     ConfigurationNotKept,
     /// No server hears what the others' trees are.
     NobodyCompares,
+    /// A server gives its tree away before the others have confirmed it.
+    SendUnconfirmed,
     /// Who is to come to an ensemble founds one with others that are, when they reach nobody else.
     JoinersFound,
 }
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 22] = [
+    pub const ALL: [Planted; 23] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -73,6 +75,7 @@ impl Planted {
         Planted::ConfigurationWhenProposed,
         Planted::ConfigurationNotKept,
         Planted::NobodyCompares,
+        Planted::SendUnconfirmed,
         Planted::JoinersFound,
     ];
 
@@ -104,6 +107,6 @@ impl Planted {
 
     /// Does it take observers?
     pub fn is_of_observers(self) -> bool {
-        matches!(self, Planted::ObserverSkipsEntry | Planted::FeedUncommitted)
+        matches!(self, Planted::ObserverSkipsEntry | Planted::FeedUncommitted | Planted::SendUnconfirmed)
     }
 }
