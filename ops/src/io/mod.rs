@@ -34,6 +34,12 @@ pub(crate) fn data_dir() -> PathBuf {
     if !own.is_dir() && host.is_dir() { host } else { own }.to_owned()
 }
 
+/// Bytes that are free for us on the disk with this file or folder.
+fn free_bytes(of: impl std::os::fd::AsFd) -> std::io::Result<u64> {
+    let disk = rustix::fs::fstatvfs(of)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+}
+
 /// Do what the command line says, print what is to be printed, and say how it ended.
 pub fn run(cli: Cli) -> Exit {
     let Some(command) = &cli.command else { return shell::interactive(&cli) };

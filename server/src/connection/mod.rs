@@ -550,11 +550,10 @@ impl Connection {
             }
             let place = matches!(front.what, What::Read(_) | What::Sync { .. } | What::Refused(_));
             if place && before.is_none() {
-                let mut writes = self.pending.iter().filter_map(|p| match &p.what {
+                let next = self.pending.iter().find_map(|p| match &p.what {
                     What::Write { done, .. } => Some(done.as_ref()),
                     _ => None,
                 });
-                let next = writes.next();
                 // Its outcome will not come any more, so that nobody here knows whether the tree has it.
                 if self.ending.is_some() && matches!(next, Some(None)) {
                     break;
