@@ -10,6 +10,7 @@ mod local;
 mod log;
 mod peers;
 mod prepare;
+mod restart;
 mod shell;
 mod signals;
 mod status;
@@ -20,6 +21,7 @@ use crate::prepare::Plan;
 use crate::shell::command::{self, Settings, ShellCommand};
 use crate::status::membership;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use warren_server::admin::{Request, Response};
 use warren_transport::io::certs::{self, CertsError};
 
@@ -53,6 +55,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Doctor { config } => doctor::run(&cli, config.as_deref()),
         Command::Leader(Leader::Transfer { to }) => ask(&cli, &Request::TransferLeader { to: *to }),
         Command::Member(member) => ask(&cli, &member.request()),
+        Command::Restart { within } => restart::run(&cli, Duration::from_secs(*within)),
         Command::Rebuild { .. } => ask(&cli, &Request::Rebuild),
         Command::ForceQuorum { .. } => ask(&cli, &Request::ForceQuorum),
         Command::Runbook { name } => crate::runbook::print(name.as_deref()),

@@ -382,8 +382,7 @@ async fn serve(
         _ = interrupt.recv() => Some("SIGINT"),
         () = registry.restart.notified() => None,
     };
-    let leaving =
-        Leaving { leave, accepting, watching, clients, engine, ensemble, room, registry, systemd };
+    let leaving = Leaving { leave, accepting, watching, clients, engine, ensemble, room, registry, systemd };
     let handed = match name {
         Some(name) => {
             leaving.stop(name).await;

@@ -31,9 +31,8 @@ pub(super) async fn listen_again(
         for candidate in addr.bind_candidates() {
             let found = tokio::net::lookup_host(candidate).await;
             // A port of 0 is any port.
-            let here = |found: SocketAddr| {
-                found.ip() == at.ip() && (found.port() == at.port() || found.port() == 0)
-            };
+            let here =
+                |found: SocketAddr| found.ip() == at.ip() && (found.port() == at.port() || found.port() == 0);
             if found.is_ok_and(|mut found| found.any(here)) {
                 return TcpListener::from_std(before);
             }

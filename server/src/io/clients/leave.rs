@@ -80,8 +80,7 @@ impl Client {
             let gather = self.clients.leaves() == Leave::Gather;
             let now = self.clients.clock.now();
             // What the client sent meanwhile is for the next process.
-            let turned =
-                self.connection.turn(now, &self.clients.room, &mut BytesMut::new(), out, effects);
+            let turned = self.connection.turn(now, &self.clients.room, &mut BytesMut::new(), out, effects);
             if let Err(e) = turned {
                 break e.to_string();
             }
@@ -94,7 +93,11 @@ impl Client {
             if settled != is_parked {
                 is_parked = settled;
                 let parked = &self.clients.parking.parked;
-                if settled { parked.fetch_add(1, Ordering::AcqRel) } else { parked.fetch_sub(1, Ordering::AcqRel) };
+                if settled {
+                    parked.fetch_add(1, Ordering::AcqRel)
+                } else {
+                    parked.fetch_sub(1, Ordering::AcqRel)
+                };
             }
             let late = !settled && tokio::time::Instant::now() >= until;
             if self.connection.ending().is_some() || (gather && !settled) || late {

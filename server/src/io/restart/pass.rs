@@ -46,8 +46,7 @@ struct Head {
 /// Become the next process. Returns only when that fails, and why; the connections are closed then.
 pub(in super::super) fn become_next(handed: &Handed) -> io::Error {
     let failed = |handed: &Handed| -> io::Result<io::Error> {
-        let (ours, theirs) =
-            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
         if let Err(e) = send(&ours, handed) {
             tracing::warn!("connections cannot be handed over, and clients have to connect anew: {e}");
         }
