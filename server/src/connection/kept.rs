@@ -47,6 +47,11 @@ impl Connection {
             && !matches!(self.phase, Phase::Attaching { .. } | Phase::Resuming)
     }
 
+    /// Writes that it took since its session was attached.
+    pub fn writes(&self) -> u64 {
+        self.sequence
+    }
+
     /// Write it down; nothing more must be asked of it then. `None` when it cannot be kept: it is not
     /// [settled](Connection::is_settled), or its session is of this run alone ([`crate::mailbox::Attached::read_only`]).
     pub fn keep(&self, room: &Room, input: &[u8], unsent: &[u8]) -> Option<Kept> {
