@@ -39,6 +39,20 @@ struct KeptSession {
     timeout_ms: i32,
 }
 
+#[cfg(test)]
+impl Kept {
+    /// Of a client that said so much, and no whole packet.
+    pub(crate) fn of_nobody(input: &[u8]) -> Kept {
+        Kept {
+            session: None,
+            ids: Vec::new(),
+            watches: Vec::new(),
+            input: input.to_vec(),
+            unsent: Vec::new(),
+        }
+    }
+}
+
 impl Connection {
     /// Does it owe its client nothing, so that it may be [kept](Connection::keep)?
     pub fn is_settled(&self) -> bool {

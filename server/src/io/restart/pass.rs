@@ -139,3 +139,71 @@ fn take(socket: BorrowedFd<'_>) -> io::Result<Taken> {
     let lost = (head.connections as usize).saturating_sub(connections.len());
     Ok(Taken { zxid: Zxid(head.zxid), listener, connections, lost })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What goes in at one end.
+    fn passed(handed: &Handed) -> io::Result<Taken> {
+        let (ours, theirs) = socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        send(&ours, handed)?;
+        drop(ours);
+        take(theirs.as_fd())
+    }
+
+    fn pair(listener: &TcpListener) -> (TcpStream, OwnedFd) {
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (client, listener.accept().unwrap().0.into())
+    }
+
+    #[test]
+    fn sockets_and_what_they_are_arrive_in_their_order() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let (mut clients, mut connections) = (Vec::new(), Vec::new());
+        // More than one message takes.
+        for n in 0..2 * SOCKETS_A_MESSAGE {
+            let (client, socket) = pair(&listener);
+            clients.push(client);
+            connections.push((Kept::of_nobody(&n.to_le_bytes()), socket));
+        }
+        let told: Vec<Kept> = connections.iter().map(|(kept, _)| kept.clone()).collect();
+        let handed = Handed { zxid: Zxid(7), listener: Some(listener), connections };
+        let taken = passed(&handed).unwrap();
+        drop(handed);
+        assert_eq!((taken.zxid, taken.lost), (Zxid(7), 0));
+        assert_eq!(taken.listener.unwrap().local_addr().unwrap(), at);
+        assert_eq!(taken.connections.len(), clients.len());
+        for ((mut client, (kept, mut socket)), told) in clients.into_iter().zip(taken.connections).zip(told) {
+            assert_eq!(kept, told);
+            socket.write_all(&kept.input).unwrap();
+            drop(socket);
+            let mut heard = Vec::new();
+            client.read_to_end(&mut heard).unwrap();
+            assert_eq!(heard, told.input);
+        }
+    }
+
+    #[test]
+    fn what_another_version_wrote_is_not_taken_for_ours() {
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        let mut told = File::from(memfd_create("other", MemfdFlags::CLOEXEC).unwrap());
+        told.write_all(b"warren restart 0\nwhatever").unwrap();
+        told.rewind().unwrap();
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut control = SendAncillaryBuffer::new(&mut space);
+        let some = [told.as_fd()];
+        assert!(control.push(SendAncillaryMessage::ScmRights(&some)));
+        sendmsg(&ours, &[IoSlice::new(&[0])], &mut control, SendFlags::empty()).unwrap();
+        drop(ours);
+        let refused = take(theirs.as_fd()).err().map(|e| e.to_string());
+        assert!(refused.is_some_and(|why| why.contains("does not know")));
+        // Nothing at all, as from a process that died.
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+        drop(ours);
+        assert!(take(theirs.as_fd()).is_err());
+    }
+}
