@@ -37,6 +37,7 @@ struct KeptSession {
     id: SessionId,
     password: [u8; 16],
     timeout_ms: i32,
+    generation: u32,
 }
 
 #[cfg(test)]
@@ -76,6 +77,7 @@ impl Connection {
                 id: attached.session,
                 password: attached.password,
                 timeout_ms: attached.timeout_ms,
+                generation: attached.generation,
             }),
             _ => None,
         };
@@ -119,6 +121,7 @@ impl Connection {
                     timeout_ms: session.timeout_ms,
                     read_only: false,
                     asked: None,
+                    generation: Some(session.generation),
                 });
                 Phase::Resuming
             }

@@ -434,6 +434,7 @@ impl Connection {
             // A client that does not send the byte is too old to know of it.
             read_only: request.read_only == Some(true),
             asked,
+            generation: None,
         });
     }
 
