@@ -587,25 +587,13 @@ fn a_tree_is_taken_from_the_feeder_alone_and_the_log_goes_on_behind_it() {
     let asked = one.feed(feeder, 0, 0, &[record(1, 1, 0)]);
     one.sync(asked);
     let message = |feed: u64, index| RaftMessage {
-        kind: RaftKind::Snapshot,
-        to: 4,
-        from: u64::from(feeder),
-        term: 2,
-        log_term: 0,
-        index: 0,
-        commit: 0,
-        commit_term: 0,
-        request_snapshot: 0,
-        reject: false,
-        reject_hint: 0,
-        priority: 0,
         context: feed.to_le_bytes().to_vec().into(),
-        entries: Vec::new(),
         snapshot: Some(warren_transport::peer::SnapshotHead {
             index,
             term: 2,
             conf_state: Default::default(),
         }),
+        ..RaftMessage::new(RaftKind::Snapshot, u64::from(feeder), 4, 2)
     };
     let feed = one.observer.search.feed();
     for (from, message) in

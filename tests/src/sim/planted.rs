@@ -47,13 +47,15 @@ pub enum Planted {
     NobodyCompares,
     /// A server gives its tree away before the others have confirmed it.
     SendUnconfirmed,
+    /// A server that begins anew in place goes on with its connections, and not with their watches.
+    KeptWithoutWatches,
     /// Who is to come to an ensemble founds one with others that are, when they reach nobody else.
     JoinersFound,
 }
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 23] = [
+    pub const ALL: [Planted; 24] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -76,6 +78,7 @@ impl Planted {
         Planted::ConfigurationNotKept,
         Planted::NobodyCompares,
         Planted::SendUnconfirmed,
+        Planted::KeptWithoutWatches,
         Planted::JoinersFound,
     ];
 
