@@ -135,6 +135,16 @@ impl Divergence {
         self.own.back().copied()
     }
 
+    /// Did more than half of those that vote apply a mark at this index or behind it?
+    pub fn is_reached_by_most(&self, index: u64, voters: &[ServerId]) -> bool {
+        let last = |id: &ServerId| match *id == self.server_id {
+            true => self.own.back(),
+            false => self.told.get(id).and_then(VecDeque::back),
+        };
+        let reached = voters.iter().filter_map(last).filter(|mark| mark.index >= index).count();
+        2 * reached > voters.len()
+    }
+
     /// What follows from what is told of the mark at this index.
     pub fn verdict(&self, index: u64, voters: &[ServerId]) -> Verdict {
         let Some(own) = self.own.iter().rev().find(|mark| mark.index == index) else {
@@ -289,6 +299,17 @@ mod tests {
         assert_eq!((one.verdict(10, &VOTERS), one.parties(10)), (Verdict::Right, (vec![], vec![2])));
         one.on_other_tree();
         assert_eq!((one.verdict(10, &VOTERS), one.last()), (Verdict::Open, None));
+    }
+
+    #[test]
+    fn a_majority_of_those_that_vote_has_reached_an_entry() {
+        let mut one = server(1);
+        one.on_told(2, mark(10, 5), &VOTERS);
+        assert!(!one.is_reached_by_most(10, &VOTERS));
+        one.on_mark(at(0), mark(10, 6));
+        assert!(one.is_reached_by_most(10, &VOTERS), "whatever they have there");
+        assert!(!one.is_reached_by_most(11, &VOTERS) && !one.is_reached_by_most(10, &[2, 3]));
+        assert!(one.is_reached_by_most(10, &[2]));
     }
 
     #[test]

@@ -55,6 +55,7 @@ impl Service {
     /// Who votes is known, or is others.
     pub(super) fn on_voters(&mut self, now: Moment) {
         self.note_voters();
+        self.conf_index = self.tree.position().index;
         let conf_state = self.tree.conf_state();
         self.alone = !self.observer && consensus::is_alone(conf_state, self.options.server_id);
         if self.alone {

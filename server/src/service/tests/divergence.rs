@@ -107,6 +107,29 @@ fn a_tree_is_confirmed_up_to_the_mark_at_which_a_majority_has_it() {
     assert_eq!(said(&ensemble, index)[2], Confirmation::Contradicted, "who is wrong gives nothing");
 }
 
+/// Until then somebody may count on the vote of a server that was removed.
+#[test]
+fn a_change_is_settled_when_a_majority_of_those_that_vote_has_applied_it() {
+    let mut ensemble = Ensemble::of(3);
+    let settled = |ensemble: &Ensemble| -> Vec<bool> {
+        ensemble.servers.iter().map(|s| s.service.is_settled()).collect()
+    };
+    compare(&mut ensemble);
+    assert_eq!(settled(&ensemble), [true; 3]);
+    // Server 2, which stays, does not hear of it yet.
+    ensemble.servers[1].group = 1;
+    let two: Vec<u64> = (1..3).map(|id| consensus::raft_id(id, 1)).collect();
+    ensemble.append(Vec::new());
+    ensemble.log.last_mut().expect("it was just appended").conf_state = Some(consensus::found(&two));
+    // The leader sets a mark at once.
+    ensemble.step();
+    assert!(!settled(&ensemble)[0], "one of two has applied it");
+    ensemble.servers[1].group = 0;
+    ensemble.step();
+    ensemble.step();
+    assert!(settled(&ensemble)[0]);
+}
+
 #[test]
 fn a_leader_that_is_wrong_ends_no_session() {
     let mut ensemble = Ensemble::of(3);

@@ -15,6 +15,8 @@ pub struct Configurations {
     all: BTreeMap<u64, Configuration>,
     /// By server, as of what it handed out last.
     now: Vec<Configuration>,
+    /// By server, as raft knows it: the last entry that it ever handed out.
+    reached: BTreeMap<u64, u64>,
     /// An operator made one server the only voter.
     forced: bool,
 }
@@ -26,6 +28,7 @@ impl Configurations {
         Configurations {
             all: BTreeMap::from([(0, first)]),
             now: vec![Configuration::default(); servers],
+            reached: BTreeMap::new(),
             forced: false,
         }
     }
@@ -54,6 +57,21 @@ impl Configurations {
     /// By which a server goes now.
     pub fn of(&self, server: usize) -> &Configuration {
         &self.now[server]
+    }
+
+    /// A server has handed out, or taken over, everything up to here.
+    pub(super) fn on_reached(&mut self, id: u64, index: u64) {
+        let reached = self.reached.entry(id).or_default();
+        *reached = index.max(*reached);
+    }
+
+    /// A server says that a majority of those that vote as of this entry goes by that: an operator stops whom it does not have.
+    pub(super) fn on_settled(&self, index: u64) -> Verdict {
+        let (since, conf) = self.all.range(..=index).next_back().expect("the first one is behind no entry");
+        let has = |id| self.reached.get(&id).is_some_and(|reached| reached >= since);
+        hold(self.forced || conf.is_quorum(has), PROPERTY, || {
+            format!("{conf:?} of entry {since} is settled, and servers have come to {:?}", self.reached)
+        })
     }
 
     /// An operator makes this server the only voter, past the log.
