@@ -441,9 +441,9 @@ impl Server {
                 consensus::Action::Leader { term, leader } => self.on_leader(ctx, term, leader)?,
                 consensus::Action::Send { to, message } => {
                     if let PeerMessage::Raft(message) = &message {
-                        // What it says in the step in which it begins to observe, it said before.
+                        // What it says in the step in which it begins to observe, it said before. A vote it may refuse.
                         assert!(
-                            !observed || !self.consensus.is_observer(),
+                            !observed || !self.consensus.is_observer() || message.reject,
                             "an observer has no part in raft"
                         );
                         ctx.checks.on_sent_raft(&self.service, message)?;
