@@ -47,7 +47,7 @@ fn planted_faults_are_caught() {
         (Planted::FeedUncommitted, 3, "acknowledged is durable", 20),
         (Planted::NewVotersAlone, 3, "acknowledged is durable", 30),
         (Planted::ConfigurationWhenProposed, 3, "acknowledged is durable", 20),
-        (Planted::JoinersFound, 1, "configurations in one order", 60),
+        (Planted::JoinersFound, 1, "configurations in one order", 600),
         (Planted::ConfigurationNotKept, 3, "raft's configuration and the table agree", 5),
     ];
     for planted in Planted::ALL {
