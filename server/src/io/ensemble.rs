@@ -1,6 +1,7 @@
 //! The other servers of the ensemble: what comes from them goes to the machine that understands it, and what the
 //! machines have for them goes onto the links.
 
+use super::bulk;
 use super::engine::Engine;
 use crate::admin;
 use crate::config;
@@ -31,8 +32,6 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 /// Most of the others say for so long that they know no such server as this one: then it is so. Who was just started may
 /// have a table of before.
 const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
-/// Of a snapshot, at a time, unless a single row is larger; bytes.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// Of a link that never was up.
 const NOT_YET: &str = "not linked yet";
@@ -320,6 +319,7 @@ impl Ensemble {
     pub(super) fn send_snapshot(self: &Arc<Self>, to: ServerId, message: RaftMessage) {
         let ensemble = self.clone();
         let run = move || {
+            bulk::step_back();
             let exporter = ensemble.exporter.lock().clone();
             let sent = ensemble.stream(to, message, &exporter);
             match &sent {
@@ -353,9 +353,11 @@ impl Ensemble {
         tracing::info!(server = to, index = made_of.position.index, "sending a snapshot");
         let mut stream = links.open_snapshot(to, message)?;
         let mut bytes = 0;
-        while let Some(chunk) = export.next_chunk(CHUNK_BYTES)? {
-            bytes += chunk.len() as u64;
-            stream.send(&chunk)?;
+        while let Some(chunk) = export.next_chunk(bulk::SNAPSHOT_SLICE_BYTES)? {
+            let slice_bytes = chunk.len();
+            bytes += slice_bytes as u64;
+            stream.send(chunk)?;
+            bulk::pause(slice_bytes);
         }
         stream.finish()?;
         Ok(bytes)
@@ -558,6 +560,7 @@ impl LinkHandler for Handler {
     fn snapshot(&self, from: ServerId, stream: SnapshotReceiver) {
         let ensemble = self.0.clone();
         let run = move || {
+            bulk::step_back();
             let Some((engine, _)) = ensemble.engine.get() else { return };
             match ensemble.receive(from, stream) {
                 Ok(message) => engine.snapshot_received(from, message),
