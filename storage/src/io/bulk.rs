@@ -57,8 +57,13 @@ impl BulkFile {
         let begin = buffer.as_ptr().align_offset(ALIGNMENT);
         let mut at = offset;
         for part in data.chunks(DIRECT_BYTES_MAX) {
-            let aligned = &mut buffer[begin..begin + part.len()];
-            aligned.copy_from_slice(part);
+            let aligned = if part.as_ptr().align_offset(ALIGNMENT) == 0 {
+                part
+            } else {
+                let copy = &mut buffer[begin..begin + part.len()];
+                copy.copy_from_slice(part);
+                &*copy
+            };
             match self.file.write_by(file, at, aligned) {
                 Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
                     *there = None;
@@ -102,5 +107,95 @@ impl StorageBackend for BulkFile {
             self.sync_data()?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::FolderDisk;
+    use super::*;
+    use crate::disk::Disk;
+    use std::fs::OpenOptions;
+    use std::path::Path;
+
+    const PAGE: usize = ALIGNMENT;
+
+    /// Whole pages and parts of them, beside and over one another, and what the file is to hold then.
+    fn fill(file: &dyn StorageBackend) -> Vec<u8> {
+        let mut expected = vec![0; 400 * PAGE];
+        file.set_len(expected.len() as u64).unwrap();
+        let writes = [
+            (PAGE, 300 * PAGE, 1),
+            (0, 320, 2),
+            (5 * PAGE + 7, PAGE, 3),
+            (5 * PAGE, PAGE, 4),
+            (6 * PAGE, 2 * PAGE, 5),
+            (7 * PAGE + 100, 3, 6),
+            (399 * PAGE, PAGE, 7),
+        ];
+        for (offset, bytes, fill) in writes {
+            // As the cache has it before it is written past it.
+            let mut read = vec![0; bytes];
+            file.read(offset as u64, &mut read).unwrap();
+            assert!(read == expected[offset..offset + bytes]);
+            let data: Vec<u8> = (0..bytes).map(|at| fill + (at / PAGE) as u8).collect();
+            file.write(offset as u64, &data).unwrap();
+            expected[offset..offset + bytes].copy_from_slice(&data);
+        }
+        expected
+    }
+
+    fn has(path: &Path, file: &dyn StorageBackend, expected: &[u8]) {
+        let mut read = vec![0; expected.len()];
+        file.read(0, &mut read).unwrap();
+        assert!(read == expected);
+        file.sync_data().unwrap();
+        assert!(std::fs::read(path).unwrap() == expected);
+    }
+
+    #[test]
+    fn it_holds_what_was_written_past_the_cache_and_through_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open(dir.path()).unwrap();
+        let file = disk.open_bulk("bulk").unwrap();
+        let expected = fill(&*file);
+        has(&dir.path().join("bulk"), &*file, &expected);
+    }
+
+    #[test]
+    fn where_no_write_can_go_past_the_cache_all_go_through_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bulk");
+        let disk = FolderDisk::open(dir.path()).unwrap();
+        drop(disk.open("bulk", 0).unwrap());
+        let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let sound = || SoundFile::new(open(&path), disk.folder());
+        // This one says that the argument is invalid, as file systems do that know no such writes.
+        let refusing = OpenOptions::new().write(true).open("/proc/self/oom_score_adj").unwrap();
+        for direct in [None, Some(refusing)] {
+            let file = BulkFile::new(sound(), direct);
+            let expected = fill(&file);
+            assert!(file.direct.lock().is_none());
+            has(&path, &file, &expected);
+            file.set_len(0).unwrap();
+        }
+    }
+
+    #[test]
+    fn syncs_are_few() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open(dir.path()).unwrap();
+        drop(disk.open("bulk", 0).unwrap());
+        let file = OpenOptions::new().read(true).write(true).open(dir.path().join("bulk")).unwrap();
+        let file = BulkFile::new(SoundFile::new(file, disk.folder()), None);
+        let unsynced = || file.unsynced_bytes.load(Ordering::Relaxed);
+        let run = vec![1; 256 << 10];
+        let runs = UNSYNCED_BYTES_MAX / run.len() as u64;
+        for n in 1..runs {
+            file.write((n - 1) * run.len() as u64, &run).unwrap();
+            assert_eq!(unsynced(), n * run.len() as u64);
+        }
+        file.write(runs * run.len() as u64, &run).unwrap();
+        assert_eq!(unsynced(), 0, "with this one it is time");
     }
 }

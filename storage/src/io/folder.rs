@@ -208,6 +208,11 @@ impl FolderDisk {
         fs::metadata(self.folder.path.join(name)).map_or(0, |m| m.blocks() * 512)
     }
 
+    #[cfg(test)]
+    pub(super) fn folder(&self) -> Arc<Folder> {
+        self.folder.clone()
+    }
+
     fn failed(&self, doing: &'static str, name: &str) -> impl FnOnce(io::Error) -> DiskError + use<> {
         let file = self.folder.path.join(name).display().to_string();
         move |source| DiskError { doing, file, source }

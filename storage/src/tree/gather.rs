@@ -12,6 +12,9 @@ use std::io;
 const HELD_BYTES_MAX: usize = 8 << 20;
 /// One write at most, bytes, unless redb's own is longer.
 const RUN_BYTES_MAX: usize = 256 << 10;
+/// Runs are put together at a multiple of this in memory, bytes: a file that is written past the system's cache takes them
+/// from there.
+const ALIGNMENT: usize = 4096;
 
 /// See the module.
 #[derive(Debug)]
@@ -21,18 +24,19 @@ pub(super) struct Gathered {
 }
 
 /// What is not written yet.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Held {
     /// By place in the file; none overlaps another.
     writes: BTreeMap<u64, Box<[u8]>>,
     bytes: usize,
-    /// A run is put together here.
+    /// A run is put together here; [`ALIGNMENT`] longer than one.
     run: Vec<u8>,
 }
 
 impl Gathered {
     pub(super) fn new(file: Box<dyn StorageBackend>) -> Gathered {
-        Gathered { file, held: Mutex::default() }
+        let run = vec![0; RUN_BYTES_MAX + ALIGNMENT];
+        Gathered { file, held: Mutex::new(Held { writes: BTreeMap::new(), bytes: 0, run }) }
     }
 }
 
@@ -50,16 +54,19 @@ impl Held {
         if first.len() >= RUN_BYTES_MAX {
             file.write(start, first)?;
         } else {
-            self.run.clear();
-            self.run.extend_from_slice(first);
+            let begin = self.run.as_ptr().align_offset(ALIGNMENT);
+            let run = &mut self.run[begin..begin + RUN_BYTES_MAX];
+            let mut bytes = first.len();
+            run[..bytes].copy_from_slice(first);
             for (at, data) in self.writes.range(start + 1..) {
-                if *at != start + self.run.len() as u64 || self.run.len() + data.len() > RUN_BYTES_MAX {
+                let end = bytes + data.len();
+                if *at != start + bytes as u64 || end > RUN_BYTES_MAX {
                     break;
                 }
-                self.run.extend_from_slice(data);
-                parts += 1;
+                run[bytes..end].copy_from_slice(data);
+                (bytes, parts) = (end, parts + 1);
             }
-            file.write(start, &self.run)?;
+            file.write(start, &run[..bytes])?;
         }
         for _ in 0..parts {
             let (_, written) = self.writes.pop_first().expect("they were just there");
@@ -160,6 +167,7 @@ mod tests {
             Ok(())
         }
         fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            assert_eq!(data.as_ptr().align_offset(ALIGNMENT), 0, "it could not go past the cache");
             self.0.lock().push((offset, data.len()));
             Ok(())
         }

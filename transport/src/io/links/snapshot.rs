@@ -65,20 +65,12 @@ impl From<WriteError> for SnapshotError {
     }
 }
 
-impl From<quinn::ReadError> for SnapshotError {
-    fn from(e: quinn::ReadError) -> SnapshotError {
-        match e {
-            quinn::ReadError::Reset(_) => SnapshotError::GivenUp,
-            _ => SnapshotError::Broken,
-        }
-    }
-}
-
 impl From<ReadExactError> for SnapshotError {
     fn from(e: ReadExactError) -> SnapshotError {
         match e {
             ReadExactError::FinishedEarly(_) => SnapshotError::CutOff,
-            ReadExactError::ReadError(e) => e.into(),
+            ReadExactError::ReadError(quinn::ReadError::Reset(_)) => SnapshotError::GivenUp,
+            ReadExactError::ReadError(_) => SnapshotError::Broken,
         }
     }
 }
@@ -169,7 +161,7 @@ impl SnapshotSender {
 
 /// Told to the sender when everything was read.
 const RECEIVED: VarInt = VarInt::from_u32(2);
-/// What is written at once, bytes.
+/// What is written or read at once, bytes.
 const PIECE_BYTES: usize = 256 << 10;
 /// Room for what is received begins with this at most, bytes.
 const BLOCK_BYTES_AHEAD: usize = 512 << 10;
@@ -264,8 +256,9 @@ async fn read_block(stream: &mut RecvStream, bytes_max: usize) -> Result<Vec<u8>
     }
     let mut block = Vec::with_capacity(bytes.min(BLOCK_BYTES_AHEAD));
     while block.len() < bytes {
-        let piece = unless_stalled(stream.read_chunk(bytes - block.len(), true)).await?;
-        block.extend_from_slice(&piece.ok_or(SnapshotError::CutOff)?.bytes);
+        let had = block.len();
+        block.resize(bytes.min(had + PIECE_BYTES), 0);
+        unless_stalled(stream.read_exact(&mut block[had..])).await?;
     }
     Ok(block)
 }

@@ -167,7 +167,7 @@ fn a_snapshot_that_is_given_up_is_not_whole() {
     let ca = Ca::new("prod");
     let (one, two) = pair(&ca);
     let mut sender = one.links.open_snapshot(2, head(1)).unwrap();
-    sender.send(b"a part").unwrap();
+    sender.send(b"a part".to_vec()).unwrap();
     let (_, mut receiver) = two.told.snapshot();
     assert_eq!(receiver.next_chunk().unwrap().unwrap(), b"a part");
     drop(sender);
@@ -194,13 +194,13 @@ fn a_snapshot_ends_with_its_link() {
     let ca = Ca::new("prod");
     let (one, two) = pair(&ca);
     let mut sender = one.links.open_snapshot(2, head(1)).unwrap();
-    sender.send(b"a part").unwrap();
+    sender.send(b"a part".to_vec()).unwrap();
     let (_, mut receiver) = two.told.snapshot();
     assert!(receiver.next_chunk().unwrap().is_some());
     two.links.stop();
     assert!(matches!(receiver.next_chunk(), Err(SnapshotError::Broken)));
     one.told.down(2);
-    assert!(matches!(sender.send(b"more"), Err(SnapshotError::Broken)));
+    assert!(matches!(sender.send(b"more".to_vec()), Err(SnapshotError::Broken)));
     assert!(matches!(one.links.open_snapshot(2, head(1)), Err(SnapshotError::Down(2))));
 }
 
