@@ -107,6 +107,15 @@ pub enum Command {
         #[arg(long, required = true)]
         yes_i_lose_data: bool,
     },
+    /// Restart this server in place: its clients stay connected, and notice nothing but a pause
+    ///
+    /// The process becomes one of the program and the settings that are on the disk now; if those are no good, nothing is done.
+    /// A leader hands leadership over first. Returns once the server serves again: go on to the next one then.
+    Restart {
+        /// Seconds after which it is said that the server does not serve yet
+        #[arg(long, value_name = "SECONDS", default_value_t = 120)]
+        within: u64,
+    },
     /// Throw this server's data away, and take them anew from the others
     ///
     /// For a server whose tree is not what the others have (`warren status`), or whose disk is not to be trusted. The others go on

@@ -32,6 +32,8 @@ pub enum Request {
     ForceQuorum,
     /// Throw this server's data away and take them anew from the others.
     Rebuild,
+    /// Become the next process, of the program and settings that are on the disk now, and keep the clients' connections.
+    Restart,
     /// Which settings are in effect?
     Settings,
     /// Stream the tree: behind the answer's line come chunks, as [`warren_storage::tree::read_chunk`] cuts them. What may still
@@ -181,6 +183,9 @@ fn is_zero(n: &u64) -> bool {
 pub struct Status {
     /// As the four-letter words tell it.
     pub version: String,
+    /// This run of it; another one after each start.
+    #[serde(default)]
+    pub run: String,
     /// Its id; 1 when it stands alone.
     pub server_id: u8,
     /// Of its ensemble; empty when it stands alone.
@@ -201,6 +206,9 @@ pub struct Status {
     pub client_addr: String,
     /// Open connections.
     pub connections: u64,
+    /// Those that this run took over from the one before, by [`Request::Restart`]; none where it was started otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connections_kept: Option<u64>,
     /// Open sessions of the whole ensemble.
     pub sessions: u64,
     /// Znodes, as ZooKeeper counts them.
@@ -372,6 +380,7 @@ mod tests {
             Request::ChangeMembers(add),
             Request::ForceQuorum,
             Request::Rebuild,
+            Request::Restart,
             Request::Settings,
             Request::Backup { stale: true },
             Request::BackupKept { bytes: u64::MAX },

@@ -31,6 +31,11 @@ impl Identity {
         Identity { ids: vec![Id::new("ip", peer.to_canonical().to_string())] }
     }
 
+    /// A connection that proved these.
+    pub fn with(ids: Vec<Id>) -> Identity {
+        Identity { ids }
+    }
+
     /// Check credentials (an auth packet). False: refused, and the connection must be closed.
     pub fn authenticate(&mut self, config: &Authentication, scheme: &str, auth: &[u8]) -> bool {
         match scheme {

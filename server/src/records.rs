@@ -71,14 +71,11 @@ pub fn read_record(from: &mut impl Read) -> io::Result<Option<(LogRecord, Option
     loop {
         let (index, term, kind, data) = read(from)?;
         let kind = match kind {
-            0 => RecordKind::Normal,
-            1 => RecordKind::ConfChange,
-            2 => RecordKind::ConfChangeV2,
             OUTCOMES => {
                 outcomes = Some((index, serde_json::from_slice(&data)?));
                 continue;
             }
-            _ => return Err(bad("a record of no known kind")),
+            kind => RecordKind::of(kind).ok_or_else(|| bad("a record of no known kind"))?,
         };
         let outcomes = outcomes.filter(|(of, _)| *of == index).map(|(_, outcomes)| outcomes);
         return Ok((index > 0).then(|| (LogRecord { index, term, kind, data: data.into() }, outcomes)));

@@ -14,6 +14,7 @@
 use crate::mailbox::{Item, Mailbox};
 use crate::metrics::Metrics;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
@@ -56,6 +57,15 @@ pub enum Table {
     Data,
     /// Of getChildren.
     Child,
+}
+
+/// How one connection watches one path, in either table; see [`mode`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Modes {
+    /// In [`Table::Data`].
+    pub data: u8,
+    /// In [`Table::Child`].
+    pub child: u8,
 }
 
 /// Modes meant by a type of watcher, in the data table and in the child table.
@@ -187,6 +197,33 @@ impl Watches {
         } else {
             self.add(shard.table(Table::Data), path, mode::PERSISTENT, mailbox);
             self.add(shard.table(Table::Child), path, mode::PERSISTENT, mailbox);
+        }
+    }
+
+    /// How the connection watches this path, if it does.
+    pub fn modes(&self, path: &str, connection: u64) -> Option<Modes> {
+        let mut shard = self.shard(path).lock();
+        let mut of = |table| {
+            let watchers = shard.table(table).get(path)?;
+            watchers.iter().find(|w| w.mailbox.connection == connection).map(|w| w.modes)
+        };
+        let (data, child) = (of(Table::Data), of(Table::Child));
+        (data.is_some() || child.is_some())
+            .then(|| Modes { data: data.unwrap_or(0), child: child.unwrap_or(0) })
+    }
+
+    /// Arm what [`Watches::modes`] told, of a connection that goes on with another process. Before anything is applied: then
+    /// nothing can be missed.
+    pub fn arm_again(&self, path: &ZPath, modes: Modes, mailbox: &Arc<Mailbox>) {
+        let mut shard = self.shard(path).lock();
+        if modes.data != 0 {
+            let new = self.add(shard.table(Table::Data), path, modes.data, mailbox);
+            if new && modes.data & mode::RECURSIVE != 0 {
+                self.recursive.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if modes.child != 0 {
+            self.add(shard.table(Table::Child), path, modes.child, mailbox);
         }
     }
 

@@ -54,21 +54,12 @@ impl LinkHandler for Counter {
 fn message(kind: RaftKind, index: u64, bytes: usize) -> RaftMessage {
     let entry = PeerEntry { index, term: 1, conf_change: false, data: Bytes::from(vec![7; bytes]) };
     RaftMessage {
-        kind,
-        to: 1,
-        from: 2,
-        term: 1,
         log_term: 1,
         index,
         commit: index,
         commit_term: 1,
-        request_snapshot: 0,
-        reject: false,
-        reject_hint: 0,
-        priority: 0,
-        context: Bytes::new(),
         entries: if bytes == 0 { Vec::new() } else { vec![entry] },
-        snapshot: None,
+        ..RaftMessage::new(kind, 2, 1, 1)
     }
 }
 

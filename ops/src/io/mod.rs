@@ -10,6 +10,7 @@ mod local;
 mod log;
 mod peers;
 mod prepare;
+mod restart;
 mod shell;
 mod signals;
 mod status;
@@ -20,6 +21,7 @@ use crate::prepare::Plan;
 use crate::shell::command::{self, Settings, ShellCommand};
 use crate::status::membership;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use warren_server::admin::{Request, Response};
 use warren_transport::io::certs::{self, CertsError};
 
@@ -32,6 +34,12 @@ const HOST_DATA_DIR: &str = "/var/lib/warren";
 pub(crate) fn data_dir() -> PathBuf {
     let (own, host) = (Path::new(OWN_DATA_DIR), Path::new(HOST_DATA_DIR));
     if !own.is_dir() && host.is_dir() { host } else { own }.to_owned()
+}
+
+/// Bytes that are free for us on the disk with this file or folder.
+fn free_bytes(of: impl std::os::fd::AsFd) -> std::io::Result<u64> {
+    let disk = rustix::fs::fstatvfs(of)?;
+    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Do what the command line says, print what is to be printed, and say how it ended.
@@ -47,6 +55,7 @@ pub fn run(cli: Cli) -> Exit {
         Command::Doctor { config } => doctor::run(&cli, config.as_deref()),
         Command::Leader(Leader::Transfer { to }) => ask(&cli, &Request::TransferLeader { to: *to }),
         Command::Member(member) => ask(&cli, &member.request()),
+        Command::Restart { within } => restart::run(&cli, Duration::from_secs(*within)),
         Command::Rebuild { .. } => ask(&cli, &Request::Rebuild),
         Command::ForceQuorum { .. } => ask(&cli, &Request::ForceQuorum),
         Command::Runbook { name } => crate::runbook::print(name.as_deref()),

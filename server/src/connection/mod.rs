@@ -15,6 +15,7 @@
 //! Before any reply at zxid z, exactly the events up to z leave; an event never leaves before the reply that
 //! armed its watch. Pings overtake: their answer says nothing but how far this server is.
 
+mod kept;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use crate::room::Room;
 use crate::service;
 use crate::watches::Notice;
 use bytes::BytesMut;
+pub use kept::Kept;
 use std::collections::{HashSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -98,6 +100,8 @@ enum Phase {
     Attaching {
         read_only: Option<bool>,
     },
+    /// It was [kept](Kept) by a former process, and its session is being moved to this run; nothing is read.
+    Resuming,
     Serving(Attached),
 }
 
@@ -288,7 +292,7 @@ impl Connection {
 
     /// May more be read from the client? If not, what it sends waits in the kernel.
     pub fn wants_input(&self, room: &Room) -> bool {
-        if self.ending.is_some() || matches!(self.phase, Phase::Attaching { .. }) {
+        if self.ending.is_some() || matches!(self.phase, Phase::Attaching { .. } | Phase::Resuming) {
             return false;
         }
         if self.pending.is_empty() {
@@ -337,7 +341,9 @@ impl Connection {
             self.facts.received += 1;
             match self.phase {
                 Phase::New => self.on_connect(room, &packet, effects),
-                Phase::Attaching { .. } => unreachable!("nothing is read while a session is made"),
+                Phase::Attaching { .. } | Phase::Resuming => {
+                    unreachable!("nothing is read while a session is made or moved")
+                }
                 Phase::Serving(_) => self.on_packet(now, room, &mut tree, packet, out, effects)?,
             }
         }
@@ -428,22 +434,29 @@ impl Connection {
             // A client that does not send the byte is too old to know of it.
             read_only: request.read_only == Some(true),
             asked,
+            generation: None,
         });
     }
 
     fn on_attached(&mut self, now: Moment, attached: Attached, out: &mut Vec<u8>) {
-        let Phase::Attaching { read_only } = self.phase else { return };
         attached.pulse.beat(now.ms());
-        ConnectResponse {
-            protocol_version: 0,
-            timeout_ms: attached.timeout_ms,
-            session: attached.session,
-            password: attached.password,
-            // The byte comes back only to who sent it.
-            read_only: read_only.map(|_| attached.read_only),
+        match self.phase {
+            Phase::Attaching { read_only } => {
+                ConnectResponse {
+                    protocol_version: 0,
+                    timeout_ms: attached.timeout_ms,
+                    session: attached.session,
+                    password: attached.password,
+                    // The byte comes back only to who sent it.
+                    read_only: read_only.map(|_| attached.read_only),
+                }
+                .encode(out);
+                self.facts.sent += 1;
+            }
+            // The client has its answer from the process before.
+            Phase::Resuming => {}
+            Phase::New | Phase::Serving(_) => return,
         }
-        .encode(out);
-        self.facts.sent += 1;
         self.phase = Phase::Serving(attached);
     }
 
@@ -522,7 +535,10 @@ impl Connection {
         self.arrived = arrived;
         self.answer_pending(now, room, tree, out)?;
         self.release_held(now, room, tree, out, effects)?;
-        self.send_events(tree.zxid(), out, room);
+        // A session that may be gone is told nothing; what comes before it is back waits.
+        if !matches!(self.phase, Phase::Resuming) {
+            self.send_events(tree.zxid(), out, room);
+        }
         Ok(())
     }
 
@@ -550,11 +566,10 @@ impl Connection {
             }
             let place = matches!(front.what, What::Read(_) | What::Sync { .. } | What::Refused(_));
             if place && before.is_none() {
-                let mut writes = self.pending.iter().filter_map(|p| match &p.what {
+                let next = self.pending.iter().find_map(|p| match &p.what {
                     What::Write { done, .. } => Some(done.as_ref()),
                     _ => None,
                 });
-                let next = writes.next();
                 // Its outcome will not come any more, so that nobody here knows whether the tree has it.
                 if self.ending.is_some() && matches!(next, Some(None)) {
                     break;

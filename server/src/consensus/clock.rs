@@ -172,19 +172,18 @@ impl Consensus {
         if !self.leading {
             return;
         }
+        if let Some(id) = self.heir(|id| to.is_none_or(|to| server_of(id) == to)) {
+            self.node.transfer_leader(id);
+        }
+    }
+
+    /// Of the other voters that may: who was heard lately, and has most of the log.
+    pub(super) fn heir(&self, may: impl Fn(u64) -> bool) -> Option<u64> {
         let raft = &self.node.raft;
         // While the configuration changes, those that stay.
         let voters = raft.prs().conf().to_conf_state().voters;
-        let best = raft
-            .prs()
-            .iter()
-            .filter(|(id, _)| **id != raft.id && voters.contains(id))
-            .filter(|(id, _)| to.is_none_or(|to| server_of(**id) == to))
-            .max_by_key(|(id, p)| (p.recent_active, p.matched, std::cmp::Reverse(**id)))
-            .map(|(id, _)| *id);
-        if let Some(id) = best {
-            self.node.transfer_leader(id);
-        }
+        let others = raft.prs().iter().filter(|(id, _)| **id != raft.id && voters.contains(id) && may(**id));
+        others.max_by_key(|(id, p)| (p.recent_active, p.matched, std::cmp::Reverse(**id))).map(|(id, _)| *id)
     }
 
     fn hand_over_if_slow(&mut self, now: Moment) {

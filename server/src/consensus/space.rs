@@ -73,19 +73,11 @@ impl Consensus {
             return;
         }
         self.space.with_space.retain(|_, at| now.since(*at) <= ANSWER_COUNTS);
-        let spacious: Vec<u64> = conf
-            .voters
-            .iter()
-            .copied()
-            .filter(|id| self.space.with_space.contains_key(&server_of(*id)))
-            .collect();
-        if spacious.len() <= conf.voters.len() / 2 {
+        let has_space = |id: u64| self.space.with_space.contains_key(&server_of(id));
+        if conf.voters.iter().filter(|id| has_space(**id)).count() <= conf.voters.len() / 2 {
             return;
         }
-        let level = spacious.into_iter().filter(|id| self.is_level(now, *id));
-        let matched = |id: &u64| self.node.raft.prs().get(*id).map_or(0, |progress| progress.matched);
-        let heir = level.max_by_key(|id| (matched(id), std::cmp::Reverse(*id)));
-        if let Some(id) = heir {
+        if let Some(id) = self.heir(|id| has_space(id) && self.is_level(now, id)) {
             self.space.offer_at = now + OFFER_AGAIN;
             tracing::warn!(
                 to = server_of(id),

@@ -85,6 +85,10 @@ async fn talk(registry: &Registry, stream: UnixStream) -> io::Result<()> {
             output.shutdown().await?;
             begin_anew(registry.ensemble.as_ref());
         }
+        if registry.restarts.swap(false, Ordering::AcqRel) {
+            output.shutdown().await?;
+            registry.restart.notify_one();
+        }
         if !line.ends_with('\n') {
             return Ok(());
         }

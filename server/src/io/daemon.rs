@@ -1,12 +1,14 @@
 //! The daemon from start to stop.
 
-use super::clients::{self, Clients, Reactors};
+use super::clients::{self, Clients, Leave, Parking, Reactors, Resumed};
 use super::engine::{Engine, Parts};
 use super::ensemble::{Ensemble, Handler};
 use super::facts::Registry;
-use super::listen::{listen, resolve};
+use super::leaving::Leaving;
+use super::listen::{listen, listen_again, resolve};
 use super::reconfigure::Reconfigurations;
 use super::reload::{Hangup, Reread};
+use super::restart::{self, Handed, Taken};
 use super::space::Space;
 use super::systemd::Systemd;
 use super::{Clock, SystemEntropy, admin, admin_server, certificates, last_backup, prometheus, with_data};
@@ -177,12 +179,24 @@ pub fn run(config: Config, reread: Option<Reread>) -> Result<(), StartError> {
         .build()
         .map_err(|source| StartError::System { what: "threads", source })?;
     let systemd = Arc::new(Systemd::start());
+    restart::remember_program();
     let served = runtime.block_on(serve(config, reread, systemd.clone()));
     systemd.finish();
-    served
+    match served? {
+        None => Ok(()),
+        Some(handed) => {
+            let source = restart::become_next(&handed);
+            Err(StartError::System { what: "to begin anew in this process' place", source })
+        }
+    }
 }
 
-async fn serve(config: Config, reread: Option<Reread>, systemd: Arc<Systemd>) -> Result<(), StartError> {
+/// What is to be handed to the next process, if this one is to become it.
+async fn serve(
+    config: Config,
+    reread: Option<Reread>,
+    systemd: Arc<Systemd>,
+) -> Result<Option<Handed>, StartError> {
     let clock = Clock::start();
     let mut terminate =
         signal(SignalKind::terminate()).map_err(|source| StartError::System { what: "signals", source })?;
@@ -197,8 +211,13 @@ async fn serve(config: Config, reread: Option<Reread>, systemd: Arc<Systemd>) ->
     systemd.status("opening the store");
     let store = store_folder(&config.data_dir)?;
     // Whoever cannot listen should not open the store either.
-    let listener = listen(&config.client.addr, config.client.listen_backlog).await.map_err(|source| {
-        StartError::Listen { addr: config.client.addr.to_string(), what: "clients", source }
+    let mut taken = restart::receive();
+    let before = taken.as_mut().and_then(|taken| taken.listener.take());
+    let listener = listen_again(before, &config.client.addr, config.client.listen_backlog).await;
+    let listener = listener.map_err(|source| StartError::Listen {
+        addr: config.client.addr.to_string(),
+        what: "clients",
+        source,
     })?;
 
     let metrics = Arc::new(Metrics::default());
@@ -225,8 +244,8 @@ async fn serve(config: Config, reread: Option<Reread>, systemd: Arc<Systemd>) ->
         let waiting = systemd.wait_for_others(ensemble.clone());
         let verdict = tokio::select! {
             verdict = ensemble.may_take_part() => verdict,
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(None),
+            _ = interrupt.recv() => return Ok(None),
         };
         waiting.abort();
         begins = match verdict {
@@ -238,14 +257,17 @@ async fn serve(config: Config, reread: Option<Reread>, systemd: Arc<Systemd>) ->
         let waiting = systemd.wait_for_others(ensemble.clone());
         tokio::select! {
             () = ensemble.may_found_with_data() => {}
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
+            _ = terminate.recv() => return Ok(None),
+            _ = interrupt.recv() => return Ok(None),
         }
         waiting.abort();
     }
     opened.take_part(&config, begins)?;
     let reader = opened.log.reader();
-    let (engine, room, space) = start(&clock, &config, opened, &metrics, ensemble.clone())?;
+    let limits = Arc::new(limits(&config));
+    let taken = taken.map(|taken| (taken, limits.clone()));
+    let Started { engine, room, space, resumed } =
+        start(&clock, &config, opened, &metrics, ensemble.clone(), taken)?;
     if let Some(ensemble) = &ensemble {
         ensemble.introduce(&engine);
         ensemble.attach_engine(engine.clone(), reader);
@@ -300,19 +322,20 @@ async fn serve(config: Config, reread: Option<Reread>, systemd: Arc<Systemd>) ->
             None
         }
     };
-    let (stop, stopping) = watch::channel(false);
+    let (leave, leaves) = watch::channel(Leave::Not);
     let clients = Arc::new(Clients {
         clock,
         room: room.clone(),
         engine: engine.clone(),
         reactors: Reactors::start().map_err(|source| StartError::System { what: "threads", source })?,
-        limits: Arc::new(limits(&config)),
+        limits,
         registry: registry.clone(),
         connections_max: config.client.connections_max as usize,
         connections_per_address_max: config.client.connections_per_address_max as usize,
         per_address: Mutex::new(HashMap::new()),
         next: AtomicU64::new(0),
-        stop: stopping,
+        leave: leaves,
+        parking: Parking::default(),
     });
     let at = bound.map_or_else(|| config.client.addr.to_string(), |a| a.to_string());
     let said = format!(
@@ -337,7 +360,11 @@ async fn serve(config: Config, reread: Option<Reread>, systemd: Arc<Systemd>) ->
         // An ensemble may take any time to have a quorum; words are answered meanwhile.
         Some(_) => drop(tokio::spawn(served)),
     }
-    let accepting = clients::serve(clients, listener);
+    if let Some(resumed) = resumed {
+        registry.kept.store(resumed.len() as i64, Ordering::Relaxed);
+        clients::adopt(&clients, resumed);
+    }
+    let accepting = clients::serve(clients.clone(), listener);
     let watching = tokio::spawn({
         let engine = engine.clone();
         async move {
@@ -351,38 +378,20 @@ async fn serve(config: Config, reread: Option<Reread>, systemd: Arc<Systemd>) ->
     });
 
     let name = tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
+        _ = terminate.recv() => Some("SIGTERM"),
+        _ = interrupt.recv() => Some("SIGINT"),
+        () = registry.restart.notified() => None,
     };
-    tracing::info!("{name}: taking no more work, finishing what is in flight");
-    systemd.stopping("stopping: finishing what is in flight");
-    // Whoever comes now is better served elsewhere.
-    let _ = stop.send(true);
-    let _ = accepting.await;
-    if ensemble.is_some() && engine.hand_over(None).await {
-        tracing::info!("leadership is handed over");
-    }
-    room.stop();
-    registry.wake_all();
-    watching.abort();
-    let patience = tokio::time::Instant::now() + Duration::from_secs(10);
-    while registry.len() > 0 && tokio::time::Instant::now() < patience {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    systemd.stopping("stopping: writing a last checkpoint");
-    let stopped = tokio::task::spawn_blocking(move || {
-        if let Some(ensemble) = ensemble {
-            ensemble.stop();
+    let leaving = Leaving { leave, accepting, watching, clients, engine, ensemble, room, registry, systemd };
+    let handed = match name {
+        Some(name) => {
+            leaving.stop(name).await;
+            None
         }
-        engine.stop()
-    })
-    .await;
+        None => Some(leaving.begin_anew().await),
+    };
     drop(socket);
-    match stopped {
-        Ok(true) => tracing::info!("stopped; everything is in a checkpoint"),
-        _ => tracing::warn!("stopped without a last checkpoint; the next start replays the log"),
-    }
-    Ok(())
+    Ok(handed)
 }
 
 /// `DATA_DIR/warren`, unless the folder is a ZooKeeper's.
@@ -534,6 +543,15 @@ async fn join(
     Ok(ensemble)
 }
 
+/// What turns.
+struct Started {
+    engine: Engine,
+    room: Arc<Room>,
+    space: Arc<Space>,
+    /// Connections of the process before, if there was one in this one's place.
+    resumed: Option<Vec<Resumed>>,
+}
+
 /// Start the threads on the store.
 fn start(
     clock: &Clock,
@@ -541,7 +559,8 @@ fn start(
     opened: Opened,
     metrics: &Arc<Metrics>,
     ensemble: Option<Arc<Ensemble>>,
-) -> Result<(Engine, Arc<Room>, Arc<Space>), StartError> {
+    taken: Option<(Taken, Arc<Limits>)>,
+) -> Result<Started, StartError> {
     let Opened { tree, log, found, disk, .. } = opened;
     let mut entropy = SystemEntropy;
     let settings = config.ensemble.as_ref();
@@ -603,6 +622,7 @@ fn start(
         compare_interval: COMPARE_EVERY,
     };
     let service = Service::new(clock.now(), tree, room.clone(), options);
+    let resumed = taken.map(|(taken, limits)| restart::resume(taken, &limits, &room));
     let space = Arc::new(Space::new(disk, config.storage.disk_reserve_mb, room.clone()));
     let parts = Parts {
         clock: *clock,
@@ -616,7 +636,7 @@ fn start(
         reconfigure: Reconfigurations::new(server_id, incarnation),
     };
     let engine = Engine::start(parts).map_err(|source| StartError::System { what: "threads", source })?;
-    Ok((engine, room, space))
+    Ok(Started { engine, room, space, resumed })
 }
 
 fn limits(config: &Config) -> Limits {

@@ -39,6 +39,12 @@ pub(super) struct Registry {
     pub(super) port: AtomicU16,
     /// See [`super::rebuild`].
     pub(super) begins_anew: AtomicBool,
+    /// See [`super::restart`]: it is to be asked for once the answer is sent.
+    pub(super) restarts: AtomicBool,
+    /// Asks for it.
+    pub(super) restart: Notify,
+    /// Connections that this process took over from the one before it in its place; negative where there was none.
+    pub(super) kept: AtomicI64,
     /// As `stmk` set it.
     trace_mask: AtomicI64,
 }
@@ -135,6 +141,9 @@ impl Registry {
             ensemble,
             port: AtomicU16::new(0),
             begins_anew: AtomicBool::new(false),
+            restarts: AtomicBool::new(false),
+            restart: Notify::new(),
+            kept: AtomicI64::new(-1),
             trace_mask: AtomicI64::new(words::TRACE_MASK),
         }
     }
@@ -201,6 +210,7 @@ impl Registry {
             Request::ChangeMembers(change) => self.change_members(change).await,
             Request::ForceQuorum => self.force_quorum().await,
             Request::Rebuild => self.rebuild().await,
+            Request::Restart => self.restart().await,
             Request::Settings => Response::Settings(self.config.to_toml()),
             Request::BackupKept { .. } => {
                 Response::Refused("no backup was taken on this connection".to_owned())
@@ -245,6 +255,8 @@ impl Registry {
         let sync = metrics.sync_latency();
         Status {
             version: crate::version::full(),
+            run: format!("{:016x}", self.room.run().1),
+            connections_kept: u64::try_from(self.kept.load(Ordering::Relaxed)).ok(),
             server_id: standing.server_id,
             ensemble: self.ensemble.as_ref().map_or(String::new(), |e| e.config.name.clone()),
             role: match (standing.mode, standing.leader) {

@@ -21,6 +21,26 @@ pub(super) async fn resolve(addr: &Address) -> io::Result<SocketAddr> {
     Err(last.unwrap_or_else(|| io::Error::other("the name has no address")))
 }
 
+/// Go on with a listener, if it is at an address of this name; otherwise listen anew.
+pub(super) async fn listen_again(
+    before: Option<std::net::TcpListener>,
+    addr: &Address,
+    backlog: u32,
+) -> io::Result<TcpListener> {
+    if let Some((before, at)) = before.and_then(|before| before.local_addr().ok().map(|at| (before, at))) {
+        for candidate in addr.bind_candidates() {
+            let found = tokio::net::lookup_host(candidate).await;
+            // A port of 0 is any port.
+            let here =
+                |found: SocketAddr| found.ip() == at.ip() && (found.port() == at.port() || found.port() == 0);
+            if found.is_ok_and(|mut found| found.any(here)) {
+                return TcpListener::from_std(before);
+            }
+        }
+    }
+    listen(addr, backlog).await
+}
+
 /// Listen for clients.
 pub(super) async fn listen(addr: &Address, backlog: u32) -> io::Result<TcpListener> {
     let mut last = None;

@@ -8,6 +8,7 @@
 use super::engine::Engine;
 use super::ensemble::{Ensemble, LinkState};
 use super::facts::Registry;
+use super::restart::next_program;
 use crate::admin::Response;
 use crate::consensus::Role;
 use std::os::unix::process::CommandExt as _;
@@ -84,10 +85,7 @@ pub(super) fn begin_anew(ensemble: Option<&Arc<Ensemble>>) -> ! {
     if let Some(ensemble) = ensemble {
         ensemble.stop();
     }
-    let error = match std::env::current_exe() {
-        Ok(program) => std::process::Command::new(program).args(std::env::args_os().skip(1)).exec(),
-        Err(e) => e,
-    };
+    let error = next_program().map_or_else(|e| e, |mut next| next.exec());
     tracing::error!(
         "this server's store begins anew with the next start, which it cannot do itself: {error}; start it"
     );

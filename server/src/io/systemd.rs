@@ -23,6 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// time.
 const START_EXTENDED_BY: Duration = Duration::from_secs(60);
 
+/// A process that takes another one's place has so long to serve; as `TimeoutStartSec=` in the packaged unit.
+const START_WITHIN: Duration = Duration::from_secs(300);
+
 /// At the end, systemd has so long to take what is still to be told.
 const LAST_WORDS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -136,6 +139,10 @@ impl Systemd {
     /// It serves.
     pub(super) fn ready(&self, room: &Room, ensemble: Option<&Ensemble>) {
         self.is_ready.store(true, Ordering::Relaxed);
+        // Where this process took another one's place, it is longer.
+        if let Some(within) = sd_notify::watchdog_enabled() {
+            self.tell_watchdog(within);
+        }
         self.tell(&[NotifyState::Ready]);
         self.tell_how(room, ensemble);
     }
@@ -159,6 +166,20 @@ impl Systemd {
         if self.is_ready.load(Ordering::Relaxed) {
             self.tell(&[NotifyState::Ready]);
         }
+    }
+
+    /// Another process takes this one's place, and is the same service to systemd: its start is not to be watched like a run.
+    pub(super) fn beginning_anew(&self) {
+        self.is_stopping.store(true, Ordering::Relaxed);
+        self.reloading();
+        self.tell(&[NotifyState::Status("beginning anew in place")]);
+        if sd_notify::watchdog_enabled().is_some() {
+            self.tell_watchdog(START_WITHIN);
+        }
+    }
+
+    fn tell_watchdog(&self, within: Duration) {
+        self.tell(&[NotifyState::WatchdogUsec(u32::try_from(within.as_micros()).unwrap_or(u32::MAX))]);
     }
 
     /// It stops, and is at this.

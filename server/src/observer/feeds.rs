@@ -447,25 +447,11 @@ fn end(actions: &mut VecDeque<Action>, to: ServerId, incarnation: u64, feed: u64
 
 /// What goes before the rows of a snapshot for an observer. raft has no part in it.
 fn envelope(from: ServerId, to: ServerId, term: u64, checkpoint: Position, feed: u64) -> RaftMessage {
+    let head =
+        SnapshotHead { index: checkpoint.index, term: checkpoint.term, conf_state: bytes::Bytes::new() };
     RaftMessage {
-        kind: RaftKind::Snapshot,
-        to: u64::from(to),
-        from: u64::from(from),
-        term,
-        log_term: 0,
-        index: 0,
-        commit: 0,
-        commit_term: 0,
-        request_snapshot: 0,
-        reject: false,
-        reject_hint: 0,
-        priority: 0,
         context: feed.to_le_bytes().to_vec().into(),
-        entries: Vec::new(),
-        snapshot: Some(SnapshotHead {
-            index: checkpoint.index,
-            term: checkpoint.term,
-            conf_state: bytes::Bytes::new(),
-        }),
+        snapshot: Some(head),
+        ..RaftMessage::new(RaftKind::Snapshot, u64::from(from), u64::from(to), term)
     }
 }

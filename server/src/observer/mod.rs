@@ -26,7 +26,7 @@ pub use seat::{Part, Seat, begins_observing};
 
 use crate::consensus::forward::Outbox;
 use crate::consensus::passive::{self, Passive};
-use crate::consensus::{Action, ConsensusError, Event, Facts, Handed, Role, Start, Submission};
+use crate::consensus::{Action, ConsensusError, Event, Facts, Handed, Role, Start, Submission, server_of};
 use crate::entropy::Entropy;
 use crate::moment::Moment;
 use feeds::{SIGN_TICKS, Source};
@@ -391,8 +391,7 @@ impl Observer {
             PeerMessage::Feed(_) | PeerMessage::FeedEnd(_) | PeerMessage::AnswerRead(_) => {}
             // Whoever takes it for a leader learns better from whoever leads.
             PeerMessage::Forward(_) | PeerMessage::AskRead(_) | PeerMessage::Space(_) => {}
-            // Of a leader that knows already that it is to vote.
-            PeerMessage::Raft(_) => {}
+            PeerMessage::Raft(message) => self.on_raft(from, &message),
             PeerMessage::Touches(_)
             | PeerMessage::TouchesAck(_)
             | PeerMessage::Compare(_)
@@ -400,6 +399,27 @@ impl Observer {
             | PeerMessage::Answer(_)
             | PeerMessage::Observe(_) => self.refuse(from, "it is not for an observer"),
         }
+    }
+
+    /// A candidate that counts on this server's vote does not know yet that it was demoted: the entry that says so may be in
+    /// the candidate's log, and all who knew that it is committed be gone but this one. The refusal says how far is committed,
+    /// so that the candidate goes on from there with the voters that are (raft's `maybe_commit_by_vote`).
+    fn on_raft(&mut self, from: ServerId, message: &RaftMessage) {
+        let (kind, term) = match message.kind {
+            RaftKind::RequestVote => (RaftKind::RequestVoteResponse, message.term),
+            // It asks for a term in which it is not yet.
+            RaftKind::RequestPreVote => (RaftKind::RequestPreVoteResponse, message.term.saturating_sub(1)),
+            // Of a leader that knows already that this server is to vote.
+            _ => return,
+        };
+        let fits = server_of(message.from) == from && server_of(message.to) == self.server_id;
+        if term == 0 || message.term > NUMBER_MAX || !fits {
+            return self.refuse(from, "it asks for a vote, and contradicts itself");
+        }
+        let Position { index, term: commit_term } = self.committed;
+        let answer = RaftMessage::new(kind, message.to, message.from, term);
+        let message = RaftMessage { reject: true, commit: index, commit_term, ..answer };
+        self.actions.push_back(Action::Send { to: from, message: PeerMessage::Raft(message) });
     }
 
     fn refuse(&mut self, from: ServerId, why: &str) {

@@ -4,7 +4,7 @@ mod seat;
 
 use super::feeds::Feeds;
 use super::*;
-use crate::consensus::Timers;
+use crate::consensus::{Timers, raft_id};
 use crate::entropy::Entropy;
 use std::sync::Arc;
 use warren_storage::log::{Append, Log, LogOptions};
@@ -451,6 +451,40 @@ fn what_it_is_fed_is_applied_once_it_is_durable_and_acknowledged_once_it_is_appl
 }
 
 #[test]
+fn a_candidate_that_counts_on_it_is_told_how_far_is_committed() {
+    let mut one = One::new(log());
+    let feeder = one.subscribe();
+    let asked = one.feed(feeder, 0, 0, &[record(1, 1, 10), record(2, 2, 10)]);
+    one.sync(asked);
+    let (own, candidate) = (raft_id(4, 1), raft_id(2, 1));
+    let mut ask = |kind, from, to, term| {
+        let message = PeerMessage::Raft(RaftMessage::new(kind, from, to, term));
+        let sent = one.tell(Event::Peer { from: 2, message });
+        sent.into_iter().find_map(|action| match action {
+            Action::Send { to: 2, message: PeerMessage::Raft(message) } => Some(message),
+            _ => None,
+        })
+    };
+    let refusal = |kind, term| RaftMessage {
+        reject: true,
+        commit: 2,
+        commit_term: 2,
+        ..RaftMessage::new(kind, own, candidate, term)
+    };
+    // Before a candidate has another term it asks for it.
+    let told = ask(RaftKind::RequestPreVote, candidate, own, 8);
+    assert_eq!(told, Some(refusal(RaftKind::RequestPreVoteResponse, 7)));
+    let told = ask(RaftKind::RequestVote, candidate, own, 8);
+    assert_eq!(told, Some(refusal(RaftKind::RequestVoteResponse, 8)));
+    // Nobody else is told anything.
+    assert_eq!(ask(RaftKind::Heartbeat, candidate, own, 8), None);
+    assert_eq!(ask(RaftKind::RequestVote, raft_id(3, 1), own, 8), None);
+    assert_eq!(ask(RaftKind::RequestVote, candidate, raft_id(3, 1), 8), None);
+    assert_eq!(ask(RaftKind::RequestPreVote, candidate, own, 0), None);
+    assert_eq!(one.observer.facts().refused, 3);
+}
+
+#[test]
 fn what_contradicts_itself_is_refused() {
     let mut one = One::new(log());
     let feeder = one.subscribe();
@@ -587,25 +621,13 @@ fn a_tree_is_taken_from_the_feeder_alone_and_the_log_goes_on_behind_it() {
     let asked = one.feed(feeder, 0, 0, &[record(1, 1, 0)]);
     one.sync(asked);
     let message = |feed: u64, index| RaftMessage {
-        kind: RaftKind::Snapshot,
-        to: 4,
-        from: u64::from(feeder),
-        term: 2,
-        log_term: 0,
-        index: 0,
-        commit: 0,
-        commit_term: 0,
-        request_snapshot: 0,
-        reject: false,
-        reject_hint: 0,
-        priority: 0,
         context: feed.to_le_bytes().to_vec().into(),
-        entries: Vec::new(),
         snapshot: Some(warren_transport::peer::SnapshotHead {
             index,
             term: 2,
             conf_state: Default::default(),
         }),
+        ..RaftMessage::new(RaftKind::Snapshot, u64::from(feeder), 4, 2)
     };
     let feed = one.observer.search.feed();
     for (from, message) in

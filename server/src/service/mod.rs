@@ -65,6 +65,9 @@ pub enum Event {
         read_only: bool,
         /// The request of the [`Submission::OpenSession`] that the connection made itself.
         asked: Option<u64>,
+        /// Only if this is still its attachment: a connection that goes on with another process must not take its session from
+        /// another connection to which its client has moved meanwhile.
+        generation: Option<u32>,
     },
     /// A connection is gone.
     Disconnect {
@@ -321,9 +324,10 @@ impl Service {
     pub fn handle(&mut self, now: Moment, event: Event) -> Result<(), TreeError> {
         match event {
             Event::Commit(entries) => self.backlog.extend(entries),
-            Event::Connect { mailbox, session, password, timeout_ms, read_only, asked } => {
+            Event::Connect { mailbox, session, password, timeout_ms, read_only, asked, generation } => {
                 let asked_ms = now.ms();
-                let connect = Connect { mailbox, session, password, timeout_ms, read_only, asked_ms };
+                let connect =
+                    Connect { mailbox, session, password, timeout_ms, read_only, asked_ms, generation };
                 self.on_connect(now, connect, asked)
             }
             Event::Disconnect { connection, session } => self.on_disconnect(connection, session),

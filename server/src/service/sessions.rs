@@ -22,6 +22,8 @@ pub(super) struct Connect {
     pub(super) read_only: bool,
     /// When, ms of the monotonic clock.
     pub(super) asked_ms: u64,
+    /// The attachment that it must still have; `None`: any.
+    pub(super) generation: Option<u32>,
 }
 
 /// A session's attachment to a connection of this server.
@@ -82,7 +84,12 @@ impl Service {
     fn attach(&mut self, connect: Connect, at: Zxid) {
         let Connect { session, password, timeout_ms, .. } = connect;
         let generation = match self.tree.session(session) {
-            Some(row) if row.password == password => row.generation,
+            Some(row)
+                if row.password == password
+                    && connect.generation.is_none_or(|generation| generation == row.generation) =>
+            {
+                row.generation
+            }
             _ => return self.tell(&connect.mailbox, at, Item::Refused),
         };
         // Whatever other connection has it goes first.

@@ -318,6 +318,29 @@ impl Ensemble {
                 timeout_ms,
                 read_only,
                 asked: None,
+                generation: None,
+            },
+        );
+        self.settle();
+        let mut client = Client { mailbox, server, told: Vec::new() };
+        client.look(self);
+        client
+    }
+
+    /// A connection that goes on with another process asks for its session; with this attachment it had it.
+    fn resume(&mut self, server: usize, had: &Attached) -> Client {
+        self.connections += 1;
+        let mailbox = Mailbox::new(self.connections, Box::new(|| {}));
+        self.tell(
+            server,
+            Event::Connect {
+                mailbox: mailbox.clone(),
+                session: had.session,
+                password: had.password,
+                timeout_ms: had.timeout_ms,
+                read_only: false,
+                asked: None,
+                generation: Some(had.generation),
             },
         );
         self.settle();
@@ -589,6 +612,30 @@ fn of_two_servers_that_are_asked_for_a_session_the_later_one_has_it_and_nobody_i
     assert_eq!((early.attached().generation, late.attached().generation), (2, 3));
     assert!(!late.refused() && early.closed().is_some());
     assert_eq!(ensemble.generation(0, session), Some(3));
+}
+
+#[test]
+fn a_connection_that_goes_on_with_another_process_takes_no_session_back() {
+    let mut ensemble = Ensemble::of(3);
+    let client = ensemble.client(2, TIMEOUT_MS);
+    let had = client.attached();
+    assert_eq!(ensemble.resume(2, &had).attached().generation, had.generation + 1);
+    // Its client has moved on, as this server knows or does not know yet.
+    let had = ensemble.client(2, TIMEOUT_MS).attached();
+    let mut moved = ensemble.connect(0, had.session, had.password, TIMEOUT_MS);
+    assert!(ensemble.resume(2, &had).refused());
+    let had = moved.attached();
+    ensemble.servers[2].held = true;
+    let mut again = ensemble.connect(1, had.session, had.password, TIMEOUT_MS);
+    let mut late = ensemble.resume(2, &had);
+    ensemble.servers[2].held = false;
+    ensemble.settle();
+    late.look(&ensemble);
+    again.look(&ensemble);
+    assert!(late.refused());
+    assert_eq!((again.closed(), ensemble.generation(0, had.session)), (None, Some(had.generation + 1)));
+    moved.look(&ensemble);
+    assert!(moved.closed().is_some());
 }
 
 #[test]

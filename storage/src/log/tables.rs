@@ -63,8 +63,8 @@ pub enum RecordKind {
 }
 
 impl RecordKind {
-    /// What [`RecordKind`] as a number says.
-    pub(super) fn of(number: u8) -> Option<RecordKind> {
+    /// What a kind as a number, as it is written to disks and streams, says; `None` for a number that is none.
+    pub fn of(number: u8) -> Option<RecordKind> {
         [RecordKind::Normal, RecordKind::ConfChange, RecordKind::ConfChangeV2]
             .get(usize::from(number))
             .copied()

@@ -99,7 +99,7 @@ fn main() -> ExitCode {
     println!(
         "{} seeds in {seconds:.1} s, {:.1} a second; a seed has on average {} requests, {} replies judged, \
          {} watch events, {} commands in the log, {:.1} servers with {:.1} lives together, {:.1} leaders, {:.2} snapshots sent, \
-         {:.2} changes of the membership, {} events, \
+         {:.2} changes of the membership, {:.1} connections kept over a restart in place, {} events, \
          {:.1} simulated seconds",
         to - from,
         seeds as f64 / seconds,
@@ -112,6 +112,7 @@ fn main() -> ExitCode {
         each(total.leaders),
         each(total.snapshots),
         each(total.changes),
+        each(total.kept),
         total.events / seeds,
         total.simulated_us as f64 / seeds as f64 / 1e6,
     );

@@ -28,6 +28,8 @@ pub(super) enum Event {
     Start(usize),
     /// Something breaks.
     Fault,
+    /// The operator has this host's server begin anew in place.
+    Anew(usize),
     /// The network between the servers changes.
     Network,
     /// The full disk of this host has space again.
@@ -67,6 +69,8 @@ pub(super) enum Step {
     Connection(u64),
     /// Submissions are delivered a second time.
     Repeat,
+    /// A server that is to begin anew looks whether it is so far.
+    Anew,
 }
 
 /// Why a step does not end well.
@@ -78,6 +82,8 @@ pub(super) enum Halt {
     Violated(Violation),
     /// It knows as whom it takes part, and begins anew as that.
     Begins(Begins),
+    /// It is another process from here on, in its place.
+    Anew,
     /// It does not start: its store is not the one that its own table has recorded.
     Wiped,
 }

@@ -4,6 +4,7 @@ use super::check::Violation;
 use super::context::{Begins, Context, Event, Halt, Step};
 use super::planted::Planted;
 use super::server::{File, Server, deliver};
+use super::wire::Wire;
 use super::{net, operator};
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -95,7 +96,7 @@ impl Host {
     pub(super) fn begin(&mut self, ctx: &mut Context, begins: Begins) -> Result<(), Halt> {
         let file = self.server.take().map(|server| server.file);
         let file = file.unwrap_or_else(|| File { servers: ctx.setup.members(), joins: false });
-        cut(ctx, self.number);
+        cut(ctx, self.number, |_| false);
         self.lives += 1;
         ctx.net.on_started(self.number, self.lives);
         let (number, disk, lives) = (self.number, self.disk.clone(), self.lives);
@@ -141,6 +142,10 @@ impl Host {
             Err(Halt::Exit(why)) => self.exit(ctx, &why),
             Err(Halt::Begins(begins)) => {
                 let begun = self.begin(ctx, begins);
+                self.after_step(ctx, begun)
+            }
+            Err(Halt::Anew) => {
+                let begun = self.begin_anew(ctx);
                 self.after_step(ctx, begun)
             }
             Err(Halt::Wiped) => {
@@ -190,7 +195,34 @@ impl Host {
         net::part(ctx, self.number);
         ctx.net.on_stopped(self.number);
         ctx.checks.on_stopped(self.number);
-        cut(ctx, self.number);
+        cut(ctx, self.number, |_| false);
+    }
+
+    /// The server's process becomes the next one, with the connections that go on.
+    pub(super) fn begin_anew(&mut self, ctx: &mut Context) -> Result<(), Halt> {
+        let Some(mut server) = self.server.take() else { return Ok(()) };
+        let gathered = outlive(|| server.gather(ctx));
+        let file = File { servers: server.file.servers.clone(), joins: server.file.joins };
+        self.server = Some(server);
+        let handed = gathered?;
+        let next = self.disk.after_kill();
+        std::mem::replace(&mut self.disk, next).lose_power();
+        if let Some(server) = self.server.take() {
+            self.holds = server.service().tree().identity();
+            server.die();
+        }
+        ctx.net.on_stopped(self.number);
+        ctx.checks.on_stopped(self.number);
+        self.lives += 1;
+        ctx.net.on_started(self.number, self.lives);
+        let (number, disk, lives, kept) = (self.number, self.disk.clone(), self.lives, handed.ids());
+        let started = outlive(|| Server::start(ctx, number, disk, lives, None, file)).map(|mut server| {
+            server.resume(ctx, handed);
+            self.server = Some(server);
+        });
+        let server = self.server.as_ref();
+        cut(ctx, self.number, |id| kept.contains(&id) && server.is_some_and(|server| server.has_client(id)));
+        started
     }
 
     /// Its operator stops it, for good.
@@ -330,10 +362,11 @@ pub(super) fn text_of(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned())).unwrap_or_else(|| "a panic".into())
 }
 
-/// The server's end of every connection to this host is gone.
-fn cut(ctx: &mut Context, host: usize) {
-    ctx.wires.retain(|_, wire| wire.host != host || !wire.client_gone);
-    let ids: Vec<u64> = ctx.wires.iter().filter(|(_, wire)| wire.host == host).map(|(id, _)| *id).collect();
+/// The server's end of every connection to this host is gone, but of those that go on.
+fn cut(ctx: &mut Context, host: usize, goes_on: impl Fn(u64) -> bool) {
+    let is_cut = |id: u64, wire: &Wire| wire.host == host && !goes_on(id);
+    ctx.wires.retain(|id, wire| !is_cut(*id, wire) || !wire.client_gone);
+    let ids: Vec<u64> = ctx.wires.iter().filter(|(id, wire)| is_cut(**id, wire)).map(|(id, _)| *id).collect();
     for id in ids {
         let lost = ctx.dice.chance(500);
         let Some(wire) = ctx.wires.get_mut(&id) else { continue };

@@ -45,13 +45,15 @@ pub enum Planted {
     ConfigurationNotKept,
     /// No server hears what the others' trees are.
     NobodyCompares,
+    /// A server that begins anew in place goes on with its connections, and not with their watches.
+    KeptWithoutWatches,
     /// Who is to come to an ensemble founds one with others that are, when they reach nobody else.
     JoinersFound,
 }
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 22] = [
+    pub const ALL: [Planted; 23] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -73,6 +75,7 @@ impl Planted {
         Planted::ConfigurationWhenProposed,
         Planted::ConfigurationNotKept,
         Planted::NobodyCompares,
+        Planted::KeptWithoutWatches,
         Planted::JoinersFound,
     ];
 

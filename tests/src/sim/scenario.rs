@@ -30,6 +30,7 @@
 //! > rot 3                                        something is written, and server 3 applies it otherwise
 //! > alone leader; > apart 1 2 | 3; > join          who reaches whom
 //! > hand over to 2                                 the leader gives leadership to server 2
+//! > anew 2                                         server 2 begins anew in place, with its connections
 //! > elect                                          time passes until one leads whom a majority follows
 //! > all                                            where everybody stands
 //! ```
@@ -119,6 +120,7 @@ fn thread_of(step: Step) -> &'static str {
         Step::Publish => "publish",
         Step::Checkpoint | Step::Checkpointed => "checkpoint",
         Step::Connection(_) => "connections",
+        Step::Anew => "anew",
     }
 }
 
@@ -231,6 +233,11 @@ impl Stage {
                     self.told.push(format!("server {} stops: {why}", host + 1));
                     self.stop(host, false);
                 }
+                (host, Err(Halt::Anew)) => {
+                    self.told.push(format!("server {} begins anew in place", host + 1));
+                    let begun = self.hosts[host].begin_anew(&mut self.ctx);
+                    assert!(begun.is_ok(), "nothing fails on this disk: {begun:?}");
+                }
                 (host, Err(Halt::Begins(begins))) => {
                     if let Err(halt) = self.hosts[host].begin(&mut self.ctx, begins) {
                         self.told.push(format!("!! {halt:?}"));
@@ -336,6 +343,13 @@ impl Stage {
                 for host in self.meant(rest)? {
                     self.stop(host, true);
                     self.hosts[host].disk = SimDisk::new();
+                }
+            }
+            ["anew", rest @ ..] => {
+                for host in self.meant(rest)? {
+                    if let Some(server) = &mut self.hosts[host].server {
+                        server.begin_anew(&mut self.ctx);
+                    }
                 }
             }
             ["checkpoint", rest @ ..] => {

@@ -5,6 +5,7 @@
 //! it goes on is two steps: the service's handling and its publication, the log's append and its report, a
 //! checkpoint's freezing, its writing and its installation.
 
+mod anew;
 mod connections;
 mod peers;
 mod serving;
@@ -132,6 +133,8 @@ pub(super) struct Server {
     leads: bool,
     /// What its configuration file says of the ensemble.
     pub(super) file: File,
+    /// It is to begin anew in place.
+    anew: Option<anew::Anew>,
     /// Its store is empty, and it has not heard from enough others that it may take part.
     founding: Option<Founding>,
     /// The planted fault: its service takes itself for the leader's for ever.
@@ -166,6 +169,9 @@ pub(super) struct Server {
 impl Server {
     /// With whom it has links.
     fn link(&self, ctx: &mut Context) {
+        if self.is_parting() {
+            return;
+        }
         let tree = self.service.tree();
         let voters = match tree.members().servers.is_empty() {
             true => Vec::new(),
@@ -331,6 +337,7 @@ impl Server {
             Step::Stream(stream) => self.on_stream(ctx, stream),
             Step::Installed => self.on_installed(ctx),
             Step::Connection(id) => self.on_connection(ctx, id),
+            Step::Anew => self.on_anew(ctx),
             Step::Repeat => {
                 let commands = self.repeats.pop_front().unwrap_or_default();
                 ctx.note("FAULT", format_args!("{} commands are delivered again", commands.len()));
@@ -431,9 +438,9 @@ impl Server {
                 consensus::Action::Leader { term, leader } => self.on_leader(ctx, term, leader)?,
                 consensus::Action::Send { to, message } => {
                     if let PeerMessage::Raft(message) = &message {
-                        // What it says in the step in which it begins to observe, it said before.
+                        // What it says in the step in which it begins to observe, it said before. A vote it may refuse.
                         assert!(
-                            !observed || !self.consensus.is_observer(),
+                            !observed || !self.consensus.is_observer() || message.reject,
                             "an observer has no part in raft"
                         );
                         ctx.checks.on_sent_raft(&self.service, message)?;

@@ -1,7 +1,7 @@
 //! What differs from seed to seed beside the order of events: how many clients, which faults, how small the limits.
 
 use super::net::id_of;
-use super::{Dice, Run};
+use super::{Dice, Planted, Run};
 use warren_server::consensus::raft_id;
 use warren_server::membership;
 use warren_storage::{Change, Member, MemberRole, Members};
@@ -43,6 +43,8 @@ pub struct Setup {
     pub pause_us_max: u64,
     /// A server that went stays away for at most this, µs.
     pub downtime_us_max: u64,
+    /// When servers begin anew in place, and which, µs.
+    pub anew: Vec<(u64, usize)>,
     /// Clients.
     pub clients: u64,
     /// Requests of all clients together, before the healing phase.
@@ -103,13 +105,19 @@ pub struct Network {
 const ENSEMBLE: u64 = 0x656e_7365_6d62_6c65;
 /// The dice of what no ensemble without observers has; likewise.
 const OBSERVERS: u64 = 0x6f62_7365_7276_6572;
+/// The dice of beginnings anew; likewise.
+const ANEW: u64 = 0x616e_6577_616e_6577;
+/// Of them in a run, at most.
+const ANEW_MAX: u64 = 12;
+/// Between two of them on average, µs.
+const ANEW_EVERY_US: [u64; 3] = [200_000, 1_000_000, 4_000_000];
 /// The dice of what no ensemble has whose membership stays; likewise.
 const MEMBERSHIP: u64 = 0x6d65_6d62_6572_7368;
 
 impl Setup {
     /// The circumstances of a run: of its seed, but for what the run says.
     pub fn draw(run: &Run, dice: &mut Dice) -> Setup {
-        let Run { seed, servers, observers, changes, .. } = *run;
+        let Run { seed, servers, observers, changes, planted, .. } = *run;
         let some = |dice: &mut Dice, max: u64| if dice.chance(500) { dice.below(max + 1) } else { 0 };
         let mut faults = [0; 8];
         for weight in &mut faults {
@@ -173,6 +181,7 @@ impl Setup {
                 1 => 300_000,
                 _ => *ensemble.pick(&[100_000, 1_000_000, 5_000_000]),
             },
+            anew: anew(&mut Dice::new(seed ^ ANEW), servers + observers + spares, planted),
             clients: dice.between(2, 7),
             requests: dice.between(200, 600),
             pipeline_max: *dice.pick(&[1, 4, 12, 30]),
@@ -235,6 +244,7 @@ impl Setup {
             pauses_per_mille: 0,
             pause_us_max: 0,
             downtime_us_max: 0,
+            anew: Vec::new(),
             clients: 0,
             requests: 0,
             pipeline_max: 1,
@@ -255,6 +265,19 @@ impl Setup {
             read_only: false,
         }
     }
+}
+
+fn anew(dice: &mut Dice, hosts: usize, planted: Option<Planted>) -> Vec<(u64, usize)> {
+    if !dice.chance(300) && planted != Some(Planted::KeptWithoutWatches) {
+        return Vec::new();
+    }
+    let every_us = *dice.pick(&ANEW_EVERY_US);
+    let (mut at_us, times) = (0, dice.between(1, ANEW_MAX));
+    let next = |_| {
+        at_us += dice.between(every_us / 4, 2 * every_us);
+        (at_us, dice.below(hosts as u64) as usize)
+    };
+    (0..times).map(next).collect()
 }
 
 /// A server, on its first disk.

@@ -40,6 +40,8 @@ pub struct Summary {
     pub snapshots: u64,
     /// Changes of the membership that were made.
     pub changes: u64,
+    /// Connections that went on when their server began anew in place.
+    pub kept: u64,
     /// Simulated time, µs.
     pub simulated_us: u64,
 }
@@ -59,6 +61,7 @@ impl Summary {
             leaders,
             snapshots,
             changes,
+            kept,
             simulated_us,
         } = other;
         self.hash ^= hash;
@@ -72,6 +75,7 @@ impl Summary {
         self.leaders += leaders;
         self.snapshots += snapshots;
         self.changes += changes;
+        self.kept += kept;
         self.simulated_us += simulated_us;
     }
 }
@@ -181,6 +185,7 @@ impl World {
             leaders: self.ctx.checks.leaders.count() as u64,
             snapshots: self.ctx.snapshots,
             changes: self.ctx.checks.config_node.changes() as u64,
+            kept: self.ctx.checks.kept,
             simulated_us: self.ctx.now_us,
         }
     }
@@ -205,6 +210,9 @@ impl World {
         }
         if setup.changes_every_us > 0 {
             self.ctx.at(setup.changes_every_us, Event::Operator);
+        }
+        for (at_us, host) in setup.anew {
+            self.ctx.at(at_us, Event::Anew(host));
         }
         // The first phase: everything may break.
         self.run_until(|world| world.budget == 0 || world.ctx.now_us > FIRST_PHASE_US_MAX)?;
@@ -338,6 +346,12 @@ impl World {
             }
             Event::Fault => {
                 self.fault();
+                return Ok(());
+            }
+            Event::Anew(host) => {
+                if let (false, Some(server)) = (ctx.healing, hosts[host].server.as_mut()) {
+                    server.begin_anew(ctx);
+                }
                 return Ok(());
             }
             Event::Operator => {

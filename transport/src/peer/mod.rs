@@ -109,6 +109,29 @@ pub struct RaftMessage {
     pub snapshot: Option<SnapshotHead>,
 }
 
+impl RaftMessage {
+    /// One that says no more than this: the rest is zero, empty or absent.
+    pub fn new(kind: RaftKind, from: u64, to: u64, term: u64) -> RaftMessage {
+        RaftMessage {
+            kind,
+            to,
+            from,
+            term,
+            log_term: 0,
+            index: 0,
+            commit: 0,
+            commit_term: 0,
+            request_snapshot: 0,
+            reject: false,
+            reject_hint: 0,
+            priority: 0,
+            context: Bytes::new(),
+            entries: Vec::new(),
+            snapshot: None,
+        }
+    }
+}
+
 /// An entry of the log on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerEntry {

@@ -1,6 +1,7 @@
 //! A file that is either there whole, or not at all: written as `FILE.partial`, and renamed once all of it is on the disk.
 
 use crate::backup::name::PARTIAL;
+use crate::io::free_bytes;
 use rustix::fs::{FlockOperation, RenameFlags};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, IsTerminal as _, Write};
@@ -153,8 +154,7 @@ impl Write for Target {
         if partial.unsynced >= UNSYNCED_BYTES_MAX {
             partial.unsynced = 0;
             partial.file.sync_data()?;
-            let stat = rustix::fs::fstatvfs(&partial.file)?;
-            if stat.f_bavail.saturating_mul(stat.f_frsize) < partial.free_bytes_min {
+            if free_bytes(&partial.file)? < partial.free_bytes_min {
                 return Err(io::Error::new(
                     io::ErrorKind::StorageFull,
                     "what is still free on this disk is the reserve of the server whose data are on it, too",

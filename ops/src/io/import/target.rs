@@ -2,6 +2,7 @@
 
 use super::aside::Aside;
 use crate::import::settle::{Settled, WriteError};
+use crate::io::free_bytes;
 use rustix::fs::{FlockOperation, RenameFlags};
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -97,8 +98,7 @@ impl Target {
             );
         }
         remove_folder(&side).map_err(failed("remove what is left of", &side))?;
-        let there = rustix::fs::fstatvfs(&folder).map_err(|e| failed("look at", data_dir)(e.into()))?;
-        let free_bytes = there.f_bavail.saturating_mul(there.f_frsize);
+        let free_bytes = free_bytes(&folder).map_err(failed("look at", data_dir))?;
         if free_bytes < FREE_BYTES_MIN {
             return Err(TargetError::NoSpace { data_dir: data_dir.to_owned(), free_bytes });
         }

@@ -155,23 +155,7 @@ impl One {
 }
 
 pub(super) fn message(kind: RaftKind, from: u8, term: u64) -> RaftMessage {
-    RaftMessage {
-        kind,
-        to: raft_id(1, 1),
-        from: raft_id(from, 1),
-        term,
-        log_term: 0,
-        index: 0,
-        commit: 0,
-        commit_term: 0,
-        request_snapshot: 0,
-        reject: false,
-        reject_hint: 0,
-        priority: 0,
-        context: Bytes::new(),
-        entries: Vec::new(),
-        snapshot: None,
-    }
+    RaftMessage::new(kind, raft_id(from, 1), raft_id(1, 1), term)
 }
 
 /// Entries from `first` on, of one term, behind an entry of `log_term`.

@@ -116,11 +116,13 @@ impl Desk {
 
 pub(super) fn run(clock: &Clock, engine: &Engine) {
     let mut events = Vec::new();
+    let mut due = engine.desk.lock().due();
     loop {
-        let due = engine.desk.lock().due();
         engine.service.take(clock, due, &mut events);
         engine.turned.service.add();
-        engine.desk.lock().turn(clock, engine, events.drain(..));
+        let mut desk = engine.desk.lock();
+        desk.turn(clock, engine, events.drain(..));
+        due = desk.due();
     }
 }
 

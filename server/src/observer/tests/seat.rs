@@ -149,23 +149,7 @@ fn who_is_left_alone_by_its_leader_asks_whether_it_still_belongs_to_raft() {
     four.tell(Event::Met { server: 4, disk: 1, store_id: 44 });
     four.tell(table(1, with(1, MemberRole::Joining)));
     let heartbeat = |from: ServerId| {
-        let message = warren_transport::peer::RaftMessage {
-            kind: RaftKind::Heartbeat,
-            to: raft_id(4, 1),
-            from: raft_id(from, 1),
-            term: 2,
-            log_term: 0,
-            index: 0,
-            commit: 0,
-            commit_term: 0,
-            request_snapshot: 0,
-            reject: false,
-            reject_hint: 0,
-            priority: 0,
-            context: Default::default(),
-            entries: Vec::new(),
-            snapshot: None,
-        };
+        let message = RaftMessage::new(RaftKind::Heartbeat, raft_id(from, 1), raft_id(4, 1), 2);
         Event::Peer { from, message: PeerMessage::Raft(message) }
     };
     let is_ask = |action: &Action| matches!(action, Action::Send { message: PeerMessage::Ask(_), .. });

@@ -1,6 +1,6 @@
 //! Clients that wait for their answers, and notice when their server leaves: a stop must not cost them a single one.
 
-use super::servers::id;
+use super::servers::{Servers, id};
 use super::{Director, Outcome};
 use crate::io::daemon::{LOOK_EVERY, PATIENCE};
 use rustix::process::Signal;
@@ -31,6 +31,25 @@ struct Polite {
 
 /// Stop this server and start it again under the eyes of clients on all of them.
 pub(super) fn through_a_stop(director: &mut Director<'_>, stopped: usize) -> Outcome<()> {
+    through(director, Some(stopped), |servers, all| {
+        servers.daemons[stopped].stop()?;
+        all_are_answered(all)?;
+        Ok(servers.daemons[stopped].start()?)
+    })
+}
+
+/// Have this server begin anew in place under the eyes of clients on all of them.
+pub(super) fn through_a_beginning(director: &mut Director<'_>, place: usize) -> Outcome<()> {
+    through(director, None, |servers, _| Ok(servers.begin_anew(place)?))
+}
+
+/// Something is done to the servers, and all clients are answered before, behind it and in the end. Only those of the server
+/// that was stopped are sent away, and once.
+fn through(
+    director: &mut Director<'_>,
+    stopped: Option<usize>,
+    mut act: impl FnMut(&mut Servers, &[Polite]) -> Outcome<()>,
+) -> Outcome<()> {
     let servers = &director.stage.servers;
     let all: Vec<Polite> = director
         .servers
@@ -44,9 +63,7 @@ pub(super) fn through_a_stop(director: &mut Director<'_>, stopped: usize) -> Out
             all.iter().map(|client| scope.spawn(|| client.live(servers, &enough))).collect();
         let mut stop = || -> Outcome<()> {
             all_are_answered(&all)?;
-            director.servers.daemons[stopped].stop()?;
-            all_are_answered(&all)?;
-            director.servers.daemons[stopped].start()?;
+            act(&mut director.servers, &all)?;
             all_are_answered(&all)
         };
         let done = stop();
@@ -57,13 +74,12 @@ pub(super) fn through_a_stop(director: &mut Director<'_>, stopped: usize) -> Out
         done
     })?;
     for client in &all {
-        let (moves, due) = (client.moves.load(SeqCst), u64::from(client.home == stopped));
+        let (moves, due) = (client.moves.load(SeqCst), u64::from(Some(client.home) == stopped));
         if moves != due {
-            let (home, stopped) = (id(client.home), id(stopped));
-            return Err(format!(
-                "a client of server {home} was sent away {moves} times while server {stopped} was stopped"
-            )
-            .into());
+            let home = id(client.home);
+            return Err(
+                format!("a client of server {home} was sent away {moves} times, and not {due}").into()
+            );
         }
     }
     Ok(())

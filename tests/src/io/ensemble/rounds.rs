@@ -45,6 +45,7 @@ pub(super) const ALL: &[Round] = &[
     round("a follower is far behind and takes a snapshot", far_behind),
     Round { name: "a follower's disk is full", run: disk_full, needs_small_disk: true },
     round("rolling restart", rolling_restart),
+    round("all begin anew in place, one after the other", begin_anew),
 ];
 
 /// The place of the server whose disk is small.
@@ -304,6 +305,16 @@ fn far_behind(director: &mut Director<'_>) -> Outcome<()> {
     director.servers.daemons[follower].start()?;
     if !eventually(|| director.servers.daemons[follower].said("received a snapshot") > said) {
         return Err("the follower took no snapshot".into());
+    }
+    director.work_on(WORK)
+}
+
+/// Nobody's connection may break, not even to the server that begins anew.
+fn begin_anew(director: &mut Director<'_>) -> Outcome<()> {
+    for place in director.servers.places() {
+        director.work_on(WORK)?;
+        polite::through_a_beginning(director, place)?;
+        director.flows()?;
     }
     director.work_on(WORK)
 }

@@ -1,6 +1,6 @@
 //! Servers of one ensemble as processes, with a network between them that does what it is told.
 
-use crate::io::daemon::{Daemon, LOOK_EVERY, PATIENCE, free_port};
+use crate::io::daemon::{Daemon, LOOK_EVERY, PATIENCE, eventually, free_port};
 use crate::io::relay::Relay;
 use crate::sim::Dice;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-use warren_server::admin::{self, Request};
+use warren_server::admin::{self, Request, Response};
 use warren_transport::io::blocking::four_letter_word;
 use warren_transport::io::certs;
 
@@ -180,15 +180,38 @@ impl Servers {
 
     /// Ask the leader to hand over, and wait until it has.
     pub(in crate::io) fn hand_over(&self, leader: usize) -> io::Result<()> {
-        let socket = self.daemons[leader].folder().join("data").join(admin::SOCKET);
+        match self.ask(leader, &Request::TransferLeader { to: None })? {
+            Response::Done(_) => Ok(()),
+            other => Err(io::Error::other(format!("leadership was not handed over: {other:?}"))),
+        }
+    }
+
+    /// Have a server begin anew in place, and wait until the next process serves.
+    pub(in crate::io) fn begin_anew(&self, place: usize) -> io::Result<()> {
+        let run = |place| match self.ask(place, &Request::Status) {
+            Ok(Response::Status(status)) => Some((status.run, status.serving)),
+            _ => None,
+        };
+        let Some((before, _)) = run(place) else {
+            return Err(io::Error::other("it does not say how it is"));
+        };
+        match self.ask(place, &Request::Restart)? {
+            Response::Done(_) => {}
+            other => return Err(io::Error::other(format!("it does not begin anew: {other:?}"))),
+        }
+        match eventually(|| run(place).is_some_and(|(now, serves)| now != before && serves)) {
+            true => Ok(()),
+            false => Err(io::Error::other(format!("server {} does not serve again", id(place)))),
+        }
+    }
+
+    fn ask(&self, place: usize, request: &Request) -> io::Result<Response> {
+        let socket = self.daemons[place].folder().join("data").join(admin::SOCKET);
         let mut stream = UnixStream::connect(socket)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        stream.write_all(admin::line(&Request::TransferLeader { to: None }).as_bytes())?;
+        stream.write_all(admin::line(request).as_bytes())?;
         let mut answer = String::new();
         BufReader::new(stream).read_line(&mut answer)?;
-        match answer.contains("\"done\"") {
-            true => Ok(()),
-            false => Err(io::Error::other(format!("leadership was not handed over: {answer}"))),
-        }
+        Ok(serde_json::from_str(&answer)?)
     }
 }

@@ -126,6 +126,10 @@ impl Server {
         Ok(())
     }
 
+    pub(super) fn pid(&self) -> Outcome<u32> {
+        Ok(self.process.as_ref().ok_or("it does not run")?.id())
+    }
+
     /// SIGHUP.
     pub(super) fn hang_up(&self) -> Outcome<()> {
         let process = self.process.as_ref().ok_or("it does not run")?;

@@ -5,6 +5,7 @@ mod certificates;
 mod changes;
 mod divergence;
 mod fleet;
+mod in_place;
 mod members;
 mod systemd;
 mod words;
@@ -51,6 +52,7 @@ pub fn run(warrend: &Path, warren: &Path, seed: Option<u64>) -> bool {
         ("its members are listed", members::listed),
         ("leadership goes where it is told", transfer),
         ("a server that is gone is complained about until it is back", lost_and_found),
+        ("a server restarts in place, and its clients stay connected", in_place::restarted),
         ("files that cannot be used change nothing, and are told", certificates::bad_files),
         ("certificates are renewed without a restart, on SIGHUP too", certificates::renewed),
         ("another authority takes over without a restart", certificates::rotated),

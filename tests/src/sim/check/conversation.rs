@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use warren_server::answer;
 use warren_server::identity::{self, Authentication, Identity};
-use warren_storage::{Code, SessionId};
+use warren_storage::{Code, SessionId, Tag};
 use warren_transport::{EventType, Refusal, ReplyHeader, Request, RequestHeader, WatcherEvent, xid};
 
 /// How every server of the simulator authenticates.
@@ -96,6 +96,10 @@ pub struct Conversation {
     pub watches: Watches,
     /// Of `/zookeeper/config`, as it was read last.
     pub config_version: i64,
+    /// Each attachment so far, and the writes of this connection that were taken before it: a server that begins anew in place
+    /// attaches the session once more, and counts from the beginning.
+    attachments: Vec<(SessionId, u32, u64)>,
+    taken: u64,
     writes: u64,
     synced: i64,
     auths: VecDeque<(String, Vec<u8>)>,
@@ -114,10 +118,29 @@ impl Conversation {
             pending: VecDeque::new(),
             watches: Watches::default(),
             config_version: -1,
+            attachments: Vec::new(),
+            taken: 0,
             writes: 0,
             synced: 0,
             auths: VecDeque::new(),
         }
+    }
+
+    pub(super) fn on_attached(&mut self, session: SessionId, generation: u32) {
+        self.attached = Some((session, generation));
+        self.attachments.push((session, generation, self.taken));
+    }
+
+    /// The server begins anew in place; it took so many writes of this connection since it attached the session.
+    pub(super) fn on_kept(&mut self, writes: u64) {
+        self.taken += writes;
+    }
+
+    /// The tag of a write of this connection, counted from 1.
+    pub(super) fn tag(&self, write: u64) -> Option<Tag> {
+        let of = self.attachments.iter().rev().find(|(.., before)| *before < write)?;
+        let (session, generation, before) = *of;
+        Some(Tag { session, generation, sequence: write - before })
     }
 
     pub(super) fn on_sent(&mut self, packet: &[u8], acknowledged: i64) {

@@ -4,7 +4,6 @@
 use super::conversation::{Conversation, Sent};
 use super::history::History;
 use super::{Verdict, hold, shown};
-use warren_storage::Tag;
 
 const PROPERTY: &str = "linearizable";
 
@@ -46,8 +45,10 @@ impl Linear {
                 if fresh { "it" } else { "the sync in front of it" }
             )
         })?;
-        let Some((session, generation)) = conversation.attached else { return Ok(()) };
-        let write = |sequence| history.write(Tag { session, generation, sequence });
+        if conversation.attached.is_none() {
+            return Ok(());
+        }
+        let write = |number| history.write(conversation.tag(number)?);
         if sent.is_write {
             self.acknowledged = self.acknowledged.max(zxid);
             return Ok(());

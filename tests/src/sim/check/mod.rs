@@ -125,6 +125,8 @@ pub struct Checks {
     pub replies: u64,
     /// Events judged.
     pub events: u64,
+    /// Connections that went on when their server began anew in place.
+    pub kept: u64,
 }
 
 impl Checks {
@@ -151,6 +153,7 @@ impl Checks {
             reconfigures: false,
             replies: 0,
             events: 0,
+            kept: 0,
         }
     }
 
@@ -306,7 +309,15 @@ impl Checks {
     /// The server attached a session to it.
     pub fn on_attached(&mut self, connection: u64, session: SessionId, generation: u32) {
         if let Some(conversation) = self.conversations.get_mut(&connection) {
-            conversation.attached = Some((session, generation));
+            conversation.on_attached(session, generation);
+        }
+    }
+
+    /// The server begins anew in place, and goes on with this connection; see [`conversation::Conversation::on_kept`].
+    pub fn on_kept(&mut self, connection: u64, writes: u64) {
+        self.kept += 1;
+        if let Some(conversation) = self.conversations.get_mut(&connection) {
+            conversation.on_kept(writes);
         }
     }
 

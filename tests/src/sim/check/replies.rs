@@ -6,8 +6,8 @@ use super::history::{Fact, History};
 use super::{Violation, hold, shown};
 use warren_server::answer::{self, Asker, WantsWatch};
 use warren_server::listings::Listings;
+use warren_storage::Code;
 use warren_storage::tree::{Outcome, Reply};
-use warren_storage::{Code, Tag};
 use warren_transport::reply::OpResult;
 use warren_transport::{Opcode, ReplyHeader, Request, Response};
 
@@ -30,12 +30,12 @@ pub(super) fn on_reply(
         return Ok(None);
     }
     let Some(request) = sent.request() else { return Ok(None) };
-    let Some((session, generation)) = conversation.attached else {
+    let Some((session, _)) = conversation.attached else {
         return Err(wrong("a reply before a session".into()));
     };
     if sent.is_write {
-        let tag = Tag { session, generation, sequence: sent.writes_before + 1 };
-        let Some(fact) = history.write(tag) else {
+        let tag = conversation.tag(sent.writes_before + 1);
+        let Some((tag, fact)) = tag.and_then(|tag| Some((tag, history.write(tag)?))) else {
             return Err(wrong(format!("{tag:?} is answered and not in the log")));
         };
         hold(fact.at == header.zxid, PROPERTY, || {

@@ -36,6 +36,9 @@ impl Server {
     pub(super) fn on_connection(&mut self, ctx: &mut Context, id: u64) -> Result<(), Halt> {
         let Some(client) = self.clients.get_mut(&id) else { return Ok(()) };
         client.scheduled = false;
+        if self.anew.is_some() {
+            return self.on_parked(ctx, id);
+        }
         if !client.out.is_empty() {
             let took_some = flush(ctx, id, &mut client.out);
             client.connection.on_stuck(ctx.now_at(self.host), took_some, !client.out.is_empty());
@@ -76,31 +79,8 @@ impl Server {
         if ctx.planted == Some(Planted::LoseMark) {
             client.mailbox.clear_marks();
         }
-        // What only this server knows, no leader can expire.
-        let shared = client.connection.session().filter(|attached| !attached.read_only);
-        let session = shared.map(|a| (a.session, a.generation));
-        let timeout_ms = shared.map_or(0, |a| a.timeout_ms);
-        if let Some(attached) = client.connection.session().filter(|a| a.read_only && !client.attached) {
-            client.attached = true;
-            ctx.checks.on_attached_read_only(id, attached.session, attached.generation);
-        }
-        if let Some((session, generation)) = session {
-            if !client.attached {
-                client.attached = true;
-                ctx.checks.on_attached(id, session, generation);
-                // It may have lost the session again before it was told that it has it.
-                if client.connection.ending().is_none() {
-                    ctx.checks.ephemerals.on_spoke(ctx.now_us, self.host, session, generation, timeout_ms);
-                }
-            }
-            if client.connection.facts.received > client.received {
-                ctx.checks.ephemerals.on_spoke(ctx.now_us, self.host, session, generation, timeout_ms);
-            }
-        }
-        client.received = client.connection.facts.received;
-        if let (Some((session, generation)), false) = (session, client.out.is_empty()) {
-            ctx.checks.ephemerals.on_answered(ctx.now_us, session, generation)?;
-        }
+        self.tell_checkers(ctx, id)?;
+        let Some(client) = self.clients.get_mut(&id) else { return Ok(()) };
         match ctx.planted {
             Some(Planted::WatchAfterReply) => {
                 swap(&mut client.out, |first, second| first == xid::NOTIFICATION && second > 0)
@@ -125,6 +105,37 @@ impl Server {
             } else if full || (wants_input && more) {
                 self.wake_connection(ctx, id);
             }
+        }
+        Ok(())
+    }
+
+    /// A turn is over, and nothing of it is sent yet.
+    pub(super) fn tell_checkers(&mut self, ctx: &mut Context, id: u64) -> Result<(), Halt> {
+        let Some(client) = self.clients.get_mut(&id) else { return Ok(()) };
+        // What only this server knows, no leader can expire.
+        let shared = client.connection.session().filter(|attached| !attached.read_only);
+        let session = shared.map(|a| (a.session, a.generation));
+        let timeout_ms = shared.map_or(0, |a| a.timeout_ms);
+        if let Some(attached) = client.connection.session().filter(|a| a.read_only && !client.attached) {
+            client.attached = true;
+            ctx.checks.on_attached_read_only(id, attached.session, attached.generation);
+        }
+        if let Some((session, generation)) = session {
+            if !client.attached {
+                client.attached = true;
+                ctx.checks.on_attached(id, session, generation);
+                // It may have lost the session again before it was told that it has it.
+                if client.connection.ending().is_none() {
+                    ctx.checks.ephemerals.on_spoke(ctx.now_us, self.host, session, generation, timeout_ms);
+                }
+            }
+            if client.connection.facts.received > client.received {
+                ctx.checks.ephemerals.on_spoke(ctx.now_us, self.host, session, generation, timeout_ms);
+            }
+        }
+        client.received = client.connection.facts.received;
+        if let (Some((session, generation)), false) = (session, client.out.is_empty()) {
+            ctx.checks.ephemerals.on_answered(ctx.now_us, session, generation)?;
         }
         Ok(())
     }
@@ -180,7 +191,7 @@ impl Server {
 }
 
 /// Send as much as the network takes; tells whether it took any.
-fn flush(ctx: &mut Context, id: u64, out: &mut Vec<u8>) -> bool {
+pub(super) fn flush(ctx: &mut Context, id: u64, out: &mut Vec<u8>) -> bool {
     let Some(wire) = ctx.wires.get_mut(&id) else { return false };
     let room = ctx.setup.window_bytes.saturating_sub(wire.to_client.unread());
     let sent = room.min(out.len());

@@ -193,6 +193,7 @@ impl Server {
             unpublished: false,
             leads: false,
             file,
+            anew: None,
             founding,
             deposed: false,
             incarnation,

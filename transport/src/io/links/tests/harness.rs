@@ -218,21 +218,12 @@ pub(super) fn pair(ca: &Ca) -> (Server, Server) {
 
 pub(super) fn raft(kind: RaftKind, index: u64) -> RaftMessage {
     RaftMessage {
-        kind,
-        to: 1,
-        from: 2,
-        term: 3,
         log_term: 4,
         index,
         commit: 5,
         commit_term: 6,
-        request_snapshot: 0,
-        reject: false,
-        reject_hint: 0,
         priority: -1,
-        context: Bytes::new(),
-        entries: Vec::new(),
-        snapshot: None,
+        ..RaftMessage::new(kind, 2, 1, 3)
     }
 }
 

@@ -1,15 +1,18 @@
 //! Client connections: a listener, and a task for each client that drives a [`Connection`].
 
+mod leave;
+
 use super::Clock;
 use super::engine::Engine;
 use super::facts::{self, Registry};
-use crate::connection::{Connection, Effects, Ending, Limits, REPLY_BYTES_WAITING_MAX};
+use crate::connection::{Connection, Effects, Ending, Kept, Limits, REPLY_BYTES_WAITING_MAX};
 use crate::mailbox::Mailbox;
 use crate::room::Room;
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -27,19 +30,11 @@ const HELLO_BYTES: usize = 128;
 const OUT_KEPT_BYTES: usize = 16 << 10;
 /// A connection that has not said what it wants by then is closed.
 const HELLO_WITHIN: Duration = Duration::from_secs(30);
-/// How long a closing connection may take to answer what it accepted.
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Once the daemon stops, a connection that is owed nothing waits so long for one more request. Closed right behind a
 /// reply, it is closed while its client has nothing on the way; an end at any other time may cross with a request.
 const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(250);
 /// Once the daemon stops, a client that never waits for all its answers is read from no longer than this.
 const LAST_REQUESTS_WITHIN: Duration = Duration::from_secs(1);
-/// After our end of a connection is closed, a client that sends nothing may take so long to close its own.
-const GOODBYE_SILENCE: Duration = Duration::from_millis(500);
-/// The same for one that goes on sending.
-const GOODBYE_WITHIN: Duration = Duration::from_secs(2);
-/// What it may send meanwhile, bytes: more than a socket holds.
-const GOODBYE_BYTES_MAX: usize = 16 << 20;
 /// After a failed accept (no more file descriptors, say) the next try comes this much later.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 
@@ -90,32 +85,93 @@ pub(super) struct Clients {
     /// 0 is no limit.
     pub(super) connections_per_address_max: usize,
     pub(super) per_address: Mutex<HashMap<IpAddr, usize>>,
+    /// The last number that a connection was given.
     pub(super) next: AtomicU64,
-    /// True once the daemon stops.
-    pub(super) stop: watch::Receiver<bool>,
+    /// What connections are to do once the room is stopping.
+    pub(super) leave: watch::Receiver<Leave>,
+    pub(super) parking: Parking,
+}
+
+/// What the daemon has its connections do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leave {
+    /// Go on.
+    Not,
+    /// Answer what was taken, and close.
+    Close,
+    /// Answer what was taken, and wait: the daemon begins anew in place.
+    Park,
+    /// Nothing more is applied: tell the last events, and be [kept](Kept).
+    Gather,
+}
+
+/// Connections on their way to the next process.
+#[derive(Default)]
+pub(super) struct Parking {
+    /// Wait, and owe nothing.
+    pub(super) parked: AtomicUsize,
+    /// Are closed already, and only see their client off.
+    pub(super) parting: AtomicUsize,
+    pub(super) kept: Mutex<Vec<(Kept, OwnedFd)>>,
+}
+
+/// A connection of the process before, ready to go on.
+pub(super) struct Resumed {
+    pub(super) stream: std::net::TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) connection: Connection,
+    pub(super) notify: Arc<Notify>,
+    pub(super) id: u64,
+    /// What [`Connection::resume`] asks.
+    pub(super) effects: Effects,
+    pub(super) begins: Begins,
+}
+
+/// What a connection begins with.
+#[derive(Default)]
+pub(super) struct Begins {
+    /// Read from the client already.
+    pub(super) input: BytesMut,
+    /// To be sent first.
+    pub(super) out: Vec<u8>,
+}
+
+impl Clients {
+    fn leaves(&self) -> Leave {
+        *self.leave.borrow()
+    }
 }
 
 /// The reactor that accepts.
 const ACCEPTING: usize = 0;
 
-/// Accept until the daemon stops. It is done by a reactor: the connections that stay with it need no other thread.
-pub(super) fn serve(clients: Arc<Clients>, listener: TcpListener) -> JoinHandle<()> {
+/// Accept until the daemon stops, and give the listener back: what the kernel has accepted by then is still in it. It is done
+/// by a reactor: the connections that stay with it need no other thread.
+pub(super) fn serve(
+    clients: Arc<Clients>,
+    listener: TcpListener,
+) -> JoinHandle<std::io::Result<std::net::TcpListener>> {
     let reactor = clients.reactors.reactors[ACCEPTING].handle.clone();
     reactor.spawn(async move {
         // It was bound elsewhere, and from now on is watched here.
-        match listener.into_std().and_then(TcpListener::from_std) {
-            Ok(listener) => accept(clients, listener).await,
-            Err(e) => tracing::error!("cannot accept connections: {e}"),
-        }
+        let listener = match listener.into_std().and_then(TcpListener::from_std) {
+            Ok(listener) => listener,
+            Err(e) => {
+                tracing::error!("cannot accept connections: {e}");
+                return Err(e);
+            }
+        };
+        accept(clients, &listener).await;
+        listener.into_std()
     })
 }
 
-async fn accept(clients: Arc<Clients>, listener: TcpListener) {
-    let mut stop = clients.stop.clone();
+async fn accept(clients: Arc<Clients>, listener: &TcpListener) {
+    let mut leave = clients.leave.clone();
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            _ = stop.wait_for(|stop| *stop) => return,
+            _ = leave.wait_for(|leave| *leave != Leave::Not) => return,
         };
         match accepted {
             Ok((stream, peer)) => admit(&clients, stream, peer),
@@ -153,38 +209,88 @@ fn admit(clients: &Arc<Clients>, stream: TcpStream, peer: SocketAddr) {
     }
     let _ = stream.set_nodelay(true);
     let id = clients.next.fetch_add(1, Ordering::Relaxed) + 1;
+    let (mailbox, notify) = mailbox(id);
+    let connection = Connection::new(peer, mailbox, clients.limits.clone());
+    let at = clients.reactors.idlest();
+    let stream = match at {
+        ACCEPTING => Accepted::Here(stream),
+        _ => Accepted::Elsewhere(stream.into_std()),
+    };
+    drive(clients, at, id, stream, connection, notify, Effects::default(), Begins::default());
+}
+
+/// Where a connection gets its mail, and what wakes it.
+pub(super) fn mailbox(id: u64) -> (Arc<Mailbox>, Arc<Notify>) {
     let notify = Arc::new(Notify::new());
     let mailbox = Mailbox::new(id, {
         let notify = notify.clone();
         Box::new(move || notify.notify_one())
     });
-    let shown = clients.registry.enter(id, peer, clients.clock.now(), notify.clone());
-    let connection = Connection::new(peer, mailbox, clients.limits.clone());
+    (mailbox, notify)
+}
+
+/// Go on with connections of the process before, which were within the limits then.
+pub(super) fn adopt(clients: &Arc<Clients>, resumed: Vec<Resumed>) {
+    for Resumed { stream, peer, connection, notify, id, effects, begins } in resumed {
+        clients.next.fetch_max(id, Ordering::Relaxed);
+        *clients.per_address.lock().entry(peer.ip().to_canonical()).or_insert(0) += 1;
+        let stream = Accepted::Elsewhere(Ok(stream));
+        drive(clients, clients.reactors.idlest(), id, stream, connection, notify, effects, begins);
+    }
+}
+
+/// A socket, by whom its readiness is watched.
+enum Accepted {
+    /// The reactor that drives it.
+    Here(TcpStream),
+    /// Nobody now.
+    Elsewhere(std::io::Result<std::net::TcpStream>),
+}
+
+/// Drive a connection that is counted for its address, on this reactor, until it ends.
+#[allow(clippy::too_many_arguments, reason = "one connection, spelled out")]
+fn drive(
+    clients: &Arc<Clients>,
+    at: usize,
+    id: u64,
+    stream: Accepted,
+    connection: Connection,
+    notify: Arc<Notify>,
+    effects: Effects,
+    begins: Begins,
+) {
     let clients = clients.clone();
-    let at = clients.reactors.idlest();
+    let peer = connection.peer();
+    let shown = clients.registry.enter(id, peer, clients.clock.now(), notify.clone());
     let reactor = &clients.reactors.reactors[at];
     reactor.connections.fetch_add(1, Ordering::Relaxed);
     reactor.handle.clone().spawn(async move {
-        let stream = match at {
-            ACCEPTING => Ok(stream),
-            // Accepted there, and from now on watched here.
-            _ => stream.into_std().and_then(TcpStream::from_std),
+        let stream = match stream {
+            Accepted::Here(stream) => Ok(stream),
+            Accepted::Elsewhere(stream) => stream.and_then(TcpStream::from_std),
         };
         match stream {
             Ok(stream) => {
-                let mut client =
-                    Client { clients: clients.clone(), stream, connection, shown, notify, woken: false };
-                client.run().await;
+                let mut client = Client {
+                    clients: clients.clone(),
+                    stream,
+                    connection,
+                    shown,
+                    notify,
+                    woken: false,
+                    is_kept: false,
+                };
+                client.run(effects, begins).await;
             }
             Err(e) => tracing::warn!(%peer, "cannot serve a connection: {e}"),
         }
         clients.registry.leave(id);
         clients.reactors.reactors[at].connections.fetch_sub(1, Ordering::Relaxed);
         let mut per_address = clients.per_address.lock();
-        if let Some(count) = per_address.get_mut(&ip) {
+        if let Some(count) = per_address.get_mut(&peer.ip().to_canonical()) {
             *count -= 1;
             if *count == 0 {
-                per_address.remove(&ip);
+                per_address.remove(&peer.ip().to_canonical());
             }
         }
     });
@@ -199,12 +305,16 @@ struct Client {
     notify: Arc<Notify>,
     /// Woken while something else was waited for.
     woken: bool,
+    /// It goes on in the next process.
+    is_kept: bool,
 }
 
 impl Client {
-    async fn run(&mut self) {
-        let mut effects = Effects::default();
-        let why = self.converse(&mut effects).await;
+    async fn run(&mut self, mut effects: Effects, begins: Begins) {
+        let why = self.converse(&mut effects, begins).await;
+        if self.is_kept {
+            return;
+        }
         match self.connection.ending() {
             Some(Ending::Because(why)) => {
                 self.clients.room.metrics.connection_drop_count.add(1);
@@ -223,9 +333,11 @@ impl Client {
     }
 
     /// Until either side ends it. Says what ended it, where that was the network.
-    async fn converse(&mut self, effects: &mut Effects) -> String {
-        let mut input = BytesMut::new();
-        let mut out: Vec<u8> = Vec::new();
+    async fn converse(&mut self, effects: &mut Effects, begins: Begins) -> String {
+        let Begins { mut input, mut out } = begins;
+        if let Err(e) = self.flush(&mut out).await {
+            return e.to_string();
+        }
         let hello_until = tokio::time::Instant::now() + HELLO_WITHIN;
         let mut stopping_since = None;
         loop {
@@ -257,6 +369,9 @@ impl Client {
                 return String::new();
             }
             let mut leave_at = None;
+            if self.clients.room.is_stopping() && self.clients.leaves() != Leave::Close {
+                return self.park(&input, &mut out, effects).await;
+            }
             if self.clients.room.is_stopping() {
                 let since = *stopping_since.get_or_insert_with(tokio::time::Instant::now);
                 // Nothing is owed, and not even half a request is here.
@@ -318,33 +433,6 @@ impl Client {
         }
     }
 
-    /// The daemon stops: nothing more is read, and what was read is answered first.
-    async fn finish(&mut self, input: &mut BytesMut, out: &mut Vec<u8>, effects: &mut Effects) {
-        let until = tokio::time::Instant::now() + ANSWER_WITHIN;
-        loop {
-            let now = self.clients.clock.now();
-            if self.connection.turn(now, &self.clients.room, input, out, effects).is_err() {
-                return;
-            }
-            self.clients.engine.submit(effects);
-            let full = out.len() >= REPLY_BYTES_WAITING_MAX;
-            if self.flush(out).await.is_err() {
-                return;
-            }
-            if self.connection.ending().is_some() || (self.connection.outstanding() == 0 && !full) {
-                break;
-            }
-            if full || std::mem::take(&mut self.woken) {
-                continue;
-            }
-            tokio::select! {
-                _ = self.notify.notified() => {}
-                _ = tokio::time::sleep_until(until) => break,
-            }
-        }
-        self.goodbye().await;
-    }
-
     fn read(&mut self, input: &mut BytesMut) -> std::io::Result<usize> {
         input.reserve(if self.connection.is_greeted() { READ_BYTES } else { HELLO_BYTES });
         self.stream.try_read_buf(input)
@@ -382,29 +470,5 @@ impl Client {
         }
         out.clear();
         Ok(())
-    }
-
-    /// Close so that the client still reads what was sent: first our side, then what it still sends is read and
-    /// thrown away until it closes too, for a reset would take our last bytes with it.
-    async fn goodbye(&mut self) {
-        let _ = rustix::net::shutdown(&self.stream, rustix::net::Shutdown::Write);
-        let drain = async {
-            let mut scrap = vec![0; 16 << 10];
-            let mut budget = GOODBYE_BYTES_MAX;
-            while let Ok(Ok(())) = tokio::time::timeout(GOODBYE_SILENCE, self.stream.readable()).await {
-                match self.stream.try_read(&mut scrap) {
-                    Ok(0) => break,
-                    Ok(n) => {
-                        budget = budget.saturating_sub(n);
-                        if budget == 0 {
-                            break;
-                        }
-                    }
-                    Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => {}
-                    Err(_) => break,
-                }
-            }
-        };
-        let _ = tokio::time::timeout(GOODBYE_WITHIN, drain).await;
     }
 }
