@@ -52,9 +52,14 @@ impl SoundFile {
     pub(super) fn sync(&self) -> io::Result<()> {
         self.check()?;
         self.file.sync_data().inspect_err(|_| {
-            self.failed.store(true, Ordering::Release);
+            self.distrust();
             self.folder.sync_failed();
         })
+    }
+
+    /// Refuse everything from now on.
+    pub(super) fn distrust(&self) {
+        self.failed.store(true, Ordering::Release);
     }
 
     fn check(&self) -> io::Result<()> {
@@ -64,5 +69,5 @@ impl SoundFile {
 
 /// What a backend says after a sync failed.
 pub(super) fn failed_before() -> io::Error {
-    io::Error::other("an earlier sync of this file failed; what it wrote since may be lost")
+    io::Error::other("an earlier write or sync of this file failed; what it wrote since may be lost")
 }
