@@ -3,7 +3,7 @@
 //! ```text
 //!  write ─▶ copied into a run ─▶ thread: past the cache to the disk, now and then a sync ─▶ the run is free again
 //! ```
-//! It goes past the system's cache, straight to the disk. Through the cache it costs the processors several times as much, at
+//! It goes past the system's cache, straight to the disk. Through the cache it costs the processors about twice as much, at
 //! a time when they are wanted elsewhere, and drives out what is read; and every sync of it would make the file system
 //! commit its journal and the disk empty its cache, which the log's syncs would wait for. This way syncs are few and have
 //! little left to do, and whoever puts the next run together does not wait for the last one.
