@@ -15,6 +15,10 @@
 //! as after a restart from a checkpoint of before the fault. Marks of different histories (a forced quorum) have different
 //! terms, and are not compared.
 //!
+//! A tree that goes to another server takes the fault along, and two that have it in common may be a majority. So a
+//! server gives away a checkpoint that a majority confirmed, by having the same behind that one or a later mark; one that is
+//! contradicted is given to nobody, and one of which nobody says anything waits for [`CONFIRMED_WITHIN`].
+//!
 //! ```text
 //!   leader ── Mark ─▶ log ─▶ every server applies it, and notes ─▶ Compare, from each voter to all ─▶ each judges itself
 //! ```
@@ -27,6 +31,10 @@ use warren_transport::peer::{Mark, ServerId};
 /// Marks that are remembered, of this server and of each that votes. A server that lags behind by more is judged by the
 /// next ones.
 pub const MARKS_MAX: usize = 64;
+/// A tree that is to be sent to another server, and that nobody has said anything of, waits for the next mark for so many
+/// intervals between marks at most. Then it is sent as it is: where no majority has a say, there is none that could
+/// contradict, and the ensemble may need that server to have one.
+pub const CONFIRMED_WITHIN: u32 = 2;
 /// What a server has is told again after so many intervals between marks: a message may be lost.
 const AGAIN: u32 = 5;
 
@@ -105,6 +113,18 @@ impl Divergence {
         marks.push_back(mark);
     }
 
+    /// Who leads changed. Who has no mark yet asks this one for it, and asked nobody before.
+    pub fn on_leader(&mut self, now: Moment, leader: Option<ServerId>) {
+        if leader.is_some() && self.own.is_empty() {
+            self.next_telling = now;
+        }
+    }
+
+    /// As the leader: the next mark need not wait for the end of the interval.
+    pub fn hurry(&mut self, now: Moment) {
+        self.next_mark = now;
+    }
+
     /// A server has no mark to compare.
     pub fn on_wanted(&mut self) {
         self.wanted = true;
@@ -113,6 +133,16 @@ impl Divergence {
     /// What this server has behind the last mark.
     pub fn last(&self) -> Option<Mark> {
         self.own.back().copied()
+    }
+
+    /// Did more than half of those that vote apply a mark at this index or behind it?
+    pub fn is_reached_by_most(&self, index: u64, voters: &[ServerId]) -> bool {
+        let last = |id: &ServerId| match *id == self.server_id {
+            true => self.own.back(),
+            false => self.told.get(id).and_then(VecDeque::back),
+        };
+        let reached = voters.iter().filter_map(last).filter(|mark| mark.index >= index).count();
+        2 * reached > voters.len()
     }
 
     /// What follows from what is told of the mark at this index.
@@ -272,6 +302,17 @@ mod tests {
     }
 
     #[test]
+    fn a_majority_of_those_that_vote_has_reached_an_entry() {
+        let mut one = server(1);
+        one.on_told(2, mark(10, 5), &VOTERS);
+        assert!(!one.is_reached_by_most(10, &VOTERS));
+        one.on_mark(at(0), mark(10, 6));
+        assert!(one.is_reached_by_most(10, &VOTERS), "whatever they have there");
+        assert!(!one.is_reached_by_most(11, &VOTERS) && !one.is_reached_by_most(10, &[2, 3]));
+        assert!(one.is_reached_by_most(10, &[2]));
+    }
+
+    #[test]
     fn what_is_remembered_is_bounded() {
         let mut one = server(1);
         for index in 0..3 * MARKS_MAX as u64 {
@@ -296,6 +337,8 @@ mod tests {
         assert!(leader.is_mark_due(at(900), 5));
         leader.on_mark(at(910), mark(6, 1));
         assert!(!leader.is_mark_due(at(1_900), 6) && leader.is_mark_due(at(1_900), 7));
+        leader.hurry(at(1_910));
+        assert!(leader.is_mark_due(at(1_910), 7));
     }
 
     #[test]

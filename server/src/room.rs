@@ -25,6 +25,17 @@ pub struct Standing {
     pub term: u64,
 }
 
+/// What the other servers have said of a checkpoint of this one's tree ([`crate::divergence`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Confirmation {
+    /// A majority has what this server has, of then or of later: another server may take it.
+    Confirmed,
+    /// There is no majority for anything yet, and nobody contradicts.
+    Awaited,
+    /// Others have something else.
+    Contradicted,
+}
+
 /// One server's shared state.
 pub struct Room {
     published: RwLock<Option<Snapshot>>,
@@ -33,6 +44,8 @@ pub struct Room {
     read_only: AtomicBool,
     stopping: AtomicBool,
     wrong: AtomicBool,
+    confirmed: AtomicU64,
+    contradicted: AtomicU64,
     growth_refused: AtomicBool,
     standing: RwLock<Standing>,
     contact_ms: AtomicU64,
@@ -62,6 +75,8 @@ impl Room {
             read_only: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             wrong: AtomicBool::new(false),
+            confirmed: AtomicU64::new(0),
+            contradicted: AtomicU64::new(0),
             growth_refused: AtomicBool::new(false),
             standing: RwLock::new(Standing { server_id: 0, mode: Mode::Standalone, leader: None, term: 0 }),
             contact_ms: AtomicU64::new(u64::MAX),
@@ -182,6 +197,37 @@ impl Room {
     /// Say whether it is so.
     pub fn set_wrong(&self, wrong: bool) {
         self.wrong.store(wrong, Ordering::Release);
+    }
+
+    /// What the others say of this server's checkpoint behind the entry at `index`.
+    pub fn confirmation(&self, index: u64) -> Confirmation {
+        if self.is_wrong() {
+            Confirmation::Contradicted
+        } else if index <= self.confirmed.load(Ordering::Acquire) {
+            Confirmation::Confirmed
+        } else if self.contradicted.load(Ordering::Acquire) > 0 {
+            Confirmation::Contradicted
+        } else {
+            Confirmation::Awaited
+        }
+    }
+
+    /// Up to which entry this server's tree is known to be what the log makes.
+    pub fn confirmed(&self) -> u64 {
+        self.confirmed.load(Ordering::Acquire)
+    }
+
+    /// Say up to where it is: whoever contradicted before has been outvoted.
+    pub fn set_confirmed(&self, index: u64) {
+        self.confirmed.store(index, Ordering::Release);
+        if self.contradicted.load(Ordering::Acquire) <= index {
+            self.set_contradicted(0);
+        }
+    }
+
+    /// Others have something else behind this entry, and no majority says who is right; 0: nobody has.
+    pub fn set_contradicted(&self, index: u64) {
+        self.contradicted.store(index, Ordering::Release);
     }
 
     /// Has a stop begun? Nobody is served from then on.

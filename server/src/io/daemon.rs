@@ -59,7 +59,7 @@ const DISK_LOOK_EVERY: Duration = Duration::from_secs(1);
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(300);
 /// The trees of the servers are compared so often while anything changes: a server whose tree is wrong serves no longer
 /// than this, and an exchange of messages.
-const COMPARE_EVERY: Duration = Duration::from_secs(2);
+pub(super) const COMPARE_EVERY: Duration = Duration::from_secs(2);
 
 /// Why the daemon does not start.
 #[derive(Debug, thiserror::Error)]

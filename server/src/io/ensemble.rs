@@ -2,12 +2,15 @@
 //! machines have for them goes onto the links.
 
 use super::bulk;
+use super::daemon::COMPARE_EVERY;
 use super::engine::Engine;
 use crate::admin;
 use crate::config;
+use crate::divergence::CONFIRMED_WITHIN;
 use crate::founding::{self, Founding, Verdict, WithData};
 use crate::membership;
 use crate::metrics::Metrics;
+use crate::room::{Confirmation, Room};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,7 +19,9 @@ use std::thread;
 use std::time::Duration;
 use warren_storage::discard::ask_to_discard;
 use warren_storage::log::LogReader;
-use warren_storage::tree::{Exporter, Identity, Import, ImportError, Staged, Tree, TreeError, TreeOptions};
+use warren_storage::tree::{
+    Export, Exporter, Identity, Import, ImportError, Staged, Tree, TreeError, TreeOptions,
+};
 use warren_storage::{DiskError, Members, SharedDisk};
 use warren_transport::io::links::{
     DownReason, LinkHandler, Links, PeerAddr, Refusal, RefusalReason, SnapshotError, SnapshotReceiver,
@@ -32,6 +37,8 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 /// Most of the others say for so long that they know no such server as this one: then it is so. Who was just started may
 /// have a table of before.
 const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
+/// Between two looks whether a checkpoint that is to be sent was confirmed.
+const CONFIRMED_LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// Of a link that never was up.
 const NOT_YET: &str = "not linked yet";
@@ -314,14 +321,14 @@ impl Ensemble {
         }
     }
 
-    /// Stream the newest checkpoint to a server that is too far behind for the log. `message` goes first; its head is
-    /// rewritten to what is streamed. The engine is told how it ended.
-    pub(super) fn send_snapshot(self: &Arc<Self>, to: ServerId, message: RaftMessage) {
-        let ensemble = self.clone();
+    /// Stream the newest checkpoint to a server that is too far behind for the log, once the others have confirmed it
+    /// ([`crate::divergence`]). `message` goes first; its head is rewritten to what is streamed. The engine is told how it
+    /// ended.
+    pub(super) fn send_snapshot(self: &Arc<Self>, room: &Arc<Room>, to: ServerId, message: RaftMessage) {
+        let (ensemble, room) = (self.clone(), room.clone());
         let run = move || {
             bulk::step_back();
-            let exporter = ensemble.exporter.lock().clone();
-            let sent = ensemble.stream(to, message, &exporter);
+            let sent = ensemble.confirmed(&room, to).and_then(|export| ensemble.stream(to, message, export));
             match &sent {
                 Ok(bytes) => tracing::info!(server = to, bytes, "sent a snapshot"),
                 Err(e) => tracing::warn!(server = to, "a snapshot could not be sent: {e}"),
@@ -337,14 +344,39 @@ impl Ensemble {
         }
     }
 
+    /// The newest checkpoint, as one that may be given away. There may be newer ones while it is waited for.
+    fn confirmed(&self, room: &Room, to: ServerId) -> Result<Export, Box<dyn std::error::Error>> {
+        let began = std::time::Instant::now();
+        loop {
+            let export = self.exporter.lock().clone().export()?;
+            let index = export.head().position.index;
+            match room.confirmation(index) {
+                Confirmation::Confirmed => return Ok(export),
+                Confirmation::Contradicted => {
+                    return Err("other servers have another tree than this one".into());
+                }
+                Confirmation::Awaited if room.is_stopping() => return Err("this server stops".into()),
+                Confirmation::Awaited if began.elapsed() >= CONFIRMED_WITHIN * COMPARE_EVERY => {
+                    tracing::warn!(
+                        server = to,
+                        index,
+                        "no majority has said whether this server's tree is what the log makes, and nobody contradicts: it is \
+                         sent as it is"
+                    );
+                    return Ok(export);
+                }
+                Confirmation::Awaited => thread::sleep(CONFIRMED_LOOK_EVERY),
+            }
+        }
+    }
+
     fn stream(
         &self,
         to: ServerId,
         mut message: RaftMessage,
-        exporter: &Exporter,
+        mut export: Export,
     ) -> Result<u64, Box<dyn std::error::Error>> {
         let links = self.links.get().ok_or("there are no links yet")?;
-        let mut export = exporter.export()?;
         let made_of = export.head();
         if let Some(head) = &mut message.snapshot {
             (head.index, head.term) = (made_of.position.index, made_of.position.term);

@@ -1,7 +1,8 @@
 //! Changes of the membership that an operator asks this server for: brought to the leader like a write, and answered when
 //! this server has applied them.
 
-use super::engine::{Engine, SHOW_EVERY};
+use super::engine::Engine;
+use super::ensemble::LinkState;
 use crate::consensus::{self, Submission, table_of};
 use crate::membership::{self, Refusal};
 use parking_lot::Mutex;
@@ -14,6 +15,8 @@ use warren_transport::peer::ServerId;
 
 /// An answer that takes longer has no leader, or was lost with one.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Between two looks whether a change that was made is known to a majority.
+const SETTLED_LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Changes that wait for their answer, at most; beyond, another one is refused.
 const WAITING_MAX: usize = 64;
 
@@ -30,6 +33,14 @@ pub(super) enum ReconfigureError {
         ANSWER_WITHIN.as_secs()
     )]
     NoAnswer,
+    /// It is made, and who it took the vote from may be needed yet.
+    #[error(
+        "the change is made, but within {} s no majority of the voters said that it goes by it: servers that are down or cut \
+         off may not know of it, and count on those who voted before. Let a server that leaves run until they are linked \
+         (`warren status`) and serve, and then stop it",
+        ANSWER_WITHIN.as_secs()
+    )]
+    NotSettled,
     /// Too many at once.
     #[error("{WAITING_MAX} changes of the membership wait for their answer here already")]
     TooMany,
@@ -93,7 +104,7 @@ impl Engine {
         self.reconfigure.waiting.lock().askers.remove(&asker.request);
         match answer {
             Ok(Ok(Ok(members))) => {
-                self.wait_until_settled().await?;
+                self.wait_until_settled(&members).await?;
                 Ok(members)
             }
             Ok(Ok(Err(code))) => Err(match own {
@@ -104,18 +115,35 @@ impl Engine {
         }
     }
 
-    /// Until raft has left the configuration before: who is to go is needed until then, and may be stopped after.
-    async fn wait_until_settled(&self) -> Result<(), ReconfigureError> {
+    /// Until a majority of those that vote now goes by the configuration that has them: who is to go is needed until then, as a
+    /// voter that does not know of its leaving waits for its vote.
+    async fn wait_until_settled(&self, members: &Members) -> Result<(), ReconfigureError> {
         let until = tokio::time::Instant::now() + ANSWER_WITHIN;
-        // What is shown may be as old as the show's interval.
-        tokio::time::sleep(2 * SHOW_EVERY).await;
-        while self.facts().is_some_and(|facts| facts.changing) {
+        while !self.is_settled().await && !self.is_disowned(members) {
             if tokio::time::Instant::now() >= until {
-                return Err(ReconfigureError::NoAnswer);
+                return Err(ReconfigureError::NotSettled);
             }
-            tokio::time::sleep(SHOW_EVERY).await;
+            tokio::time::sleep(SETTLED_LOOK_EVERY).await;
         }
         Ok(())
+    }
+
+    async fn is_settled(&self) -> bool {
+        let (tell, told) = oneshot::channel();
+        // Who does not hear it has given up.
+        self.look(move |service| {
+            let _ = tell.send(service.is_settled());
+        });
+        told.await.unwrap_or(false)
+    }
+
+    /// Does a majority of those that vote refuse this server? Each goes by a configuration without it then, and tells it
+    /// nothing more.
+    fn is_disowned(&self, members: &Members) -> bool {
+        let Some(ensemble) = &self.ensemble else { return false };
+        let states = ensemble.states();
+        let removed = |id| matches!(states.get(&id), Some(LinkState::Removed));
+        2 * members.voters().filter(|member| removed(member.id)).count() > members.voters().count()
     }
 
     /// Make this server the only voter, whatever the others have: what they acknowledged and this one lacks is lost. Waits

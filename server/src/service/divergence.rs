@@ -7,7 +7,7 @@
 //! server's tree in that file's place has nothing of it.
 
 use super::{Action, Service};
-use crate::consensus::{Submission, voter_ids};
+use crate::consensus::{Configuration, Submission, voter_ids};
 use crate::divergence::Verdict;
 use crate::moment::Moment;
 use std::collections::BTreeSet;
@@ -25,9 +25,24 @@ impl Service {
         !self.began_wrong
     }
 
+    /// Is there anybody to compare with? Who votes alone is right, and whoever observes beside it may not be.
+    pub(super) fn compares(&self) -> bool {
+        !self.alone || self.tree.members().servers.len() > 1
+    }
+
+    /// Does a majority of those that vote know that they do? Then nobody counts on who voted before. They know what they have
+    /// applied, as of the mark that they told last.
+    pub fn is_settled(&self) -> bool {
+        let conf = Configuration::of(self.tree.conf_state());
+        // Who takes part in nothing yet knows of nobody.
+        !self.voters.is_empty()
+            && conf.outgoing.is_empty()
+            && (self.alone || self.divergence.is_reached_by_most(self.conf_index, &self.voters))
+    }
+
     /// A mark is applied.
     pub(super) fn on_mark(&mut self, now: Moment) -> Result<(), TreeError> {
-        if self.alone {
+        if !self.compares() {
             return Ok(());
         }
         let Position { index, term } = self.tree.position();
@@ -75,19 +90,24 @@ impl Service {
                     );
                 }
                 match self.tree.differs() {
-                    Some(at) if at.index <= index => self.on_right(index),
-                    _ => Ok(()),
+                    Some(at) if at.index <= index => self.on_right(index)?,
+                    Some(_) => return Ok(()),
+                    None => {}
                 }
+                self.room.set_confirmed(index.max(self.room.confirmed()));
+                Ok(())
             }
             Verdict::Wrong(right) => self.on_wrong(index, &right),
             Verdict::Split(others) => {
+                self.room.set_contradicted(index);
                 if !news.is_empty() {
                     tracing::error!(
                         index,
                         servers = ?others,
                         "these servers' trees are not the same as this one's, and no majority of all that vote says which is \
-                         right. All go on to serve, with different data. Bring the servers that are down back, so that \
-                         there is a majority; if all are up, keep a copy of every data folder, and compare a backup of each"
+                         right. All go on to serve, with different data, and none gives its tree to a server that is too far \
+                         behind for the log. Bring the servers that are down back, so that there is a majority; if all are \
+                         up, keep a copy of every data folder, and compare a backup of each"
                     );
                 }
                 Ok(())
@@ -166,7 +186,7 @@ impl Service {
 
     /// Set marks, and tell what this server has.
     pub(super) fn compare(&mut self, now: Moment) {
-        if self.alone {
+        if !self.compares() {
             return;
         }
         if self.leading && self.has_epoch() {

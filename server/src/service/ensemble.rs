@@ -15,6 +15,7 @@ impl Service {
             return;
         }
         (self.term, self.leader) = (term, leader);
+        self.divergence.on_leader(now, leader);
         self.leading = leader == Some(self.options.server_id);
         self.epoch_asked = false;
         self.expiry.clear();
@@ -54,12 +55,19 @@ impl Service {
     /// Who votes is known, or is others.
     pub(super) fn on_voters(&mut self, now: Moment) {
         self.note_voters();
+        self.conf_index = self.tree.position().index;
         let conf_state = self.tree.conf_state();
         self.alone = !self.observer && consensus::is_alone(conf_state, self.options.server_id);
         if self.alone {
             self.room.set_contact_ms(u64::MAX);
         } else if self.room.contact_ms() == u64::MAX {
             self.room.set_contact_ms(now.ms());
+        }
+        // Who votes alone is the majority.
+        if self.alone {
+            self.room.set_confirmed(u64::MAX);
+        } else if self.room.confirmed() == u64::MAX {
+            self.room.set_confirmed(self.tree.position().index);
         }
         self.show_standing();
     }
@@ -162,6 +170,7 @@ impl Service {
         let was_wrong = self.is_wrong();
         self.tree = tree;
         self.divergence.on_other_tree();
+        self.room.set_contradicted(0);
         self.room.digests.clear();
         self.room.set_checkpointed(self.tree.zxid());
         self.backlog.retain(|entry| entry.position.index > position.index);

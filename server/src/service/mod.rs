@@ -226,6 +226,8 @@ pub struct Service {
     began_wrong: bool,
     /// See [`Service::note_voters`].
     voters: Vec<ServerId>,
+    /// The entry behind which raft's configuration is what it is, or a later one.
+    conf_index: u64,
     sweeper: Sweeper,
     /// There is no other voter.
     alone: bool,
@@ -289,6 +291,7 @@ impl Service {
             divergence: Divergence::new(now, options.server_id, options.compare_interval),
             began_wrong: false,
             voters: Vec::new(),
+            conf_index: 0,
             sweeper: Sweeper::new(now, &options),
             alone: true,
             observer: options.observer,
@@ -392,6 +395,8 @@ impl Service {
         if !self.alone {
             next = earliest(next, Some(at_ms(self.reports.next_ms())));
             next = earliest(next, self.read_only.begins_at());
+        }
+        if self.compares() {
             next = earliest(next, Some(self.compare_at()));
         }
         if self.leading {
@@ -507,6 +512,8 @@ impl Service {
             self.tree.set_conf_state(conf_state.clone());
             // Who comes and is sent a tree takes only one that knows of it.
             self.checkpoint_wanted = true;
+            // And such a one waits to be confirmed.
+            self.divergence.hurry(now);
             self.on_voters(now);
             self.tell_members();
         }

@@ -61,6 +61,8 @@ pub(super) enum Step {
     Checkpointed,
     /// A server with an empty store asks again whether it may take part.
     Ask,
+    /// It looks whether its tree was confirmed, which waits to be sent.
+    Confirm,
     /// The next chunk of this tree is sent.
     Stream(u64),
     /// A received tree is in place, and the log's thread learns of it.

@@ -12,7 +12,7 @@ use super::host::Host;
 use super::net::{host_of, id_of};
 use super::planted::Planted;
 use super::setup::{self, Setup, member};
-use warren_server::consensus::{Configuration, disk_of, raft_id, server_of};
+use warren_server::consensus::{disk_of, raft_id, server_of};
 use warren_storage::tree::Identity;
 use warren_storage::{Change, Member, MemberRole, Members};
 
@@ -160,16 +160,15 @@ fn tidy(ctx: &mut Context, host: &mut Host, table: &Members) {
     }
 }
 
-/// Does raft need it, though it is in no table any more? Who leaves is needed until a joint configuration is left.
+/// Does raft need it, though it is in no table any more? Who leaves is needed until a joint configuration is left, and until a
+/// majority knows: that is when `warren member remove` says that it may be stopped.
 fn is_needed(ctx: &Context, host: &Host) -> bool {
     is_in_use(ctx, id_of(host.number), host.disk_number())
 }
 
 /// Does raft count on this disk of a server?
 fn is_in_use(ctx: &Context, id: u8, disk: u32) -> bool {
-    let own = raft_id(id, disk);
-    let votes = |conf: &Configuration| conf.voters.contains(&own) || conf.outgoing.contains(&own);
-    ctx.checks.configurations.newest().next().is_some_and(votes)
+    ctx.checks.configurations.counts_on(raft_id(id, disk))
 }
 
 /// Is the disk of a server that votes or is to, one that was replaced?

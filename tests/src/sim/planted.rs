@@ -45,6 +45,8 @@ pub enum Planted {
     ConfigurationNotKept,
     /// No server hears what the others' trees are.
     NobodyCompares,
+    /// A server gives its tree away before the others have confirmed it.
+    SendUnconfirmed,
     /// A server that begins anew in place goes on with its connections, and not with their watches.
     KeptWithoutWatches,
     /// Who is to come to an ensemble founds one with others that are, when they reach nobody else.
@@ -53,7 +55,7 @@ pub enum Planted {
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 23] = [
+    pub const ALL: [Planted; 24] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -75,6 +77,7 @@ impl Planted {
         Planted::ConfigurationWhenProposed,
         Planted::ConfigurationNotKept,
         Planted::NobodyCompares,
+        Planted::SendUnconfirmed,
         Planted::KeptWithoutWatches,
         Planted::JoinersFound,
     ];
@@ -107,6 +110,6 @@ impl Planted {
 
     /// Does it take observers?
     pub fn is_of_observers(self) -> bool {
-        matches!(self, Planted::ObserverSkipsEntry | Planted::FeedUncommitted)
+        matches!(self, Planted::ObserverSkipsEntry | Planted::FeedUncommitted | Planted::SendUnconfirmed)
     }
 }

@@ -114,7 +114,7 @@ fn thread_of(step: Step) -> &'static str {
     match step {
         Step::Consensus | Step::ConsensusTimer(_) | Step::Repeat => "consensus",
         Step::Log | Step::Logged(_) | Step::Installed => "log",
-        Step::Stream(_) => "stream",
+        Step::Stream(_) | Step::Confirm => "stream",
         Step::Ask => "ask",
         Step::Service | Step::ServiceTimer(_) => "service",
         Step::Publish => "publish",

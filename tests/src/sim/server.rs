@@ -24,7 +24,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use streams::{Receiving, Sending};
+use streams::{Receiving, Sending, Unsent};
 use warren_server::connection::{Connection, Limits};
 use warren_server::consensus::{self, Submission};
 use warren_server::founding::{Founding, Verdict};
@@ -146,6 +146,8 @@ pub(super) struct Server {
     exporter: Exporter,
     /// Trees on their way to others.
     sending: Vec<Sending>,
+    /// Those that wait to be confirmed.
+    unsent: Vec<Unsent>,
     /// A tree on its way to this server.
     receiving: Option<Receiving>,
     /// One that is all here.
@@ -334,6 +336,7 @@ impl Server {
                 self.ask(ctx);
                 Ok(())
             }
+            Step::Confirm => self.on_confirm(ctx),
             Step::Stream(stream) => self.on_stream(ctx, stream),
             Step::Installed => self.on_installed(ctx),
             Step::Connection(id) => self.on_connection(ctx, id),

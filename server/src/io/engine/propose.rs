@@ -8,6 +8,7 @@ use crate::metrics::Metrics;
 use crate::observer::Seat;
 use crate::room::Room;
 use crate::service;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use std::time::Duration;
 /// requests meanwhile.
 const OWN_APPEND_BYTES_MAX: usize = 16 << 10;
 
-pub(super) fn run(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Room) {
+pub(super) fn run(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Arc<Room>) {
     let mut events = Vec::new();
     let mut submissions: Vec<Submission> = Vec::new();
     // The last append that the log thread was given and has not reported.
@@ -104,7 +105,9 @@ pub(super) fn run(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Ro
                 consensus::Action::SendSnapshot { to, .. } if room.is_wrong() => {
                     engine.snapshot_sent(to, false);
                 }
-                consensus::Action::SendSnapshot { to, message } => engine.others().send_snapshot(to, message),
+                consensus::Action::SendSnapshot { to, message } => {
+                    engine.others().send_snapshot(room, to, message);
+                }
                 consensus::Action::Install { number, head, hard_state } => {
                     installs = true;
                     with_log = Some(number);

@@ -1,6 +1,7 @@
 //! A server whose tree is not what the log makes: found, and out of service until it is right.
 
 use super::*;
+use crate::room::Confirmation;
 
 /// Time passes until the next mark is applied and told everywhere.
 fn compare(ensemble: &mut Ensemble) {
@@ -77,6 +78,56 @@ fn who_is_wrong_serves_nobody_and_the_others_go_on() {
         ensemble.step();
     }
     assert_eq!(ensemble.log.len(), marks);
+}
+
+/// What a majority has behind a mark, another server may be given; what came later, not yet.
+#[test]
+fn a_tree_is_confirmed_up_to_the_mark_at_which_a_majority_has_it() {
+    let mut ensemble = Ensemble::of(3);
+    let said = |ensemble: &Ensemble, index: u64| -> Vec<Confirmation> {
+        ensemble.servers.iter().map(|s| s.room.confirmation(index)).collect()
+    };
+    assert_eq!(said(&ensemble, 1), [Confirmation::Awaited; 3], "nobody has said anything");
+    compare(&mut ensemble);
+    let index = ensemble.log.len() as u64;
+    assert_eq!(said(&ensemble, index), [Confirmation::Confirmed; 3]);
+    go_wrong(&mut ensemble, 2);
+    assert_eq!(said(&ensemble, index + 1), [Confirmation::Awaited; 3]);
+    // Two of three that have something different each.
+    ensemble.servers[1].group = 1;
+    compare(&mut ensemble);
+    let (right, later) = (said(&ensemble, index), said(&ensemble, index + 1));
+    assert_eq!(right, [Confirmation::Confirmed; 3], "that was before");
+    assert_eq!((later[0], later[2]), (Confirmation::Contradicted, Confirmation::Contradicted));
+    ensemble.servers[1].group = 0;
+    ensemble.step();
+    ensemble.step();
+    let decided = said(&ensemble, index + 1);
+    assert_eq!((decided[0], decided[2]), (Confirmation::Confirmed, Confirmation::Contradicted));
+    assert_eq!(said(&ensemble, index)[2], Confirmation::Contradicted, "who is wrong gives nothing");
+}
+
+/// Until then somebody may count on the vote of a server that was removed.
+#[test]
+fn a_change_is_settled_when_a_majority_of_those_that_vote_has_applied_it() {
+    let mut ensemble = Ensemble::of(3);
+    let settled = |ensemble: &Ensemble| -> Vec<bool> {
+        ensemble.servers.iter().map(|s| s.service.is_settled()).collect()
+    };
+    compare(&mut ensemble);
+    assert_eq!(settled(&ensemble), [true; 3]);
+    // Server 2, which stays, does not hear of it yet.
+    ensemble.servers[1].group = 1;
+    let two: Vec<u64> = (1..3).map(|id| consensus::raft_id(id, 1)).collect();
+    ensemble.append(Vec::new());
+    ensemble.log.last_mut().expect("it was just appended").conf_state = Some(consensus::found(&two));
+    // The leader sets a mark at once.
+    ensemble.step();
+    assert!(!settled(&ensemble)[0], "one of two has applied it");
+    ensemble.servers[1].group = 0;
+    ensemble.step();
+    ensemble.step();
+    assert!(settled(&ensemble)[0]);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 
 use super::{Verdict, hold};
 use std::collections::{BTreeMap, BTreeSet};
-use warren_server::consensus::{Committed, Configuration};
+use warren_server::consensus::{Committed, Configuration, server_of};
 use warren_storage::Entry;
 
 const PROPERTY: &str = "configurations in one order";
@@ -15,6 +15,8 @@ pub struct Configurations {
     all: BTreeMap<u64, Configuration>,
     /// By server, as of what it handed out last.
     now: Vec<Configuration>,
+    /// By server, as raft knows it: the last entry that it ever handed out.
+    reached: BTreeMap<u64, u64>,
     /// An operator made one server the only voter.
     forced: bool,
 }
@@ -26,6 +28,7 @@ impl Configurations {
         Configurations {
             all: BTreeMap::from([(0, first)]),
             now: vec![Configuration::default(); servers],
+            reached: BTreeMap::new(),
             forced: false,
         }
     }
@@ -40,9 +43,35 @@ impl Configurations {
         self.all.values().rev().take(2)
     }
 
+    /// Does somebody count on the vote of this one, as raft knows it? By the newest configuration; and until a majority goes by
+    /// that one, those of its voters that do not yet count on whom the one knows that they go by.
+    pub fn counts_on(&self, id: u64) -> bool {
+        let votes = |conf: &Configuration| conf.voters.contains(&id) || conf.outgoing.contains(&id);
+        let newest = self.at(u64::MAX);
+        let goes_by = |id: u64| &self.now[usize::from(server_of(id)) - 1];
+        votes(newest)
+            || !newest.is_quorum(|id| goes_by(id) == newest)
+                && newest.voters.iter().any(|id| votes(goes_by(*id)))
+    }
+
     /// By which a server goes now.
     pub fn of(&self, server: usize) -> &Configuration {
         &self.now[server]
+    }
+
+    /// A server has handed out, or taken over, everything up to here.
+    pub(super) fn on_reached(&mut self, id: u64, index: u64) {
+        let reached = self.reached.entry(id).or_default();
+        *reached = index.max(*reached);
+    }
+
+    /// A server says that a majority of those that vote as of this entry goes by that: an operator stops whom it does not have.
+    pub(super) fn on_settled(&self, index: u64) -> Verdict {
+        let (since, conf) = self.all.range(..=index).next_back().expect("the first one is behind no entry");
+        let has = |id| self.reached.get(&id).is_some_and(|reached| reached >= since);
+        hold(self.forced || conf.is_quorum(has), PROPERTY, || {
+            format!("{conf:?} of entry {since} is settled, and servers have come to {:?}", self.reached)
+        })
     }
 
     /// An operator makes this server the only voter, past the log.

@@ -267,6 +267,12 @@ impl Checks {
         if !is_bad {
             digests::on_step(&self.history, service)?;
         }
+        let tree = service.tree();
+        self.configurations
+            .on_reached(raft_id(server as u8 + 1, tree.disk()), committed.max(tree.position().index));
+        if service.is_settled() {
+            self.configurations.on_settled(tree.position().index)?;
+        }
         self.zxids.on_step(server, service)?;
         self.durable.on_step(server, &self.history, service, leads)?;
         self.agreement.on_step(server, service)?;

@@ -201,6 +201,7 @@ impl Server {
             tree_options,
             exporter,
             sending: Vec::new(),
+            unsent: Vec::new(),
             receiving: None,
             staged: None,
             installing: None,

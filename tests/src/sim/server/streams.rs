@@ -1,10 +1,12 @@
 //! Trees on their way to servers that are too far behind for the log.
 
-use super::{LogJob, Server, ToService};
+use super::{COMPARE_EVERY, LogJob, Server, ToService};
 use crate::sim::context::{Context, Event, Halt, Step};
 use crate::sim::net::{self, Parcel, host_of};
 use crate::sim::planted::Planted;
 use std::sync::Arc;
+use warren_server::divergence::CONFIRMED_WITHIN;
+use warren_server::room::Confirmation;
 use warren_server::{consensus, service};
 use warren_storage::tree::{Export, Import, ImportError, Position, Staged};
 use warren_storage::{SharedDisk, Tree};
@@ -12,6 +14,17 @@ use warren_transport::peer::{RaftMessage, ServerId, SnapshotHead};
 
 /// Bytes of a chunk; little, so that much may happen in between.
 const CHUNK_BYTES: usize = 2 << 10;
+
+/// Between two looks whether a tree was confirmed, µs.
+const CONFIRMED_LOOK_US: u64 = 10_000;
+
+/// A tree that is to be sent, and that nobody has said anything of.
+pub(super) struct Unsent {
+    to: ServerId,
+    message: RaftMessage,
+    /// Then it is sent as it is.
+    until_us: u64,
+}
 
 /// A tree that is being sent.
 pub(super) struct Sending {
@@ -30,14 +43,50 @@ pub(super) struct Receiving {
 }
 
 impl Server {
-    /// Begin to send the newest checkpoint.
+    /// Send the newest checkpoint, once the others have confirmed it.
     pub(super) fn send_snapshot(
         &mut self,
         ctx: &mut Context,
         to: ServerId,
-        mut message: RaftMessage,
+        message: RaftMessage,
     ) -> Result<(), Halt> {
+        let within = (CONFIRMED_WITHIN * COMPARE_EVERY).as_micros() as u64;
+        self.send_if_confirmed(ctx, Unsent { to, message, until_us: ctx.now_us + within })
+    }
+
+    /// Look once more after those that wait.
+    pub(super) fn on_confirm(&mut self, ctx: &mut Context) -> Result<(), Halt> {
+        let waiting = std::mem::take(&mut self.unsent);
+        waiting.into_iter().try_for_each(|unsent| self.send_if_confirmed(ctx, unsent))
+    }
+
+    fn send_if_confirmed(&mut self, ctx: &mut Context, unsent: Unsent) -> Result<(), Halt> {
         let export = self.exporter.export().map_err(|e| Halt::exit("a tree cannot be sent", e))?;
+        let confirmation = match ctx.planted {
+            Some(Planted::SendUnconfirmed) => Confirmation::Confirmed,
+            _ => self.room.confirmation(export.head().position.index),
+        };
+        match confirmation {
+            Confirmation::Contradicted => self.do_not_send(ctx, unsent.to, "others have another one"),
+            Confirmation::Awaited if ctx.now_us < unsent.until_us => {
+                self.unsent.push(unsent);
+                ctx.after(CONFIRMED_LOOK_US, Event::Server(self.host, self.life, Step::Confirm));
+            }
+            Confirmation::Awaited | Confirmation::Confirmed => {
+                ctx.note(&self.name, format_args!("its tree is {confirmation:?}"));
+                self.begin_sending(ctx, unsent.to, unsent.message, export);
+            }
+        }
+        Ok(())
+    }
+
+    fn do_not_send(&mut self, ctx: &mut Context, to: ServerId, why: &str) {
+        ctx.note(&self.name, format_args!("does not send its tree to s{to}: {why}"));
+        self.consensus_in.push(consensus::Event::SnapshotSent { to, ok: false });
+        self.wake(ctx, Step::Consensus);
+    }
+
+    fn begin_sending(&mut self, ctx: &mut Context, to: ServerId, mut message: RaftMessage, export: Export) {
         let head = export.head();
         message.snapshot = Some(SnapshotHead {
             index: head.position.index,
@@ -50,7 +99,6 @@ impl Server {
         net::stream(ctx, self.host, host_of(to), Parcel::Tree { stream, message });
         self.sending.push(Sending { stream, to, export: Some(export) });
         ctx.soon(Event::Server(self.host, self.life, Step::Stream(stream)));
-        Ok(())
     }
 
     /// Send the next chunk.
@@ -84,6 +132,10 @@ impl Server {
 
     /// The link broke: so do the streams on it.
     pub(super) fn break_streams(&mut self, ctx: &mut Context, server: ServerId) -> Result<(), Halt> {
+        let unsent = std::mem::take(&mut self.unsent);
+        let (lost, kept): (Vec<Unsent>, Vec<Unsent>) = unsent.into_iter().partition(|u| u.to == server);
+        self.unsent = kept;
+        lost.into_iter().for_each(|_| self.do_not_send(ctx, server, "the link is down"));
         let broken: Vec<u64> = self.sending.iter().filter(|s| s.to == server).map(|s| s.stream).collect();
         for stream in broken {
             net::give_up(ctx, self.host, host_of(server), Parcel::TreeBroken { stream });

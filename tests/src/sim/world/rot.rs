@@ -56,9 +56,14 @@ impl World {
             return Ok(());
         }
         let bad = self.ctx.dice.below(self.hosts.len() as u64) as usize;
+        let newcomer = self.newcomer(bad);
         let World { ctx, hosts, .. } = self;
         begin(ctx, hosts, bad, 1);
-        if self.is_spared(bad)? {
+        let spared = self.is_spared(bad)?;
+        if let Some(newcomer) = newcomer {
+            self.let_in(newcomer, bad);
+        }
+        if spared {
             self.ctx.checks.wrong.remove(&bad);
             return Ok(());
         }
@@ -81,6 +86,41 @@ impl World {
         self.rebuild(bad)?;
         self.ctx.checks.wrong.remove(&bad);
         Ok(())
+    }
+
+    /// An observer may begin with an empty disk at that very time, and so need a tree of whomever it asks.
+    fn newcomer(&mut self, bad: usize) -> Option<usize> {
+        let World { ctx, hosts, .. } = self;
+        let Setup { servers, observers, chained, .. } = ctx.setup;
+        // Who may be fed by other observers alone would wait for the newcomer or the bad one.
+        let may_come = servers..servers + observers - usize::from(chained);
+        let waits = chained && !may_come.contains(&bad) && bad >= servers;
+        let others: Vec<usize> = may_come.filter(|host| *host != bad && !waits).collect();
+        if others.is_empty() || ctx.dice.chance(250) {
+            return None;
+        }
+        let newcomer = *ctx.dice.pick(&others);
+        let name = hosts[newcomer].name(ctx);
+        ctx.note("FAULT", format_args!("{name}: its disk is exchanged for an empty one"));
+        let seed = ctx.dice.roll();
+        hosts[newcomer].stop(ctx, false, seed);
+        hosts[newcomer].disk = SimDisk::new();
+        // Their logs are to be purged, so that the log will not do.
+        hosts
+            .iter_mut()
+            .filter_map(|host| host.server.as_mut())
+            .for_each(|server| server.checkpoint_now(ctx));
+        Some(newcomer)
+    }
+
+    /// It comes, while the one that went bad has just made a checkpoint.
+    fn let_in(&mut self, newcomer: usize, bad: usize) {
+        let World { ctx, hosts, .. } = self;
+        if let Some(server) = &mut hosts[bad].server {
+            server.checkpoint_now(ctx);
+        }
+        let later = ctx.dice.below(50_000);
+        ctx.after(later, Event::Start(newcomer));
     }
 
     /// What is written comes to it in another's tree, when it is far behind, and not by its own hands.
