@@ -1,7 +1,7 @@
 //! `warren prepare`: what each server of a new ensemble is given, a folder for each to be copied to its `/etc/warren`.
 
 use std::fmt::Write as _;
-use warren_server::config::SERVERS_MAX;
+use warren_server::config::VOTERS_MAX;
 
 /// Where the packaged daemon has its settings.
 pub const SETTINGS_DIR: &str = "/etc/warren";
@@ -27,7 +27,7 @@ pub struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// Too few or too many.
-    #[error("{0} hosts: an ensemble has 1 to {SERVERS_MAX}, and 3 or 5 are usual")]
+    #[error("{0} hosts: an ensemble has 1 to {VOTERS_MAX}, and 3 or 5 are usual")]
     Number(usize),
     /// It stands there twice.
     #[error("{0} stands there twice; each server has a host of its own")]
@@ -44,7 +44,7 @@ impl Plan {
     /// When the daemon would refuse them.
     pub fn settings(&self) -> Result<Vec<String>, PlanError> {
         use warren_server::config::{FileText, Overrides, load};
-        if self.hosts.is_empty() || self.hosts.len() > SERVERS_MAX {
+        if self.hosts.is_empty() || self.hosts.len() > VOTERS_MAX {
             return Err(PlanError::Number(self.hosts.len()));
         }
         for (place, host) in self.hosts.iter().enumerate() {

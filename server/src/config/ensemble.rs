@@ -7,8 +7,12 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-/// Servers of an ensemble at most: voters beyond seven only make writes slower, and the rest is room for a replacement.
-pub const SERVERS_MAX: usize = 31;
+/// Servers of an ensemble at most. Nearly all of them observe: they feed one another, and a hundred of them cost the leader what
+/// it is asked for by their clients, and a link each.
+pub const SERVERS_MAX: usize = 127;
+
+/// Of them, those that vote or are to, at most: voters beyond seven only make writes slower, and the rest is room for replacements.
+pub const VOTERS_MAX: usize = 31;
 
 /// Name of an ensemble, bytes at most.
 const NAME_BYTES_MAX: usize = 64;
@@ -243,6 +247,10 @@ impl Ensemble {
         if self.servers.len() > SERVERS_MAX {
             let reason = format!("{} servers; {SERVERS_MAX} at most", self.servers.len());
             return bad("ensemble.server", reason);
+        }
+        if self.voters() > VOTERS_MAX {
+            let reason = format!("{} servers vote; {VOTERS_MAX} at most", self.voters());
+            return bad("ensemble.server.role", reason);
         }
         let (mut ids, mut addresses) = (BTreeSet::new(), BTreeSet::new());
         for server in &self.servers {

@@ -12,7 +12,7 @@ mod zoo_cfg;
 
 pub use address::{Address, AddressError, Listen};
 pub(crate) use ensemble::even_voters;
-pub use ensemble::{ENSEMBLE_KEYS, Ensemble, EnsembleServer, Role, SERVERS_MAX};
+pub use ensemble::{ENSEMBLE_KEYS, Ensemble, EnsembleServer, Role, SERVERS_MAX, VOTERS_MAX};
 pub use keys::{
     Client, Config, FourLetterWords, KEYS, Key, Limits, Log, LogLevel, Metrics, Security, Sessions,
 };

@@ -13,7 +13,7 @@
 use super::forward::Item;
 use super::propose::entry_of;
 use super::{Consensus, ConsensusError, disk_of, encode_conf, raft_id, server_of};
-use crate::config::SERVERS_MAX;
+use crate::config::VOTERS_MAX;
 use crate::membership::{self, Refusal};
 use crate::moment::Moment;
 use bytes::Bytes;
@@ -36,8 +36,8 @@ const LEVEL_ENTRIES: u64 = 256;
 const LEAVE_AFTER: Duration = Duration::from_millis(50);
 /// …and tries again after this one. raft gives a hand-over up after an election timeout.
 const LEAVE_AGAIN: Duration = Duration::from_millis(300);
-/// Changes in one change of raft's configuration, at most: all servers go, and as many come.
-pub(super) const CHANGES_MAX: usize = 2 * SERVERS_MAX;
+/// Changes in one change of raft's configuration, at most: all voters go, and as many come.
+pub(super) const CHANGES_MAX: usize = 2 * VOTERS_MAX;
 
 /// What consensus knows of the membership beside raft's configuration.
 pub(super) struct Roster {

@@ -8,7 +8,7 @@ mod reconfig;
 #[cfg(test)]
 mod tests;
 
-use crate::config::{self, Address, Role, SERVERS_MAX, server_line};
+use crate::config::{self, Address, Role, SERVERS_MAX, VOTERS_MAX, server_line};
 use std::collections::{BTreeMap, BTreeSet};
 use warren_storage::{Change, Code, Member, MemberRole, Members};
 
@@ -73,6 +73,14 @@ pub enum Refusal {
         /// How many there would be.
         servers: usize,
     },
+    /// Too many of them vote, or are to.
+    #[error(
+        "{voters} servers that vote or are to; an ensemble has {VOTERS_MAX} of them at most, and all others observe"
+    )]
+    TooManyVoters {
+        /// How many there would be.
+        voters: usize,
+    },
     /// Two would be found at one address.
     #[error("{addr} of server {id} is the address of server {other}, too")]
     Duplicate {
@@ -123,6 +131,7 @@ impl Refusal {
             | Refusal::LastVoter { .. }
             | Refusal::TooFewVoters { .. }
             | Refusal::TooMany { .. }
+            | Refusal::TooManyVoters { .. }
             | Refusal::Duplicate { .. } => Code::BadArguments,
         }
     }
@@ -303,6 +312,10 @@ fn sound(next: &Members) -> Result<(), Refusal> {
     let servers = &next.servers;
     if servers.len() > SERVERS_MAX {
         return Err(Refusal::TooMany { servers: servers.len() });
+    }
+    let voters = servers.iter().filter(|member| member.role != MemberRole::Observer).count();
+    if voters > VOTERS_MAX {
+        return Err(Refusal::TooManyVoters { voters });
     }
     for (at, member) in servers.iter().enumerate() {
         for other in &servers[at + 1..] {

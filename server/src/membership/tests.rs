@@ -79,7 +79,7 @@ fn who_leaves_and_joins_in_one_request_stays_on_its_disk() {
 
 #[test]
 fn a_reconfig_that_cannot_be_is_refused_with_zookeepers_code() {
-    let many: Vec<String> = (1..=32).map(|id| format!("server.{id}=h{id}:1:2;3")).collect();
+    let many: Vec<String> = (1..=128).map(|id| format!("server.{id}=h{id}:1:2;3")).collect();
     let (list, ids) = (many.join(","), vec!["1"; 256].join(","));
     for (joining, leaving, members, code, said) in [
         (Some("server.5"), None, None, -8, "not of the form server.N"),
@@ -96,7 +96,7 @@ fn a_reconfig_that_cannot_be_is_refused_with_zookeepers_code() {
         (Some("server.5=h5:1:70000;3"), None, None, -5, "70000 is not a port"),
         (Some("server.5=h1:2888:3888;9"), None, None, -8, "h1:2888 of server 1 is the address of server 5"),
         (Some("server.5=H5:1:2;h1:2181"), None, None, -8, "h1:2181 of server 1"),
-        (Some(&list), None, None, -8, "more than 31 servers"),
+        (Some(&list), None, None, -8, "more than 127 servers"),
         (None, Some("one"), None, -5, "`one` is no server's id"),
         (None, Some(&ids), None, -8, "more than 255"),
         (None, Some("1,2"), None, -8, "1 voters would be left"),
@@ -109,7 +109,7 @@ fn a_reconfig_that_cannot_be_is_refused_with_zookeepers_code() {
         (None, None, Some("weight.1=1"), -8, "groups and weights are not known"),
         (None, None, Some("tickTime=2000"), -8, "`tickTime` is not server.N"),
         (None, None, Some("server.1=h1:1:2\nversion=x"), -5, "version `x`"),
-        (None, None, Some(&list), -8, "31 at most"),
+        (None, None, Some(&list), -8, "127 at most"),
         (None, None, Some("\\u12"), -5, "hex digits"),
     ] {
         let asked = reconfig(joining, leaving, members);
@@ -186,8 +186,14 @@ fn what_an_operator_must_not_do_is_refused_with_what_to_do() {
     for gone in [2, 3] {
         assert!(change(&alone, &Change::Remove { id: gone }).is_ok());
     }
-    let full = Members { version: 0, servers: (1..=31).map(|id| member(id, Voter)).collect() };
-    assert_eq!(change(&full, &add(40, "h40:1", "h40:2", true)), Err(Refusal::TooMany { servers: 32 }));
+    let voters = (1..=31).map(|id| member(id, Voter));
+    let full = Members { version: 0, servers: voters.clone().collect() };
+    assert_eq!(change(&full, &add(40, "h40:1", "h40:2", false)), Err(Refusal::TooManyVoters { voters: 32 }));
+    assert!(change(&full, &add(40, "h40:1", "h40:2", true)).is_ok());
+    let full =
+        Members { version: 0, servers: voters.chain((32..=127).map(|id| member(id, Observer))).collect() };
+    assert_eq!(change(&full, &Change::Promote { id: 32 }), Err(Refusal::TooManyVoters { voters: 32 }));
+    assert_eq!(change(&full, &add(140, "h140:1", "h140:2", true)), Err(Refusal::TooMany { servers: 128 }));
     let worn = Member { disk: u32::MAX, ..member(1, Voter) };
     let worn = Members { version: 0, servers: vec![worn, member(2, Voter)] };
     assert!(change(&worn, &Change::Replace { id: 1 }).unwrap_err().to_string().contains("too often"));

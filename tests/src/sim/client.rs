@@ -146,6 +146,8 @@ impl Client {
         if self.phase == Phase::Greeting {
             if ctx.now_us > self.since_us + 3_000_000 {
                 self.disconnect(ctx, hosts, "no answer to its handshake");
+                // As clients do: an observer whose only feeder is out of service may have none for long.
+                self.home = (self.home + 1) % hosts.len();
             }
             return;
         }

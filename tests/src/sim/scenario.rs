@@ -33,6 +33,7 @@
 //! > anew 2                                         server 2 begins anew in place, with its connections
 //! > elect                                          time passes until one leads whom a majority follows
 //! > all                                            where everybody stands
+//! > feeds                                          who feeds the observers, and through how many hands
 //! ```
 
 mod actor;
@@ -41,13 +42,14 @@ use super::check::shown;
 use super::client::Ticket;
 use super::context::{Context, Event, Halt, Step};
 use super::host::Host;
-use super::server::{address_of, deliver};
+use super::server::{Server, address_of, deliver};
 use super::trace::Trace;
 use super::wire::Wire;
 use super::world::{arrive, rot, server_of};
 use super::{Dice, Setup, net, partition, setup};
 use actor::Actor;
 use std::collections::BTreeMap;
+use warren_server::consensus::Role;
 use warren_storage::members;
 use warren_storage::simdisk::SimDisk;
 use warren_transport::{ConnectRequest, take_frame};
@@ -211,6 +213,33 @@ impl Stage {
                 }
             });
         }
+    }
+
+    /// Who feeds the observers, and through how many hands what they get has gone.
+    fn tell_feeds(&mut self) {
+        let servers = || self.hosts.iter().filter_map(|host| host.server.as_ref());
+        let fed = |role: Role| {
+            let each = servers().filter(|server| server.facts().role == role);
+            each.map(|server| server.facts().observers.len()).collect::<Vec<_>>()
+        };
+        let feeder = |id: u8| self.hosts[net::host_of(id)].server.as_ref().and_then(|s| s.facts().feeder);
+        let hands = |observer: &Server| {
+            let own = observer.facts().feeder;
+            std::iter::successors(own, |id| feeder(*id)).take(self.hosts.len()).count()
+        };
+        let observers = || servers().filter(|server| server.observes());
+        let told = vec![
+            format!("the leader feeds {:?}, followers {:?}", fed(Role::Leading), fed(Role::Following)),
+            format!(
+                "{} of {} observers are fed, through {} hands at most; {} of them feed others, one {} at most",
+                observers().filter(|server| server.facts().feeder.is_some()).count(),
+                observers().count(),
+                observers().map(hands).max().unwrap_or(0),
+                fed(Role::Observing).into_iter().filter(|fed| *fed > 0).count(),
+                fed(Role::Observing).into_iter().max().unwrap_or(0),
+            ),
+        ];
+        self.told.extend(told);
     }
 
     /// Who belongs to the ensemble, as its leader has it.
@@ -431,6 +460,7 @@ impl Stage {
             ["members"] => self.tell_members(),
             ["elect"] => self.elect()?,
             ["all"] => self.stand(),
+            ["feeds"] => self.tell_feeds(),
             ["wait", ms] => {
                 let ms: u64 = ms.parse().map_err(|_| "wait takes ms")?;
                 self.settle(ms * 1_000);

@@ -70,7 +70,11 @@ impl Server {
             Confirmation::Contradicted => self.do_not_send(ctx, unsent.to, "others have another one"),
             Confirmation::Awaited if ctx.now_us < unsent.until_us => {
                 self.unsent.push(unsent);
-                ctx.after(CONFIRMED_LOOK_US, Event::Server(self.host, self.life, Step::Confirm));
+                // One look is for all that wait.
+                if !self.scheduled.contains(&Step::Confirm) {
+                    self.scheduled.push(Step::Confirm);
+                    ctx.after(CONFIRMED_LOOK_US, Event::Server(self.host, self.life, Step::Confirm));
+                }
             }
             Confirmation::Awaited | Confirmation::Confirmed => {
                 ctx.note(&self.name, format_args!("its tree is {confirmation:?}"));
