@@ -24,6 +24,7 @@ pub mod membership;
 pub mod metrics;
 pub mod moment;
 pub mod observer;
+pub mod pace;
 pub mod pulse;
 pub mod records;
 pub mod room;

@@ -51,6 +51,12 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// one; 0: an ordinary file.
     fn open(&self, name: &str, ahead_bytes: u64) -> Result<Box<dyn StorageBackend>, DiskError>;
 
+    /// Open a file as [`Disk::open`] does, for much that is written once, from its front to its end, and that nobody waits
+    /// for: it is to reach the disk steadily, and in the way of no other file's syncs. A hint, which a disk may ignore.
+    fn open_bulk(&self, name: &str) -> Result<Box<dyn StorageBackend>, DiskError> {
+        self.open(name, 0)
+    }
+
     /// Does the file exist?
     fn exists(&self, name: &str) -> Result<bool, DiskError>;
 

@@ -151,7 +151,7 @@ fn main() {
             let head = RaftMessage { snapshot: Some(head), ..message(RaftKind::Snapshot, 1, 0) };
             let mut sender = two.open_snapshot(1, head).expect("it is up");
             for _ in 0..SNAPSHOT_BYTES / chunk.len() {
-                sender.send(&chunk).expect("it is up");
+                sender.send(chunk.clone()).expect("it is up");
             }
             sender.finish().expect("it is up");
         });

@@ -6,6 +6,7 @@
 //! The command compresses and writes: the server does no more than it does for a follower that is far behind. In the end the command
 //! tells that the file is whole and durable; only then is there a backup, and the metrics tell of when.
 
+use super::bulk;
 use super::engine::Engine;
 use super::facts::Registry;
 use super::last_backup::{self, LastBackup};
@@ -17,10 +18,8 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrit
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use warren_storage::tree::{Export, TreeError};
 
-/// Of the tree, at a time, unless a single row is larger; bytes.
-const CHUNK_BYTES: usize = 512 << 10;
 /// Chunks that are read and not yet written, at most.
-const CHUNKS_AHEAD: usize = 2;
+const CHUNKS_AHEAD: usize = 4;
 /// The checkpoint is written by then, or there is no backup.
 const CHECKPOINT_WITHIN: Duration = Duration::from_secs(120);
 /// Between two looks at it.
@@ -31,8 +30,6 @@ const STALL_MAX: Duration = Duration::from_secs(60);
 const KEPT_WITHIN: Duration = Duration::from_secs(600);
 /// One backup at a time: another one would read the same, and both more slowly.
 static PLACES: Semaphore = Semaphore::const_new(1);
-/// How far behind the threads that clients wait for.
-const NICENESS: i32 = 15;
 
 /// Why there is no backup.
 #[derive(Debug, thiserror::Error)]
@@ -150,10 +147,7 @@ async fn begin(
     let (began, head) = oneshot::channel();
     let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
     let run = move || {
-        let thread = Some(rustix::thread::gettid());
-        if let Err(e) = rustix::process::setpriority_process(thread, NICENESS) {
-            tracing::debug!("a backup runs at normal priority: {e}");
-        }
+        bulk::step_back();
         let begun = exporter.export().and_then(|export| Ok((export.head(), export.sessions()?, export)));
         match begun {
             Ok((head, sessions, export)) => {
@@ -188,10 +182,11 @@ async fn begin(
 
 /// Until all is sent or nobody takes it.
 fn send(mut export: Export, chunks: &mpsc::Sender<Result<Vec<u8>, TreeError>>) {
-    while let Some(chunk) = export.next_chunk(CHUNK_BYTES).transpose() {
-        let failed = chunk.is_err();
-        if chunks.blocking_send(chunk).is_err() || failed {
-            return;
+    while let Some(chunk) = export.next_chunk(bulk::BACKUP_SLICE_BYTES).transpose() {
+        let bytes = chunk.as_ref().ok().map(Vec::len);
+        match (chunks.blocking_send(chunk), bytes) {
+            (Ok(()), Some(bytes)) => bulk::pause(bytes),
+            _ => return,
         }
     }
 }

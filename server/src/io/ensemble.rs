@@ -1,6 +1,7 @@
 //! The other servers of the ensemble: what comes from them goes to the machine that understands it, and what the
 //! machines have for them goes onto the links.
 
+use super::bulk;
 use super::daemon::COMPARE_EVERY;
 use super::engine::Engine;
 use crate::admin;
@@ -38,8 +39,6 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
 /// Between two looks whether a checkpoint that is to be sent was confirmed.
 const CONFIRMED_LOOK_EVERY: Duration = Duration::from_millis(20);
-/// Of a snapshot, at a time, unless a single row is larger; bytes.
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// Of a link that never was up.
 const NOT_YET: &str = "not linked yet";
@@ -328,6 +327,7 @@ impl Ensemble {
     pub(super) fn send_snapshot(self: &Arc<Self>, room: &Arc<Room>, to: ServerId, message: RaftMessage) {
         let (ensemble, room) = (self.clone(), room.clone());
         let run = move || {
+            bulk::step_back();
             let sent = ensemble.confirmed(&room, to).and_then(|export| ensemble.stream(to, message, export));
             match &sent {
                 Ok(bytes) => tracing::info!(server = to, bytes, "sent a snapshot"),
@@ -385,9 +385,11 @@ impl Ensemble {
         tracing::info!(server = to, index = made_of.position.index, "sending a snapshot");
         let mut stream = links.open_snapshot(to, message)?;
         let mut bytes = 0;
-        while let Some(chunk) = export.next_chunk(CHUNK_BYTES)? {
-            bytes += chunk.len() as u64;
-            stream.send(&chunk)?;
+        while let Some(chunk) = export.next_chunk(bulk::SNAPSHOT_SLICE_BYTES)? {
+            let slice_bytes = chunk.len();
+            bytes += slice_bytes as u64;
+            stream.send(chunk)?;
+            bulk::pause(slice_bytes);
         }
         stream.finish()?;
         Ok(bytes)
@@ -590,6 +592,7 @@ impl LinkHandler for Handler {
     fn snapshot(&self, from: ServerId, stream: SnapshotReceiver) {
         let ensemble = self.0.clone();
         let run = move || {
+            bulk::step_back();
             let Some((engine, _)) = ensemble.engine.get() else { return };
             match ensemble.receive(from, stream) {
                 Ok(message) => engine.snapshot_received(from, message),

@@ -12,6 +12,7 @@
 mod admin;
 mod admin_server;
 mod backup;
+mod bulk;
 mod certificates;
 mod clients;
 mod clock;

@@ -13,8 +13,8 @@
 //! The mark is written to A and B in turn, by the sync after it changed and within that sync, so a torn one leaves the one before.
 //! A file with no mark at all was never synced and is empty.
 
-use super::plain::failed_before;
 use super::readonly::refused;
+use super::sound::failed_before;
 use parking_lot::{Condvar, Mutex};
 use redb::StorageBackend;
 use std::fs::File;

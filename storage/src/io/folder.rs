@@ -7,9 +7,11 @@
 //! ([`crate::simdisk::SimDisk::set_stale_space`]).
 
 use super::ahead::{AheadBackend, AheadFile, HEADER_BYTES, PIECE_BYTES};
+use super::bulk::BulkFile;
 use super::mend;
 use super::plain::PlainFile;
 use super::reserve::{self, Reserve, ReserveState};
+use super::sound::SoundFile;
 use crate::disk::{Disk, DiskError, is_full};
 use parking_lot::{Condvar, Mutex};
 use redb::StorageBackend;
@@ -206,6 +208,11 @@ impl FolderDisk {
         fs::metadata(self.folder.path.join(name)).map_or(0, |m| m.blocks() * 512)
     }
 
+    #[cfg(test)]
+    pub(super) fn folder(&self) -> Arc<Folder> {
+        self.folder.clone()
+    }
+
     fn failed(&self, doing: &'static str, name: &str) -> impl FnOnce(io::Error) -> DiskError + use<> {
         let file = self.folder.path.join(name).display().to_string();
         move |source| DiskError { doing, file, source }
@@ -274,7 +281,10 @@ impl Disk for FolderDisk {
         let path = self.folder.path.join(name);
         let open = || -> io::Result<Box<dyn StorageBackend>> {
             if ahead_bytes == 0 {
-                return Ok(Box::new(PlainFile::new(options().open(path)?, self.folder.clone())));
+                return Ok(Box::new(PlainFile::new(SoundFile::new(
+                    options().open(path)?,
+                    self.folder.clone(),
+                ))));
             }
             let file =
                 if path.exists() { options().open(&path)? } else { self.create_ahead(&path, ahead_bytes)? };
@@ -285,6 +295,14 @@ impl Disk for FolderDisk {
             Ok(Box::new(AheadBackend { file, wake: self.wake.clone(), folder: self.folder.clone() }))
         };
         open().map_err(self.failed("cannot open", name))
+    }
+
+    fn open_bulk(&self, name: &str) -> Result<Box<dyn StorageBackend>, DiskError> {
+        let path = self.folder.path.join(name);
+        let file = options().open(&path).map_err(self.failed("cannot open", name))?;
+        let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
+        let direct = OpenOptions::new().write(true).custom_flags(flags).open(path).ok();
+        Ok(Box::new(BulkFile::new(SoundFile::new(file, self.folder.clone()), direct)))
     }
 
     fn exists(&self, name: &str) -> Result<bool, DiskError> {

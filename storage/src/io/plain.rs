@@ -6,13 +6,10 @@
 //! one another, since writes come as fast as they can be kept, there are none, and what waits for a checkpoint does not
 //! wait longer for them.
 
+use super::sound::SoundFile;
 use parking_lot::Mutex;
 use redb::StorageBackend;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,11 +23,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(10);
 /// See the module.
 #[derive(Debug)]
 pub(super) struct PlainFile {
-    file: File,
+    file: SoundFile,
     pace: Mutex<Pace>,
-    failed: AtomicBool,
-    /// For its lock, too.
-    folder: Arc<super::folder::Folder>,
 }
 
 /// How fast it may be written.
@@ -66,57 +60,37 @@ impl Pace {
 }
 
 impl PlainFile {
-    pub(super) fn new(file: File, folder: Arc<super::folder::Folder>) -> PlainFile {
-        let pace = Mutex::new(Pace::settled(Instant::now()));
-        PlainFile { file, pace, failed: AtomicBool::new(false), folder }
+    pub(super) fn new(file: SoundFile) -> PlainFile {
+        PlainFile { file, pace: Mutex::new(Pace::settled(Instant::now())) }
     }
-
-    fn check(&self) -> io::Result<()> {
-        if self.failed.load(Ordering::Acquire) { Err(failed_before()) } else { Ok(()) }
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.check()?;
-        self.file.sync_data().inspect_err(|_| {
-            self.failed.store(true, Ordering::Release);
-            self.folder.sync_failed();
-        })
-    }
-}
-
-/// What a backend says after a sync failed.
-pub(super) fn failed_before() -> io::Error {
-    io::Error::other("an earlier sync of this file failed; what it wrote since may be lost")
 }
 
 impl StorageBackend for PlainFile {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file.metadata()?.len())
+        self.file.len()
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read_exact_at(out, offset)
+        self.file.read(offset, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.check()?;
         self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.sync()?;
+        self.file.sync()?;
         *self.pace.lock() = Pace::settled(Instant::now());
         Ok(())
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.check()?;
-        self.folder.reserve.help_or_wait(|| self.file.write_all_at(data, offset))?;
+        self.file.write(offset, data)?;
         let begun = Instant::now();
         if !self.pace.lock().wrote(begun, data.len() as u64) {
             return Ok(());
         }
-        self.sync()?;
+        self.file.sync()?;
         let pause = self.pace.lock().pause(begun.elapsed());
         thread::sleep(pause);
         Ok(())

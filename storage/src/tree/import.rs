@@ -12,23 +12,18 @@
 use super::check::{Row, StreamCheck};
 use super::error::{Doing, ImportError};
 use super::export::ExportHead;
+use super::gather::Gathered;
 use super::roster::Identity;
 use super::stream::{Kind, take_row};
 use super::{Position, Tree, TreeError, TreeOptions, checkpoint, tables};
 use crate::disk::SharedDisk;
 use redb::{
-    Builder, CursorError, CursorMut, Database, Durability, Key, StorageBackend, TableDefinition, Value,
-    WriteTransaction,
+    Builder, CursorError, CursorMut, Database, Durability, Key, TableDefinition, Value, WriteTransaction,
 };
-use std::io;
 use std::ops::Bound;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Memory of redb for an import.
 const CACHE_BYTES: usize = 16 << 20;
-/// So much is written between two syncs, so that the last one has little left to do: the log waits behind it.
-const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
-
 /// So much of the stream is in one transaction: less than fits into [`CACHE_BYTES`].
 const UNCOMMITTED_BYTES_MAX: usize = 4 << 20;
 
@@ -83,11 +78,10 @@ impl Import {
     /// refused: the log must not meet a full disk.
     pub fn begin(disk: SharedDisk, identity: Identity, reserve_bytes: u64) -> Result<Import, ImportError> {
         disk.remove(tables::UNFINISHED).map_err(TreeError::from)?;
-        let file = disk.open(tables::UNFINISHED, 0).map_err(TreeError::from)?;
-        let backend = Paced { file, unsynced: AtomicU64::new(0) };
+        let file = disk.open_bulk(tables::UNFINISHED).map_err(TreeError::from)?;
         let db = Builder::new()
             .set_cache_size(CACHE_BYTES)
-            .create_with_backend(backend)
+            .create_with_backend(Gathered::new(file))
             .doing("create tree.redb.new")?;
         let write = Some(begin(&db)?);
         Ok(Import {
@@ -225,43 +219,4 @@ where
             .doing("write a row of a snapshot stream")?;
     }
     end.close().doing("write rows of a snapshot stream")
-}
-
-/// A file that is synced as it grows.
-#[derive(Debug)]
-struct Paced {
-    file: Box<dyn StorageBackend>,
-    unsynced: AtomicU64,
-}
-
-impl StorageBackend for Paced {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.file.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.unsynced.store(0, Ordering::Relaxed);
-        self.file.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write(offset, data)?;
-        let bytes = data.len() as u64;
-        if self.unsynced.fetch_add(bytes, Ordering::Relaxed) + bytes >= UNSYNCED_BYTES_MAX {
-            self.sync_data()?;
-        }
-        Ok(())
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.file.close()
-    }
 }

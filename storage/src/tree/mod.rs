@@ -20,6 +20,7 @@ mod compose;
 mod digest;
 mod error;
 mod export;
+mod gather;
 mod import;
 mod overlay;
 mod quota;

@@ -239,7 +239,7 @@ async fn receive(
         Err(_) => return Err(Ended::bad_stream("a stream without a beginning")),
     };
     if first == TAG_SNAPSHOT {
-        let receiver = SnapshotReceiver::open(tokio::runtime::Handle::current(), stream).await?;
+        let receiver = SnapshotReceiver::open(&tokio::runtime::Handle::current(), stream).await?;
         shared.handler.snapshot(peer.id, receiver);
         return Ok(());
     }

@@ -1,7 +1,7 @@
 //! A snapshot on its way: a stream of its own, behind everything else in priority, with its head before it.
 //!
 //! Both ends block, for they stand on plain threads beside a disk; how far one may run ahead of the other is QUIC's window for
-//! a stream. The end of the stream is said: what breaks off before it is no snapshot.
+//! a stream, and [`CHUNKS_AHEAD`]. The end of the stream is said: what breaks off before it is no snapshot.
 
 use super::link::{Ended, TAG_SNAPSHOT};
 use crate::peer::codec::{self, LENGTH_BYTES};
@@ -11,6 +11,7 @@ use quinn::{ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use std::future::Future;
 use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 /// The longest chunk, bytes.
@@ -117,14 +118,14 @@ impl SnapshotSender {
     ///
     /// # Errors
     /// When the link broke, the other end gave up, or nothing moved for [`SNAPSHOT_STALL`]: the snapshot is lost.
-    pub fn send(&mut self, chunk: &[u8]) -> Result<(), SnapshotError> {
+    pub fn send(&mut self, chunk: Vec<u8>) -> Result<(), SnapshotError> {
         let bytes = chunk.len();
         if bytes == 0 || bytes > SNAPSHOT_CHUNK_BYTES_MAX {
             return Err(SnapshotError::Chunk { bytes });
         }
         let length = u32::try_from(bytes).expect("the limit is far below");
         self.put(Bytes::copy_from_slice(&length.to_be_bytes()))?;
-        self.put(Bytes::copy_from_slice(chunk))
+        self.put(chunk.into())
     }
 
     /// Say that this was all, and wait until the other server's end has received it. Whether the snapshot could be used there is
@@ -162,6 +163,10 @@ impl SnapshotSender {
 const RECEIVED: VarInt = VarInt::from_u32(2);
 /// What is written or read at once, bytes.
 const PIECE_BYTES: usize = 256 << 10;
+/// Room for what is received begins with this at most, bytes.
+const BLOCK_BYTES_AHEAD: usize = 512 << 10;
+/// Chunks that were received and not yet taken, at most.
+const CHUNKS_AHEAD: usize = 1;
 
 impl Drop for SnapshotSender {
     fn drop(&mut self) {
@@ -173,17 +178,18 @@ impl Drop for SnapshotSender {
 
 /// The receiving end. Its calls block and stand on plain threads, never in a task. Dropped before its end, it
 /// gives the snapshot up.
+///
+/// Chunks are put together in a task beside the link: the thread wakes once for a chunk, not for every packet.
 #[derive(Debug)]
 pub struct SnapshotReceiver {
-    runtime: Handle,
-    stream: RecvStream,
     head: RaftMessage,
+    chunks: mpsc::Receiver<Result<Vec<u8>, SnapshotError>>,
     whole: bool,
 }
 
 impl SnapshotReceiver {
     /// The head has come; the tag was read before.
-    pub(super) async fn open(runtime: Handle, mut stream: RecvStream) -> Result<SnapshotReceiver, Ended> {
+    pub(super) async fn open(runtime: &Handle, mut stream: RecvStream) -> Result<SnapshotReceiver, Ended> {
         let body = match read_block(&mut stream, HEAD_LANE.frame_bytes_max()).await {
             Ok(body) => body,
             // The sender may give up at any moment.
@@ -191,7 +197,9 @@ impl SnapshotReceiver {
         };
         match codec::decode(&body, HEAD_LANE) {
             Ok(PeerMessage::Raft(head)) if head.kind == RaftKind::Snapshot && head.snapshot.is_some() => {
-                Ok(SnapshotReceiver { runtime, stream, head, whole: false })
+                let (tell, chunks) = mpsc::channel(CHUNKS_AHEAD);
+                runtime.spawn(assemble(stream, tell));
+                Ok(SnapshotReceiver { head, chunks, whole: false })
             }
             Ok(_) => Err(Ended::bad_stream("a snapshot whose head is another message")),
             Err(e) => Err(Ended::Fault(e.into())),
@@ -212,22 +220,30 @@ impl SnapshotReceiver {
         if self.whole {
             return Ok(None);
         }
-        let chunk = self.runtime.block_on(read_block(&mut self.stream, SNAPSHOT_CHUNK_BYTES_MAX))?;
-        if !chunk.is_empty() {
-            return Ok(Some(chunk));
-        }
-        self.whole = true;
-        let _ = self.stream.stop(RECEIVED);
-        Ok(None)
+        // Without a word it ends only with the links themselves.
+        let chunk = self.chunks.blocking_recv().unwrap_or(Err(SnapshotError::Broken))?;
+        self.whole = chunk.is_empty();
+        Ok((!self.whole).then_some(chunk))
     }
 }
 
-impl Drop for SnapshotReceiver {
-    fn drop(&mut self) {
-        if !self.whole {
-            let _ = self.stream.stop(GIVEN_UP);
+/// Give the chunks of a stream to who receives them, and an empty one when that was all.
+async fn assemble(mut stream: RecvStream, chunks: mpsc::Sender<Result<Vec<u8>, SnapshotError>>) {
+    loop {
+        let chunk = tokio::select! {
+            chunk = read_block(&mut stream, SNAPSHOT_CHUNK_BYTES_MAX) => chunk,
+            () = chunks.closed() => break,
+        };
+        let (is_end, failed) = (chunk.as_ref().is_ok_and(Vec::is_empty), chunk.is_err());
+        if chunks.send(chunk).await.is_err() || failed {
+            break;
+        }
+        if is_end {
+            let _ = stream.stop(RECEIVED);
+            return;
         }
     }
+    let _ = stream.stop(GIVEN_UP);
 }
 
 /// A length and that many bytes. Room grows with what arrives, not with what is claimed.
@@ -238,7 +254,7 @@ async fn read_block(stream: &mut RecvStream, bytes_max: usize) -> Result<Vec<u8>
     if bytes > bytes_max {
         return Err(SnapshotError::Chunk { bytes });
     }
-    let mut block = Vec::new();
+    let mut block = Vec::with_capacity(bytes.min(BLOCK_BYTES_AHEAD));
     while block.len() < bytes {
         let had = block.len();
         block.resize(bytes.min(had + PIECE_BYTES), 0);

@@ -121,7 +121,7 @@ fn a_snapshot_arrives_chunk_by_chunk_and_says_that_it_is_whole() {
         let sending = scope.spawn(|| {
             let mut sender = one.links.open_snapshot(2, head(77)).unwrap();
             for n in 0..chunks {
-                sender.send(&chunk(n)).unwrap();
+                sender.send(chunk(n)).unwrap();
             }
             sender.finish().unwrap();
         });
@@ -144,7 +144,7 @@ fn a_snapshot_that_nobody_reads_delays_no_message() {
         let mut senders = Vec::new();
         for n in 0..2 {
             let mut sender = one.links.open_snapshot(2, head(n)).unwrap();
-            senders.push(scope.spawn(move || while sender.send(&[7; 100_000]).is_ok() {}));
+            senders.push(scope.spawn(move || while sender.send(vec![7; 100_000]).is_ok() {}));
         }
         let _receivers = [two.told.snapshot(), two.told.snapshot()];
         for n in 0..200 {
@@ -167,7 +167,7 @@ fn a_snapshot_that_is_given_up_is_not_whole() {
     let ca = Ca::new("prod");
     let (one, two) = pair(&ca);
     let mut sender = one.links.open_snapshot(2, head(1)).unwrap();
-    sender.send(b"a part").unwrap();
+    sender.send(b"a part".to_vec()).unwrap();
     let (_, mut receiver) = two.told.snapshot();
     assert_eq!(receiver.next_chunk().unwrap().unwrap(), b"a part");
     drop(sender);
@@ -177,7 +177,7 @@ fn a_snapshot_that_is_given_up_is_not_whole() {
     let (_, receiver) = two.told.snapshot();
     drop(receiver);
     let why = loop {
-        if let Err(why) = sender.send(&[0; 1000]) {
+        if let Err(why) = sender.send(vec![0; 1000]) {
             break why;
         }
     };
@@ -194,13 +194,13 @@ fn a_snapshot_ends_with_its_link() {
     let ca = Ca::new("prod");
     let (one, two) = pair(&ca);
     let mut sender = one.links.open_snapshot(2, head(1)).unwrap();
-    sender.send(b"a part").unwrap();
+    sender.send(b"a part".to_vec()).unwrap();
     let (_, mut receiver) = two.told.snapshot();
     assert!(receiver.next_chunk().unwrap().is_some());
     two.links.stop();
     assert!(matches!(receiver.next_chunk(), Err(SnapshotError::Broken)));
     one.told.down(2);
-    assert!(matches!(sender.send(b"more"), Err(SnapshotError::Broken)));
+    assert!(matches!(sender.send(b"more".to_vec()), Err(SnapshotError::Broken)));
     assert!(matches!(one.links.open_snapshot(2, head(1)), Err(SnapshotError::Down(2))));
 }
 
@@ -211,8 +211,8 @@ fn what_is_no_snapshot_is_not_sent_as_one() {
     assert!(matches!(one.links.open_snapshot(2, raft(RaftKind::Append, 1)), Err(SnapshotError::Head)));
     assert!(matches!(one.links.open_snapshot(9, head(1)), Err(SnapshotError::Down(9))));
     let mut sender = one.links.open_snapshot(2, head(1)).unwrap();
-    assert!(matches!(sender.send(&[]), Err(SnapshotError::Chunk { bytes: 0 })));
-    assert!(matches!(sender.send(&vec![0; SNAPSHOT_CHUNK_BYTES_MAX + 1]), Err(SnapshotError::Chunk { .. })));
+    assert!(matches!(sender.send(Vec::new()), Err(SnapshotError::Chunk { bytes: 0 })));
+    assert!(matches!(sender.send(vec![0; SNAPSHOT_CHUNK_BYTES_MAX + 1]), Err(SnapshotError::Chunk { .. })));
 }
 
 /// A sender whose stream ends without the word that it is whole.

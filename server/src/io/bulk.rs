@@ -1,0 +1,37 @@
+//! What a server does in bulk beside its clients: sending its tree to another server or into a backup, and receiving one.
+//! It goes in small slices at one pace, on threads behind all others, so that whoever a client waits for finds a processor
+//! free within a fraction of a millisecond.
+
+use super::Clock;
+use crate::pace::Pace;
+use parking_lot::Mutex;
+use std::sync::LazyLock;
+use std::thread;
+
+/// Of a tree for a backup, at a time, unless a single row is larger; bytes. On few cores it is what a client's request may have
+/// to wait for.
+pub(super) const BACKUP_SLICE_BYTES: usize = 64 << 10;
+/// The same for another server. More, as each costs several threads a change.
+pub(super) const SNAPSHOT_SLICE_BYTES: usize = 256 << 10;
+/// All that a server sends in bulk, together; bytes a second. Faster on two cores, and clients felt it.
+const BYTES_PER_S_MAX: u64 = 144 << 20;
+/// How far behind the threads that clients wait for.
+const NICENESS: i32 = 15;
+
+static PACE: LazyLock<(Clock, Mutex<Pace>)> =
+    LazyLock::new(|| (Clock::start(), Mutex::new(Pace::new(BYTES_PER_S_MAX))));
+
+/// This thread does bulk work from now on: it stands behind all others. The kernel's niceness is per thread.
+pub(super) fn step_back() {
+    let thread = Some(rustix::thread::gettid());
+    if let Err(e) = rustix::process::setpriority_process(thread, NICENESS) {
+        tracing::debug!("a thread for bulk work runs at normal priority: {e}");
+    }
+}
+
+/// So many bytes are sent: wait until it is time for more. For threads, never in a task.
+pub(super) fn pause(bytes: usize) {
+    let (clock, pace) = &*PACE;
+    let pause = pace.lock().took(clock.now(), bytes as u64);
+    thread::sleep(pause);
+}

@@ -1,0 +1,314 @@
+//! A file that is written once and in long runs, beside everything else: a tree that is received.
+//!
+//! ```text
+//!  write ─▶ copied into a run ─▶ thread: past the cache to the disk, now and then a sync ─▶ the run is free again
+//! ```
+//! It goes past the system's cache, straight to the disk. Through the cache it costs the processors about twice as much, at
+//! a time when they are wanted elsewhere, and drives out what is read; and every sync of it would make the file system
+//! commit its journal and the disk empty its cache, which the log's syncs would wait for. This way syncs are few and have
+//! little left to do, and whoever puts the next run together does not wait for the last one.
+//!
+//! What is not whole pages, and all of it where the file system knows no such writes, goes through the cache. An error is
+//! told by the next call, and the file refuses everything from then on.
+
+use super::sound::SoundFile;
+use parking_lot::Mutex;
+use redb::StorageBackend;
+use rustix::fs::{Advice, fadvise};
+use std::fs::File;
+use std::io;
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread::{Builder, JoinHandle};
+
+/// So much is written between two syncs, bytes: what the last one, and a sync of the log, may have to wait behind where the
+/// cache has to be used and the disk is slow.
+const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
+/// In memory, in the file and in length: what a write past the cache has to be a multiple of, bytes. No disk asks for more.
+const ALIGNMENT: usize = 4096;
+/// One such write at most, bytes: what is written behind it waits no longer.
+const RUN_BYTES_MAX: usize = 256 << 10;
+/// Runs that are put together or under way, at most; the next one waits.
+const RUNS_MAX: usize = 3;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct BulkFile {
+    file: Arc<SoundFile>,
+    direct: Mutex<Option<Direct>>,
+    unsynced_bytes: AtomicU64,
+}
+
+/// The way past the cache.
+#[derive(Debug)]
+struct Direct {
+    /// Ends the thread when it goes.
+    jobs: Option<mpsc::Sender<Run>>,
+    done: mpsc::Receiver<(Run, io::Result<()>)>,
+    idle: Vec<Run>,
+    thread: Option<JoinHandle<()>>,
+    /// The file system knows no such writes.
+    refused: bool,
+}
+
+/// A write, or room for one.
+#[derive(Debug)]
+struct Run {
+    /// [`ALIGNMENT`] longer than what it is used for.
+    buffer: Vec<u8>,
+    offset: u64,
+    bytes: usize,
+    /// With it so much is written that it is time for a sync.
+    syncs: bool,
+}
+
+impl Run {
+    fn data(&mut self) -> &mut [u8] {
+        let begin = self.buffer.as_ptr().align_offset(ALIGNMENT);
+        &mut self.buffer[begin..begin + self.bytes]
+    }
+}
+
+impl Direct {
+    /// `handle` is the same file as `file`, opened to be written past the cache. `None`: there is no thread to be had.
+    fn start(file: &Arc<SoundFile>, handle: File) -> Option<Direct> {
+        let (jobs, taken) = mpsc::channel::<Run>();
+        let (tell, done) = mpsc::channel();
+        let file = file.clone();
+        let run = move || {
+            for mut run in taken {
+                let mut result = file.write_by(&handle, run.offset, run.data());
+                if run.syncs && result.is_ok() {
+                    result = file.sync();
+                }
+                if tell.send((run, result)).is_err() {
+                    return;
+                }
+            }
+        };
+        let thread = Some(Builder::new().name("disk-bulk".to_owned()).spawn(run).ok()?);
+        let room = || Run { buffer: vec![0; RUN_BYTES_MAX + ALIGNMENT], offset: 0, bytes: 0, syncs: false };
+        let idle = (0..RUNS_MAX).map(|_| room()).collect();
+        Some(Direct { jobs: Some(jobs), done, idle, thread, refused: false })
+    }
+
+    /// Wait for one that is under way.
+    fn settle_one(&mut self, file: &SoundFile) -> io::Result<()> {
+        let (mut run, mut result) = self.done.recv().expect("the thread stays as long as it is given runs");
+        if result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::InvalidInput) {
+            self.refused = true;
+            result = file.write(run.offset, run.data());
+        }
+        self.idle.push(run);
+        // What it should have written was taken for written.
+        result.inspect_err(|_| file.distrust())
+    }
+
+    fn settle(&mut self, file: &SoundFile) -> io::Result<()> {
+        while self.idle.len() < RUNS_MAX {
+            self.settle_one(file)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, file: &SoundFile, offset: u64, data: &[u8], syncs: bool) -> io::Result<()> {
+        if self.idle.is_empty() {
+            self.settle_one(file)?;
+        }
+        let mut run = self.idle.pop().expect("one was just settled");
+        (run.offset, run.bytes, run.syncs) = (offset, data.len(), syncs);
+        run.data().copy_from_slice(data);
+        let jobs = self.jobs.as_ref().expect("they end with this");
+        jobs.send(run).expect("the thread stays as long as it is given runs");
+        Ok(())
+    }
+}
+
+impl Drop for Direct {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join) {
+            tracing::error!(?panic, "the thread that writes in bulk ended badly");
+        }
+    }
+}
+
+impl BulkFile {
+    /// `direct` is the same file, opened to be written past the cache, where that is possible.
+    pub(super) fn new(file: SoundFile, direct: Option<File>) -> BulkFile {
+        let file = Arc::new(file);
+        let direct = direct.and_then(|handle| Direct::start(&file, handle));
+        BulkFile { file, direct: Mutex::new(direct), unsynced_bytes: AtomicU64::new(0) }
+    }
+
+    /// All that was written is in the file.
+    fn settle(&self) -> io::Result<()> {
+        self.direct.lock().as_mut().map_or(Ok(()), |direct| direct.settle(&self.file))
+    }
+
+    /// So many are written: is it time for a sync?
+    fn counts(&self, bytes: u64) -> bool {
+        let is_time = self.unsynced_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes >= UNSYNCED_BYTES_MAX;
+        if is_time {
+            self.unsynced_bytes.store(0, Ordering::Relaxed);
+        }
+        is_time
+    }
+}
+
+impl StorageBackend for BulkFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.settle()?;
+        self.file.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.settle()?;
+        self.file.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.settle()?;
+        self.file.sync()?;
+        self.unsynced_bytes.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let is_whole = offset.is_multiple_of(ALIGNMENT as u64) && data.len().is_multiple_of(ALIGNMENT);
+        let direct = &mut *self.direct.lock();
+        if let Some(direct) = direct.as_mut().filter(|direct| is_whole && !direct.refused) {
+            let mut at = offset;
+            for part in data.chunks(RUN_BYTES_MAX) {
+                let bytes = part.len() as u64;
+                direct.write(&self.file, at, part, self.counts(bytes))?;
+                at += bytes;
+            }
+            return Ok(());
+        }
+        // Behind what it may be a part of.
+        direct.as_mut().map_or(Ok(()), |direct| direct.settle(&self.file))?;
+        self.file.write(offset, data)?;
+        let bytes = data.len() as u64;
+        // Linux begins to write a range that is said not to be needed. Elsewhere the next sync does.
+        let _ = fadvise(self.file.file(), offset, NonZeroU64::new(bytes), Advice::DontNeed);
+        if self.counts(bytes) { self.file.sync() } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::FolderDisk;
+    use super::*;
+    use crate::disk::Disk;
+    use std::fs::OpenOptions;
+    use std::path::Path;
+
+    const PAGE: usize = ALIGNMENT;
+
+    /// Whole pages and parts of them, beside and over one another, and what the file is to hold then.
+    fn fill(file: &dyn StorageBackend) -> Vec<u8> {
+        let mut expected = vec![0; 400 * PAGE];
+        file.set_len(expected.len() as u64).unwrap();
+        let writes = [
+            (PAGE, 300 * PAGE, 1),
+            (0, 320, 2),
+            (5 * PAGE + 7, PAGE, 3),
+            (5 * PAGE, PAGE, 4),
+            (6 * PAGE, 2 * PAGE, 5),
+            (7 * PAGE + 100, 3, 6),
+            (399 * PAGE, PAGE, 7),
+        ];
+        for (offset, bytes, fill) in writes {
+            // As the cache has it before it is written past it.
+            let mut read = vec![0; bytes];
+            file.read(offset as u64, &mut read).unwrap();
+            assert!(read == expected[offset..offset + bytes]);
+            let data: Vec<u8> = (0..bytes).map(|at| (at / PAGE) as u8 ^ fill).collect();
+            file.write(offset as u64, &data).unwrap();
+            expected[offset..offset + bytes].copy_from_slice(&data);
+        }
+        expected
+    }
+
+    fn has(path: &Path, file: &dyn StorageBackend, expected: &[u8]) {
+        let mut read = vec![0; expected.len()];
+        file.read(0, &mut read).unwrap();
+        assert!(read == expected);
+        file.sync_data().unwrap();
+        assert!(std::fs::read(path).unwrap() == expected);
+    }
+
+    #[test]
+    fn it_holds_what_was_written_past_the_cache_and_through_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open(dir.path()).unwrap();
+        let file = disk.open_bulk("bulk").unwrap();
+        let expected = fill(&*file);
+        has(&dir.path().join("bulk"), &*file, &expected);
+    }
+
+    #[test]
+    fn where_no_write_can_go_past_the_cache_all_go_through_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bulk");
+        let disk = FolderDisk::open(dir.path()).unwrap();
+        drop(disk.open("bulk", 0).unwrap());
+        let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path).unwrap();
+        let sound = || SoundFile::new(open(&path), disk.folder());
+        // This one says that the argument is invalid, as file systems do that know no such writes.
+        let refusing = OpenOptions::new().write(true).open("/proc/self/oom_score_adj").unwrap();
+        for direct in [None, Some(refusing)] {
+            let file = BulkFile::new(sound(), direct);
+            let expected = fill(&file);
+            assert!(file.direct.lock().as_ref().is_none_or(|direct| direct.refused));
+            has(&path, &file, &expected);
+            file.set_len(0).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_write_that_fails_is_told_and_nothing_is_taken_for_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open(dir.path()).unwrap();
+        drop(disk.open("bulk", 0).unwrap());
+        let path = dir.path().join("bulk");
+        let sound = || {
+            let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            SoundFile::new(file, disk.folder())
+        };
+        // A handle that cannot write, in the place of a disk that does not.
+        let file = BulkFile::new(sound(), Some(File::open(&path).unwrap()));
+        file.write(0, &[1; PAGE]).unwrap();
+        assert!(file.sync_data().is_err());
+        assert!(file.sync_data().is_err(), "and so it stays");
+        assert!(file.write(0, &[1; 10]).is_err());
+        let full = BulkFile::new(sound(), Some(OpenOptions::new().write(true).open("/dev/full").unwrap()));
+        full.write(0, &[1; PAGE]).unwrap();
+        assert_eq!(full.sync_data().unwrap_err().kind(), io::ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn syncs_are_few() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FolderDisk::open(dir.path()).unwrap();
+        drop(disk.open("bulk", 0).unwrap());
+        let file = OpenOptions::new().read(true).write(true).open(dir.path().join("bulk")).unwrap();
+        let file = BulkFile::new(SoundFile::new(file, disk.folder()), None);
+        let unsynced = || file.unsynced_bytes.load(Ordering::Relaxed);
+        let run = vec![1; 256 << 10];
+        let runs = UNSYNCED_BYTES_MAX / run.len() as u64;
+        for n in 1..runs {
+            file.write((n - 1) * run.len() as u64, &run).unwrap();
+            assert_eq!(unsynced(), n * run.len() as u64);
+        }
+        file.write(runs * run.len() as u64, &run).unwrap();
+        assert_eq!(unsynced(), 0, "with this one it is time");
+    }
+}
