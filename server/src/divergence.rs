@@ -135,10 +135,10 @@ impl Divergence {
         self.own.back().copied()
     }
 
-    /// Did more than half of those that vote apply a mark at this index or behind it?
-    pub fn is_reached_by_most(&self, index: u64, voters: &[ServerId]) -> bool {
+    /// Did more than half of those that vote apply a mark at this index or behind it? `votes`: this server is one of them.
+    pub fn is_reached_by_most(&self, index: u64, voters: &[ServerId], votes: bool) -> bool {
         let last = |id: &ServerId| match *id == self.server_id {
-            true => self.own.back(),
+            true => self.own.back().filter(|_| votes),
             false => self.told.get(id).and_then(VecDeque::back),
         };
         let reached = voters.iter().filter_map(last).filter(|mark| mark.index >= index).count();
@@ -305,11 +305,15 @@ mod tests {
     fn a_majority_of_those_that_vote_has_reached_an_entry() {
         let mut one = server(1);
         one.on_told(2, mark(10, 5), &VOTERS);
-        assert!(!one.is_reached_by_most(10, &VOTERS));
+        assert!(!one.is_reached_by_most(10, &VOTERS, true));
         one.on_mark(at(0), mark(10, 6));
-        assert!(one.is_reached_by_most(10, &VOTERS), "whatever they have there");
-        assert!(!one.is_reached_by_most(11, &VOTERS) && !one.is_reached_by_most(10, &[2, 3]));
-        assert!(one.is_reached_by_most(10, &[2]));
+        assert!(one.is_reached_by_most(10, &VOTERS, true), "whatever they have there");
+        assert!(!one.is_reached_by_most(11, &VOTERS, true) && !one.is_reached_by_most(10, &[2, 3], true));
+        assert!(one.is_reached_by_most(10, &[2], true));
+        assert!(
+            !one.is_reached_by_most(10, &VOTERS, false),
+            "this server is another disk than the one that votes"
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //! server's tree in that file's place has nothing of it.
 
 use super::{Action, Service};
-use crate::consensus::{Configuration, Submission, voter_ids};
+use crate::consensus::{Configuration, Submission, raft_id, voter_ids};
 use crate::divergence::Verdict;
 use crate::moment::Moment;
 use std::collections::BTreeSet;
@@ -37,7 +37,14 @@ impl Service {
         // Who takes part in nothing yet knows of nobody.
         !self.voters.is_empty()
             && conf.outgoing.is_empty()
-            && (self.alone || self.divergence.is_reached_by_most(self.conf_index, &self.voters))
+            && (self.alone || self.divergence.is_reached_by_most(self.conf_index, &self.voters, self.votes()))
+    }
+
+    /// Has this server a vote, as the disk that it is? One that was replaced may be told that its next disk has.
+    fn votes(&self) -> bool {
+        let conf = Configuration::of(self.tree.conf_state());
+        let own = raft_id(self.options.server_id, self.tree.disk());
+        conf.voters.contains(&own) || conf.outgoing.contains(&own)
     }
 
     /// A mark is applied.
@@ -201,7 +208,7 @@ impl Service {
         let own = self.options.server_id;
         let mark = self.divergence.last();
         let to: BTreeSet<ServerId> = match mark {
-            Some(_) if !self.voters.contains(&own) => return,
+            Some(_) if !self.votes() => return,
             Some(_) => {
                 let members = self.tree.members().servers.iter().map(|member| member.id);
                 members.chain(self.voters.iter().copied()).collect()

@@ -92,7 +92,7 @@ impl Server {
     /// With an empty tree, which may have been found wrong.
     fn new(now: Moment, id: ServerId, voters: &[u64], differs: Option<Position>) -> Server {
         let mut tree = tree();
-        tree.set_conf_state(consensus::found(voters));
+        tree.take_part(1, consensus::found(voters)).unwrap();
         if differs.is_some() {
             tree.set_differs(differs).unwrap();
         }
