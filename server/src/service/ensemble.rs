@@ -63,6 +63,9 @@ impl Service {
         } else if self.room.contact_ms() == u64::MAX {
             self.room.set_contact_ms(now.ms());
         }
+        // Who contradicted may have been replaced, as an operator decides where no majority does. Who still votes says it again
+        // at the next mark, before a tree that waits is sent.
+        self.room.set_contradicted(0);
         // Who votes alone is the majority.
         if self.alone {
             self.room.set_confirmed(u64::MAX);
@@ -170,7 +173,6 @@ impl Service {
         let was_wrong = self.is_wrong();
         self.tree = tree;
         self.divergence.on_other_tree();
-        self.room.set_contradicted(0);
         self.room.digests.clear();
         self.room.set_checkpointed(self.tree.zxid());
         self.backlog.retain(|entry| entry.position.index > position.index);

@@ -55,6 +55,13 @@ impl World {
         if servers < 3 || changes_every_us > 0 || self.ctx.dice.chance(500) {
             return Ok(());
         }
+        // Who still needs a tree has no say, and is given none by servers that contradict each other: of three, nobody would
+        // know who is wrong.
+        let committed = self.ctx.checks.history.position().index;
+        let has_all = |host: &Host| {
+            host.server.as_ref().is_some_and(|s| s.service().tree().position().index >= committed)
+        };
+        self.run_healing(|world| world.hosts.iter().all(has_all))?;
         let bad = self.ctx.dice.below(self.hosts.len() as u64) as usize;
         let newcomer = self.newcomer(bad);
         let World { ctx, hosts, .. } = self;
