@@ -116,9 +116,20 @@ pub(super) fn killed_backup(trial: &mut Trial) -> Outcome<()> {
     let data = trial.source().folder().join("data").display().to_string();
     let words = ["--data-dir", &data, "backup", "--out", "killed.backup"];
     for n in 0..KILLS {
+        // What a killed one left is not to be taken for the next one's, which is refused until the server has noticed.
+        let _ = fs::remove_file(&partial);
         let mut process = trial.begin(&words)?;
         let larger = |bytes: u64| fs::metadata(&partial).is_ok_and(|file| file.len() > bytes);
-        eventually(|| larger((n as u64) << 20) || !matches!(process.try_wait(), Ok(None)));
+        let begun = eventually(|| {
+            let refused = matches!(process.try_wait(), Ok(Some(status)) if !status.success());
+            if refused && let Ok(next) = trial.begin(&words) {
+                process = next;
+            }
+            larger((n as u64) << 20) || matches!(process.try_wait(), Ok(Some(status)) if status.success())
+        });
+        if !begun {
+            return Err(format!("a backup behind {n} that were killed does not begin").into());
+        }
         let asked = n % 2 == 1;
         match asked {
             // By Ctrl-C, it tidies up.
