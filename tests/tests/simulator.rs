@@ -42,7 +42,7 @@ fn planted_faults_are_caught() {
         (Planted::WipedVoterVotes, 3, "elected by the configuration", 20),
         (Planted::ObserverSkipsEntry, 3, "equal zxid, equal digest", 5),
         (Planted::NobodyCompares, 3, "who is wrong serves nobody", 10),
-        (Planted::SendUnconfirmed, 3, "equal zxid, equal digest", 60),
+        (Planted::SendUnconfirmed, 3, "equal zxid, equal digest", 400),
         (Planted::KeptWithoutWatches, 1, "events before replies, each once", 20),
         (Planted::FeedUncommitted, 3, "acknowledged is durable", 20),
         (Planted::NewVotersAlone, 3, "acknowledged is durable", 30),
