@@ -74,13 +74,17 @@ fn table(out: &mut String, members: &[Member], leader: Option<u8>) {
         "{:<4} {:<15} {:<24} {:<24} {:<6} {:<7} version",
         "id", "role", "peers", "clients", "link", "lag"
     );
-    for Member { id, role, disk, peer_addr, client_addr, linked, lag, version, .. } in members {
+    for Member { id, role, disk, peer_addr, client_addr, linked, idle, lag, version, .. } in members {
         let role = match (leader == Some(*id), disk) {
             (true, _) => "leader".to_owned(),
             (false, 2..) => format!("{role}, disk {disk}"),
             (false, _) => role.clone(),
         };
-        let link = if *linked { "up" } else { "down" };
+        let link = match (linked, idle) {
+            (true, _) => "up",
+            (false, true) => "idle",
+            (false, false) => "down",
+        };
         let lag = lag.map_or("-".to_owned(), |lag| lag.to_string());
         let version = version.as_deref().unwrap_or("-");
         let clients = if client_addr.is_empty() { "-" } else { client_addr };

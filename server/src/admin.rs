@@ -298,6 +298,9 @@ pub struct Member {
     pub client_addr: String,
     /// Is the link to it up? True for oneself.
     pub linked: bool,
+    /// Is there no link, and need there be none? So it is between observers that do not feed each other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub idle: bool,
     /// Why not, when it is not.
     pub why: String,
     /// Entries that it is behind the leader; only the leader knows.
@@ -338,7 +341,7 @@ impl Status {
                 left / 3_600
             ));
         }
-        for member in self.members.iter().filter(|m| !m.linked) {
+        for member in self.members.iter().filter(|m| !m.linked && !m.idle) {
             complaints.push(format!("server {} is not linked: {}", member.id, member.why));
         }
         complaints
@@ -410,6 +413,8 @@ mod tests {
         assert_eq!(bad.complaints().len(), 6);
         assert!(bad.complaints()[1].contains("member add 0"));
         assert!(bad.complaints()[4].contains("ends in 2 hours"));
+        let idle = Member { id: 3, idle: true, ..Member::default() };
+        assert!(Status { members: vec![idle], ..well.clone() }.complaints().is_empty());
         let renewed = Status { serving: true, certificate_s: Some(30 * 86_400), ..Status::default() };
         assert!(renewed.complaints().is_empty());
     }

@@ -10,8 +10,8 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 use warren_transport::io::certs;
 use warren_transport::io::links::{
-    DownReason, LinkHandler, LinkTimers, Links, LinksConfig, PeerAddr, Refusal, SendError, SnapshotReceiver,
-    TlsFiles,
+    DownReason, Hold, LinkHandler, LinkTimers, Links, LinksConfig, PeerAddr, Refusal, SendError,
+    SnapshotReceiver, TlsFiles,
 };
 use warren_transport::peer::{PeerEntry, PeerMessage, RaftKind, RaftMessage, ServerId, SnapshotHead};
 
@@ -45,6 +45,8 @@ impl LinkHandler for Counter {
     }
 
     fn link_down(&self, _: ServerId, _: DownReason) {}
+
+    fn unreached(&self, _: ServerId) {}
 
     fn refused(&self, refusal: Refusal) {
         panic!("{refusal:?}");
@@ -101,8 +103,9 @@ fn main() {
         (Links::start(config, handler.clone()).expect("links start"), handler)
     };
     let (to_echo, echoes) = mpsc::channel();
-    let (one, at_one) = start(1, PeerAddr { id: 2, addr: "127.0.0.1:9".into() }, None);
-    let (two, _at_two) = start(2, PeerAddr { id: 1, addr: one.local_addr().to_string() }, Some(to_echo));
+    let (one, at_one) = start(1, PeerAddr { id: 2, addr: "127.0.0.1:9".into(), hold: Hold::Always }, None);
+    let (two, _at_two) =
+        start(2, PeerAddr { id: 1, addr: one.local_addr().to_string(), hold: Hold::Always }, Some(to_echo));
     for _ in 0..2 {
         is_up.recv().expect("the link comes up");
     }

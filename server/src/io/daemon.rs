@@ -2,7 +2,7 @@
 
 use super::clients::{self, Clients, Leave, Parking, Reactors, Resumed};
 use super::engine::{Engine, Parts};
-use super::ensemble::{Ensemble, Handler};
+use super::ensemble::{Ensemble, Handler, peers};
 use super::facts::Registry;
 use super::leaving::Leaving;
 use super::listen::{listen, listen_again, resolve};
@@ -37,7 +37,7 @@ use warren_storage::io::{FolderDisk, OpenError};
 use warren_storage::log::{self, Log, LogOptions};
 use warren_storage::tree::{Tree, TreeOptions};
 use warren_storage::{Disk as _, DiskError, RecoverError, Recovered, recover};
-use warren_transport::io::links::{LinkError, LinkTimers, Links, LinksConfig, PeerAddr, TlsFiles};
+use warren_transport::io::links::{LinkError, LinkTimers, Links, LinksConfig, TlsFiles};
 
 /// The only server of an ensemble of one.
 pub(super) const SERVER_ID: u8 = 1;
@@ -521,10 +521,7 @@ async fn join(
         ensemble: settings.name.clone(),
         server_id: settings.server_id,
         listen: resolve(addr).await.map_err(failed)?,
-        peers: settings
-            .others()
-            .map(|server| PeerAddr { id: server.id, addr: server.peer_addr.to_string() })
-            .collect(),
+        peers: peers(settings),
         tls: TlsFiles::read(&settings.cert, &settings.ca).map_err(LinkError::from)?,
         timers: LinkTimers::default(),
         seed: SystemEntropy.next_u64(),

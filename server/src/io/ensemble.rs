@@ -12,7 +12,7 @@ use crate::membership;
 use crate::metrics::Metrics;
 use crate::room::{Confirmation, Room};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -24,7 +24,7 @@ use warren_storage::tree::{
 };
 use warren_storage::{DiskError, Members, SharedDisk};
 use warren_transport::io::links::{
-    DownReason, LinkHandler, Links, PeerAddr, Refusal, RefusalReason, SnapshotError, SnapshotReceiver,
+    DownReason, Hold, LinkHandler, Links, PeerAddr, Refusal, RefusalReason, SnapshotError, SnapshotReceiver,
 };
 use warren_transport::peer::{Answer, Ask, PeerMessage, RaftMessage, ServerId, SnapshotHead};
 
@@ -47,6 +47,8 @@ const NOT_YET: &str = "not linked yet";
 #[derive(Clone, Debug)]
 pub(super) enum LinkState {
     Up,
+    /// There is none, and nobody needs it.
+    Idle,
     Down(String),
     /// The other end says that this server was removed.
     Removed,
@@ -80,6 +82,8 @@ pub(super) struct Ensemble {
     engine: OnceLock<(Engine, LogReader)>,
     founding: Mutex<Founding>,
     states: Mutex<BTreeMap<ServerId, LinkState>>,
+    /// To whom there is not always a link. Locked behind `states`.
+    on_demand: Mutex<BTreeSet<ServerId>>,
     unknown: Mutex<Unknown>,
     /// Where each server was found last, as the file or a table said; at most one for each id.
     addrs: Mutex<BTreeMap<ServerId, String>>,
@@ -101,7 +105,15 @@ impl Ensemble {
     ) -> Arc<Ensemble> {
         let store_id = tree.store_id();
         let founding = Mutex::new(Founding::new(store_id, config.voters(), config.join));
-        let unlinked = |id| (id, LinkState::Down(NOT_YET.to_owned()));
+        let on_demand: BTreeSet<ServerId> = peers(&config)
+            .into_iter()
+            .filter(|peer| peer.hold == Hold::OnDemand)
+            .map(|peer| peer.id)
+            .collect();
+        let unlinked = |id| match on_demand.contains(&id) {
+            true => (id, LinkState::Idle),
+            false => (id, LinkState::Down(NOT_YET.to_owned())),
+        };
         let states = Mutex::new(config.others().map(|s| unlinked(s.id)).collect());
         let addrs = Mutex::new(config.others().map(|s| (s.id, s.peer_addr.to_string())).collect());
         Arc::new(Ensemble {
@@ -117,6 +129,7 @@ impl Ensemble {
             engine: OnceLock::new(),
             founding,
             states,
+            on_demand: Mutex::new(on_demand),
             unknown: Mutex::new(Unknown::No),
             addrs,
             metrics,
@@ -163,14 +176,28 @@ impl Ensemble {
             let mut addrs = self.addrs.lock();
             addrs.extend(members.servers.iter().map(|member| (member.id, member.peer_addr.clone())));
             // Who votes for a while yet, and is in no table and no file, was in a table of this run.
-            let addr = |id: &ServerId| addrs.get(id).cloned();
-            wanted.iter().filter_map(|id| Some(PeerAddr { id: *id, addr: addr(id)? })).collect()
+            let votes = |id: ServerId| membership::may_vote(members, voters, &file, id);
+            let own = votes(self.config.server_id);
+            let peer = |id: &ServerId| {
+                Some(PeerAddr { id: *id, addr: addrs.get(id)?.clone(), hold: hold(own, votes(*id)) })
+            };
+            wanted.iter().filter_map(peer).collect()
         };
         {
             let mut states = self.states.lock();
             states.retain(|id, _| wanted.contains(id));
+            let mut on_demand = self.on_demand.lock();
+            on_demand.clear();
             for peer in &peers {
-                states.entry(peer.id).or_insert_with(|| LinkState::Down(NOT_YET.to_owned()));
+                let state = states.entry(peer.id).or_insert(LinkState::Idle);
+                if peer.hold == Hold::OnDemand {
+                    on_demand.insert(peer.id);
+                    if !matches!(state, LinkState::Up) {
+                        *state = LinkState::Idle;
+                    }
+                } else if matches!(state, LinkState::Idle) {
+                    *state = LinkState::Down(NOT_YET.to_owned());
+                }
             }
         }
         if let Some(links) = self.links.get() {
@@ -200,9 +227,14 @@ impl Ensemble {
         self.states.lock().clone()
     }
 
-    /// Send it, or tell consensus that it could not be sent.
+    /// Send it, or tell consensus that it could not be sent. Who wants to be fed is who makes a link, where there is not always
+    /// one: all else that goes over it is an answer.
     pub(super) fn send(&self, to: ServerId, message: PeerMessage) {
-        let sent = self.links.get().is_some_and(|links| links.send(to, message).is_ok());
+        let send = |links: &Links| match message {
+            PeerMessage::Observe(_) => links.reach(to, message),
+            _ => links.send(to, message),
+        };
+        let sent = self.links.get().is_some_and(|links| send(links).is_ok());
         if let (false, Some((engine, _))) = (sent, self.engine.get()) {
             engine.unreachable(to);
         }
@@ -245,7 +277,7 @@ impl Ensemble {
                     .states()
                     .iter()
                     .filter_map(|(id, state)| match state {
-                        LinkState::Up => None,
+                        LinkState::Up | LinkState::Idle => None,
                         LinkState::Down(why) => Some(format!("{id} ({why})")),
                         LinkState::Removed => Some(format!("{id} (it knows no such server)")),
                     })
@@ -420,10 +452,8 @@ impl Ensemble {
         }
         let most = {
             let mut states = self.states.lock();
-            if let Some(state) = states.get_mut(&server) {
-                *state = LinkState::Removed;
-            }
-            2 * removed(&states) > states.len()
+            self.lay_down(&mut states, server, LinkState::Removed);
+            most_removed(&states)
         };
         let mut unknown = self.unknown.lock();
         match *unknown {
@@ -434,6 +464,14 @@ impl Ensemble {
                 tracing::error!("{}", admin::not_a_member(self.config.server_id));
             }
             _ => {}
+        }
+    }
+
+    /// There is no link to this one. Where there need not be one, that says nothing; whether this server belongs to the ensemble is
+    /// for those to say to whom there always is one.
+    fn lay_down(&self, states: &mut BTreeMap<ServerId, LinkState>, server: ServerId, as_known: LinkState) {
+        if let Some(state) = states.get_mut(&server) {
+            *state = if self.on_demand.lock().contains(&server) { LinkState::Idle } else { as_known };
         }
     }
 
@@ -490,9 +528,30 @@ impl Ensemble {
     }
 }
 
-/// How many say that they know no such server as this one.
-fn removed(states: &BTreeMap<ServerId, LinkState>) -> usize {
-    states.values().filter(|state| matches!(state, LinkState::Removed)).count()
+/// Do most of those with whom there is a link, or should be, say that they know no such server as this one?
+fn most_removed(states: &BTreeMap<ServerId, LinkState>) -> bool {
+    let needed = states.values().filter(|state| !matches!(state, LinkState::Idle)).count();
+    2 * states.values().filter(|state| matches!(state, LinkState::Removed)).count() > needed
+}
+
+/// Observers have nothing to say to each other, but for those that feed each other; with those that vote every server has.
+fn hold(votes: bool, other_votes: bool) -> Hold {
+    match (votes, other_votes) {
+        (true, true) => Hold::Always,
+        (false, false) => Hold::OnDemand,
+        _ => Hold::EitherWay,
+    }
+}
+
+/// The other servers, as the settings have them.
+pub(super) fn peers(config: &config::Ensemble) -> Vec<PeerAddr> {
+    let own = config.votes(config.server_id);
+    let peer = |server: &config::EnsembleServer| PeerAddr {
+        id: server.id,
+        addr: server.peer_addr.to_string(),
+        hold: hold(own, config.votes(server.id)),
+    };
+    config.others().map(peer).collect()
 }
 
 /// Why a snapshot was not taken.
@@ -571,19 +630,24 @@ impl LinkHandler for Handler {
         }
         {
             let mut states = self.0.states.lock();
-            if let Some(state) = states.get_mut(&server) {
-                *state = match why {
-                    DownReason::Removed => LinkState::Removed,
-                    why => LinkState::Down(why.to_string()),
-                };
-            }
+            let state = match why {
+                DownReason::Removed => LinkState::Removed,
+                why => LinkState::Down(why.to_string()),
+            };
+            self.0.lay_down(&mut states, server, state);
             // One alone may be behind itself, and know a table that is no more.
-            if 2 * removed(&states) > states.len() {
+            if most_removed(&states) {
                 if let Some((engine, _)) = self.0.engine.get() {
                     engine.expelled();
                 }
             }
         }
+        if let Some((engine, _)) = self.0.engine.get() {
+            engine.unreachable(server);
+        }
+    }
+
+    fn unreached(&self, server: ServerId) {
         if let Some((engine, _)) = self.0.engine.get() {
             engine.unreachable(server);
         }

@@ -37,13 +37,15 @@ impl Registry {
                 }
                 _ => String::new(),
             };
+            let idle = matches!(states.get(&member.id), Some(LinkState::Idle));
             Member {
                 id: member.id,
                 role: admin::role_name(member.role).to_owned(),
                 disk: member.disk,
                 peer_addr: member.peer_addr.clone(),
                 client_addr: member.client_addr.clone(),
-                linked: why.is_empty(),
+                linked: why.is_empty() && !idle,
+                idle,
                 why,
                 lag: lag(member.id),
                 version: None,
@@ -60,12 +62,16 @@ impl Registry {
         left || ensemble.is_unknown()
     }
 
-    /// Other servers to which the link is up, and those to which it is not.
+    /// Other servers to which the link is up, and those to which it is not and should be.
     pub(super) fn links(&self) -> (i64, i64) {
         let own = self.room.standing().server_id;
         let members = self.members();
         let others = members.iter().filter(|member| member.id != own);
-        others.fold((0, 0), |(up, down), other| if other.linked { (up + 1, down) } else { (up, down + 1) })
+        others.fold((0, 0), |(up, down), other| match (other.linked, other.idle) {
+            (true, _) => (up + 1, down),
+            (false, true) => (up, down),
+            (false, false) => (up, down + 1),
+        })
     }
 
     /// To [`admin::Request::Members`].

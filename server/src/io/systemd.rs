@@ -268,10 +268,11 @@ fn send(unread: &Unread) {
     }
 }
 
-/// How many of the others are linked, and how many there are.
+/// How many of the others are linked, and how many are or should be.
 fn linked(ensemble: &Ensemble) -> (usize, usize) {
     let states = ensemble.states();
-    (states.values().filter(|state| matches!(state, LinkState::Up)).count(), states.len())
+    let count = |is: fn(&LinkState) -> bool| states.values().filter(|state| is(state)).count();
+    (count(|state| matches!(state, LinkState::Up)), count(|state| !matches!(state, LinkState::Idle)))
 }
 
 /// A server in one line, for `systemctl status`.

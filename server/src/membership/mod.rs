@@ -278,6 +278,12 @@ pub fn linked(members: &Members, retired: &BTreeMap<u8, u32>, voters: &[u8], fil
     in_table.chain(in_file).chain(voters.iter().copied()).collect()
 }
 
+/// May this server have a vote, as raft has it or as it is to be? Of one that is in no table, its file says it.
+pub fn may_vote(members: &Members, voters: &[u8], file: &Members, id: u8) -> bool {
+    let member = members.get(id).or_else(|| file.get(id));
+    voters.contains(&id) || member.is_some_and(|member| member.role != MemberRole::Observer)
+}
+
 /// What is odd about the members without being wrong, for operators.
 pub fn oddities(members: &Members) -> Vec<String> {
     config::even_voters(members.voters().count()).into_iter().collect()

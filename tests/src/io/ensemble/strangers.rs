@@ -10,7 +10,8 @@ use std::sync::Arc;
 use warren_server::entropy::Entropy as _;
 use warren_transport::io::certs;
 use warren_transport::io::links::{
-    DownReason, LinkHandler, LinkTimers, Links, LinksConfig, PeerAddr, Refusal, SnapshotReceiver, TlsFiles,
+    DownReason, Hold, LinkHandler, LinkTimers, Links, LinksConfig, PeerAddr, Refusal, SnapshotReceiver,
+    TlsFiles,
 };
 use warren_transport::peer::{PeerMessage, ServerId};
 
@@ -61,7 +62,7 @@ pub(super) fn knock(servers: &Servers, folder: &Path) -> Outcome<()> {
             server_id: id(stranger),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             peers: (servers.peers.iter().enumerate())
-                .map(|(place, peer)| PeerAddr { id: id(place), addr: peer.to_string() })
+                .map(|(place, peer)| PeerAddr { id: id(place), addr: peer.to_string(), hold: Hold::Always })
                 .collect(),
             tls: TlsFiles::read(&cert, &ca)?,
             timers: LinkTimers::default(),
@@ -93,5 +94,6 @@ impl LinkHandler for Nobody {
     fn snapshot(&self, _: ServerId, _: SnapshotReceiver) {}
     fn link_up(&self, _: ServerId) {}
     fn link_down(&self, _: ServerId, _: DownReason) {}
+    fn unreached(&self, _: ServerId) {}
     fn refused(&self, _: Refusal) {}
 }

@@ -1,8 +1,10 @@
-//! Both ways to a connection: dialling servers with lower ids, again and again, and letting in those with higher ones.
+//! Both ways to a connection: dialling servers with lower ids, again and again, and letting in those with higher ones; and dialling
+//! whomever there is something to say to, where there is no link all the time ([`Hold`]).
 
 use super::link::{self, by_peer, is_alert};
+use super::peer::Peer;
 use super::refusal::{Fault, RefusalReason};
-use super::{Alive, LinkTimers, Peer, Shared, tls};
+use super::{Alive, Hold, LinkTimers, Shared, tls};
 use quinn::{ConnectionError, Incoming};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,9 +24,11 @@ pub const HANDSHAKES_MAX: usize = 64;
 const HANDSHAKES_UNPROVEN_MAX: usize = 16;
 /// The TLS alert that says: no certificate (RFC 8446, section 6).
 const ALERT_CERTIFICATE_REQUIRED: u64 = 0x100 + 116;
-/// A server without any link for so many times the longest pause between attempts asks those that should dial it whether they
-/// know it.
+/// A server that should have been dialled for so many times the longest pause between attempts dials itself
+/// ([`Hold::EitherWay`]); or asks whether it is known, if it has no link at all.
 const KNOCK_AFTER_PAUSES: u32 = 8;
+/// Who refuses us says so by then.
+const KNOCK_ANSWER_WITHIN: Duration = Duration::from_millis(500);
 /// What is named in the handshake; certificates are judged by the id that is wanted instead.
 const SERVER_NAME: &str = "warren";
 
@@ -59,7 +63,18 @@ impl Backoff {
     }
 }
 
-/// Keep a link to a server with a lower id, until all stops or it is no peer any more.
+/// Why there is to be a connection now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Due {
+    /// There always is one.
+    Kept,
+    /// Something waits for it.
+    Asked,
+    /// The other end should have dialled long ago.
+    Overdue,
+}
+
+/// Make links to a peer whenever it is this server that has to, until all stops or it is no peer any more.
 pub(super) async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, seed: u64) {
     let mut backoff = Backoff::new(shared.timers, seed);
     let mut stop = shared.stop.subscribe();
@@ -67,12 +82,13 @@ pub(super) async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, seed: u64) {
     let mut last_failure = String::new();
     loop {
         let attempted = tokio::select! {
-            attempted = attempt(&shared, &peer) => attempted,
+            attempted = next(&shared, &peer) => attempted,
             () = super::stopped(&mut stop) => return,
             () = super::stopped(&mut gone) => return,
         };
         match attempted {
-            Ok(connection) => {
+            Ok(None) => continue,
+            Ok(Some(connection)) => {
                 let since = Instant::now();
                 if link::run(&shared, &peer, connection).await {
                     last_failure.clear();
@@ -81,16 +97,21 @@ pub(super) async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, seed: u64) {
                     }
                 }
             }
-            // Said once, until it changes.
-            Err(failure) if failure != last_failure => {
-                tracing::info!(
-                    server = peer.id,
-                    addr = peer.addr,
-                    "cannot reach a peer: {failure}; trying again"
-                );
-                last_failure = failure;
+            Err(failure) => {
+                // Said once, until it changes.
+                if failure != last_failure {
+                    tracing::info!(
+                        server = peer.id,
+                        addr = peer.addr,
+                        "cannot reach a peer: {failure}; trying again{}",
+                        if peer.hold() == Hold::OnDemand { " when there is need" } else { "" }
+                    );
+                    last_failure = failure;
+                }
+                if peer.give_up() {
+                    shared.handler.unreached(peer.id);
+                }
             }
-            Err(_) => {}
         }
         tokio::select! {
             () = sleep(backoff.pause()) => {}
@@ -100,31 +121,51 @@ pub(super) async fn dial(shared: Arc<Shared>, peer: Arc<Peer>, seed: u64) {
     }
 }
 
-/// Servers with higher ids dial here. When none does, and there is no other link either, they may know no such server any more,
-/// and would never say so: one that is dialled refuses that, too, as going the wrong way, but for the reason that matters.
-pub(super) async fn knock(shared: Arc<Shared>, peer: Arc<Peer>) {
-    let mut stop = shared.stop.subscribe();
-    let mut gone = peer.gone.subscribe();
+/// Wait until a connection is due, and make it; `None` when it must not be a link.
+async fn next(shared: &Shared, peer: &Peer) -> Result<Option<quinn::Connection>, String> {
+    match due(shared, peer).await {
+        Due::Kept | Due::Asked => attempt(shared, peer).await.map(Some),
+        Due::Overdue => Ok(knock(shared, peer).await),
+    }
+}
+
+async fn due(shared: &Shared, peer: &Peer) -> Due {
+    let dials = peer.id < shared.names.own;
     loop {
-        let knocked = async {
-            sleep(shared.timers.redial_max * KNOCK_AFTER_PAUSES).await;
-            if shared.has_links() {
-                return;
+        let linked = peer.live().is_some();
+        match peer.hold() {
+            Hold::Always | Hold::EitherWay if dials && !linked => return Due::Kept,
+            Hold::OnDemand if !linked && peer.is_wanted() => return Due::Asked,
+            Hold::Always | Hold::EitherWay if !dials && !linked => {
+                let overdue = sleep(shared.timers.redial_max * KNOCK_AFTER_PAUSES);
+                tokio::select! {
+                    () = peer.changed() => {}
+                    () = overdue => if peer.live().is_none() {
+                        match peer.hold() {
+                            Hold::EitherWay => return Due::Overdue,
+                            _ if !shared.has_links() => return Due::Overdue,
+                            _ => {}
+                        }
+                    },
+                }
             }
-            let Ok(connection) = attempt(&shared, &peer).await else { return };
-            // What the other end says of our certificate comes behind the end of our own handshake.
-            let closed = timeout(shared.timers.handshake, connection.closed()).await;
-            let fault = closed.ok().and_then(|e| by_peer(&e));
-            if let Some(fault) = fault.filter(|fault| fault.reason == RefusalReason::UnknownToPeer) {
-                shared.refuse(Some(peer.id), connection.remote_address(), fault);
-            }
-        };
-        tokio::select! {
-            () = knocked => {}
-            () = super::stopped(&mut stop) => return,
-            () = super::stopped(&mut gone) => return,
+            _ => peer.changed().await,
         }
     }
+}
+
+/// A server with a higher id should have dialled, and has not: it may be down, or hold the link otherwise than we do, and then lets us
+/// in. Or it knows no such server any more, and would never say so: one that is dialled refuses that, too, as going the
+/// wrong way, but for the reason that matters.
+async fn knock(shared: &Shared, peer: &Peer) -> Option<quinn::Connection> {
+    let connection = attempt(shared, peer).await.ok()?;
+    // What the other end says of our certificate comes behind the end of our own handshake.
+    let Ok(closed) = timeout(KNOCK_ANSWER_WITHIN, connection.closed()).await else { return Some(connection) };
+    let fault = by_peer(&closed);
+    if let Some(fault) = fault.filter(|fault| fault.reason == RefusalReason::UnknownToPeer) {
+        shared.refuse(Some(peer.id), connection.remote_address(), fault);
+    }
+    None
 }
 
 /// One connection, judged; or why not, in words. Refusals are counted here.
@@ -172,7 +213,7 @@ async fn connect(shared: &Shared, peer: &Peer, addr: SocketAddr) -> Result<quinn
     Err(detail)
 }
 
-/// Let servers with higher ids in, until the endpoint is closed.
+/// Let servers in that may dial, until the endpoint is closed.
 pub(super) async fn listen(shared: Arc<Shared>, alive: Alive) {
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
     while let Some(incoming) = shared.endpoint.accept().await {

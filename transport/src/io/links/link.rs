@@ -3,20 +3,21 @@
 //! A lane is a stream in one direction. Its first byte says which it is; frames follow ([`codec`]). The first lane of the other
 //! end is also its hello: in TLS 1.3 the dialler learns only by what comes behind the handshake that it was let in.
 
+use super::peer::{Peer, Turn};
 use super::queue::Queue;
 use super::refusal::{Fault, Refusal, RefusalReason, said};
 use super::snapshot::SnapshotReceiver;
-use super::{DownReason, Peer, Shared};
+use super::{DownReason, Shared};
 use crate::peer::{Lane, PeerMessage, codec};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 /// First byte of a snapshot's stream; a lane's is its place in [`Lane::ALL`].
 pub(super) const TAG_SNAPSHOT: u8 = 3;
@@ -36,6 +37,7 @@ const CLOSE_REFUSED: VarInt = VarInt::from_u32(2);
 const CLOSE_UNTRUSTED: VarInt = VarInt::from_u32(3);
 const CLOSE_SILENT: VarInt = VarInt::from_u32(4);
 const CLOSE_REMOVED: VarInt = VarInt::from_u32(5);
+const CLOSE_UNUSED: VarInt = VarInt::from_u32(6);
 /// The TLS alert that says: the certificate is good, and its server is none of ours (RFC 8446, section 6.2).
 const ALERT_ACCESS_DENIED: u64 = 0x100 + 49;
 
@@ -59,6 +61,8 @@ pub(super) struct Live {
     chain: Vec<CertificateDer<'static>>,
     /// Why we closed it, when it was from outside its own task.
     closing: Mutex<Option<DownReason>>,
+    /// A message went either way since this was asked last.
+    used: AtomicBool,
 }
 
 impl Live {
@@ -70,6 +74,15 @@ impl Live {
         &self.chain
     }
 
+    pub(super) fn note_use(&self) {
+        self.used.store(true, Ordering::Relaxed);
+    }
+
+    /// Since the last time that this was asked?
+    pub(super) fn was_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
     pub(super) fn close(&self, why: DownReason) {
         let text = why.to_string();
         let code = match why {
@@ -78,6 +91,7 @@ impl Live {
             DownReason::Refused(..) => CLOSE_REFUSED,
             DownReason::Silent => CLOSE_SILENT,
             DownReason::Removed | DownReason::RemovedHere => CLOSE_REMOVED,
+            DownReason::Unused => CLOSE_UNUSED,
             DownReason::Stopping | DownReason::ByPeer(_) | DownReason::Lost(_) => CLOSE_STOPPING,
         };
         self.closing.lock().get_or_insert(why);
@@ -104,10 +118,12 @@ impl Ended {
 
 /// Drive a judged connection to `peer` until it ends. Returns whether the link was up at all.
 pub(super) async fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: Connection) -> bool {
+    let dialled = connection.side().is_client();
     let live = Arc::new(Live {
         queues: Lane::ALL.map(Queue::new),
         chain: chain(&connection),
         closing: Mutex::new(None),
+        used: AtomicBool::new(true),
         connection: connection.clone(),
     });
     let hello = match timeout(HELLO_WITHIN, hello(&connection)).await {
@@ -129,7 +145,7 @@ pub(super) async fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: Conn
         }
     };
     // The newest connection is the one that the other end uses: an older one is a leftover of its last run.
-    let Some(_turn) = peer.take_turn(&live).await else {
+    let Some(turn) = peer.take_turn(&live, dialled == (peer.id < shared.names.own)).await else {
         live.close(DownReason::Replaced);
         return false;
     };
@@ -142,11 +158,15 @@ pub(super) async fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: Conn
         live.close(DownReason::RemovedHere);
     }
     shared.handler.link_up(peer.id);
-    let why = drive(shared, peer, &live, hello).await;
+    let why = drive(shared, peer, &turn, &live, hello).await;
     live.close(why.clone());
-    peer.leave();
     let why = live.closing.lock().take().unwrap_or(why);
-    tracing::info!(server = peer.id, addr = %connection.remote_address(), "the link is down: {why}");
+    peer.leave(&turn, &live, &why);
+    if why == DownReason::Unused {
+        tracing::debug!(server = peer.id, "the link is closed: {why}");
+    } else {
+        tracing::info!(server = peer.id, addr = %connection.remote_address(), "the link is down: {why}");
+    }
     shared.handler.link_down(peer.id, why);
     true
 }
@@ -172,7 +192,13 @@ async fn hello(connection: &Connection) -> Result<Hello, Ended> {
     Ok(Hello { ours, first })
 }
 
-async fn drive(shared: &Arc<Shared>, peer: &Arc<Peer>, live: &Arc<Live>, hello: Hello) -> DownReason {
+async fn drive(
+    shared: &Arc<Shared>,
+    peer: &Arc<Peer>,
+    turn: &Turn,
+    live: &Arc<Live>,
+    hello: Hello,
+) -> DownReason {
     let connection = &live.connection;
     let mut tasks: JoinSet<Result<(), Ended>> = JoinSet::new();
     for (lane, stream) in hello.ours {
@@ -181,16 +207,20 @@ async fn drive(shared: &Arc<Shared>, peer: &Arc<Peer>, live: &Arc<Live>, hello: 
     }
     let seen = Arc::new(AtomicU8::new(1 << tag(Lane::Consensus)));
     {
-        let (shared, peer) = (shared.clone(), peer.clone());
-        tasks.spawn(async move { read(&shared, &peer, Lane::Consensus, hello.first).await });
+        let (shared, peer, live) = (shared.clone(), peer.clone(), live.clone());
+        tasks.spawn(async move { read(&shared, &peer, &live, Lane::Consensus, hello.first).await });
     }
+    let mut looks = interval_at(Instant::now() + shared.timers.unused, shared.timers.unused);
+    // Two looks at once, after a pause of the machine, would find a link unused that is not.
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut stop = shared.stop.subscribe();
     let why = loop {
         tokio::select! {
             accepted = connection.accept_uni() => match accepted {
                 Ok(stream) => {
-                    let (shared, peer, seen) = (shared.clone(), peer.clone(), seen.clone());
-                    tasks.spawn(async move { receive(&shared, &peer, &seen, stream).await });
+                    let (shared, peer, live) = (shared.clone(), peer.clone(), live.clone());
+                    let seen = seen.clone();
+                    tasks.spawn(async move { receive(&shared, &peer, &live, &seen, stream).await });
                 }
                 Err(e) => break down(&e),
             },
@@ -203,6 +233,7 @@ async fn drive(shared: &Arc<Shared>, peer: &Arc<Peer>, live: &Arc<Live>, hello: 
                 }
                 Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
             },
+            _ = looks.tick() => if peer.retire(turn, live) { break DownReason::Unused },
             () = super::stopped(&mut stop) => break DownReason::Stopping,
         }
     };
@@ -231,6 +262,7 @@ async fn write(queue: &Queue, mut stream: SendStream) -> Result<(), Ended> {
 async fn receive(
     shared: &Arc<Shared>,
     peer: &Arc<Peer>,
+    live: &Live,
     seen: &AtomicU8,
     mut stream: RecvStream,
 ) -> Result<(), Ended> {
@@ -239,6 +271,7 @@ async fn receive(
         Err(_) => return Err(Ended::bad_stream("a stream without a beginning")),
     };
     if first == TAG_SNAPSHOT {
+        live.note_use();
         let receiver = SnapshotReceiver::open(&tokio::runtime::Handle::current(), stream).await?;
         shared.handler.snapshot(peer.id, receiver);
         return Ok(());
@@ -249,7 +282,7 @@ async fn receive(
     if seen.fetch_or(1 << first, Ordering::Relaxed) & (1 << first) != 0 {
         return Err(Ended::bad_stream("a lane that is there already"));
     }
-    read(shared, peer, lane, stream).await
+    read(shared, peer, live, lane, stream).await
 }
 
 async fn read_tag(stream: &mut RecvStream) -> Result<u8, Ended> {
@@ -264,13 +297,20 @@ async fn read_tag(stream: &mut RecvStream) -> Result<u8, Ended> {
 }
 
 /// Deliver the messages of a lane, until the connection ends.
-async fn read(shared: &Shared, peer: &Peer, lane: Lane, mut stream: RecvStream) -> Result<(), Ended> {
+async fn read(
+    shared: &Shared,
+    peer: &Peer,
+    live: &Live,
+    lane: Lane,
+    mut stream: RecvStream,
+) -> Result<(), Ended> {
     let mut received = BytesMut::new();
     loop {
         while let Some(body) =
             codec::take(&mut received, lane.frame_bytes_max()).map_err(|e| Ended::Fault(e.into()))?
         {
             let message = codec::decode(&body, lane).map_err(|e| Ended::Fault(e.into()))?;
+            live.note_use();
             shared.handler.message(peer.id, message);
         }
         match stream.read_chunk(READ_BYTES, true).await {
@@ -291,6 +331,7 @@ fn chain(connection: &Connection) -> Vec<CertificateDer<'static>> {
 fn down(e: &ConnectionError) -> DownReason {
     match e {
         ConnectionError::ApplicationClosed(close) if close.error_code == CLOSE_REMOVED => DownReason::Removed,
+        ConnectionError::ApplicationClosed(close) if close.error_code == CLOSE_UNUSED => DownReason::Unused,
         ConnectionError::ApplicationClosed(close) => DownReason::ByPeer(said(&close.reason)),
         ConnectionError::TimedOut => DownReason::Silent,
         ConnectionError::LocallyClosed => DownReason::Stopping,

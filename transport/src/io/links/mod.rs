@@ -6,6 +6,9 @@
 //!                     dial.rs dials servers with lower ids and lets in those with higher ones; tls.rs judges both
 //! ```
 //!
+//! Not every pair of servers has something to say to each other: [`Hold`] says which links are always there, and which are
+//! made when one end asks ([`Links::reach`]) and closed when nobody uses them.
+//!
 //! A link is up when both ends have judged each other's certificate and said hello. Messages of one lane arrive in order, or the
 //! link ends; a link that ends loses what was on its way. It runs on threads of its own, so that no crowd of clients
 //! delays a heartbeat.
@@ -18,6 +21,7 @@
 mod dial;
 mod endpoint;
 mod link;
+mod peer;
 mod queue;
 mod refusal;
 mod snapshot;
@@ -27,6 +31,7 @@ mod tls;
 
 pub use dial::HANDSHAKES_MAX;
 pub use endpoint::STREAM_WINDOW_BYTES;
+pub use peer::{WAITING_BYTES_MAX, WAITING_MESSAGES_MAX};
 pub use queue::{
     QUEUE_APPEND_BYTES_MAX, QUEUE_CONSENSUS_BYTES_MAX, QUEUE_MESSAGES_MAX, QUEUE_REQUEST_BYTES_MAX,
 };
@@ -42,17 +47,18 @@ use crate::peer::{
 };
 use link::Live;
 use parking_lot::{Mutex, RwLock};
+use peer::Peer;
 use refusal::Refusals;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 use tls::{Identity, Names};
 use tokio::runtime::Runtime;
-use tokio::sync::{OwnedMutexGuard, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 
 /// How long stopping may take, once everybody was told.
 const GOODBYE_WITHIN: Duration = Duration::from_secs(1);
@@ -66,6 +72,22 @@ pub struct PeerAddr {
     pub id: ServerId,
     /// Host and UDP port; a name is resolved at every attempt.
     pub addr: String,
+    /// Is there always a link to it?
+    pub hold: Hold,
+}
+
+/// How a link is held. Both ends should say the same of it; while they do not, one more is there than is needed, or it is
+/// made when one end asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hold {
+    /// It is there all the time. The server with the higher id dials, and no other may.
+    Always,
+    /// It is there all the time. The server with the higher id dials; the other does, too, when that one has not for a while: it
+    /// may hold the link [`Hold::OnDemand`].
+    EitherWay,
+    /// It is made by whichever end has something to say ([`Links::reach`]), and closed once it is not used for
+    /// [`LinkTimers::unused`].
+    OnDemand,
 }
 
 /// Times of links; each from 10 ms to 60 s.
@@ -79,6 +101,8 @@ pub struct LinkTimers {
     pub redial_min: Duration,
     /// Between attempts, at most.
     pub redial_max: Duration,
+    /// A link that is held [`Hold::OnDemand`] is closed when no message went either way for so long, twice that at most.
+    pub unused: Duration,
 }
 
 impl Default for LinkTimers {
@@ -88,6 +112,7 @@ impl Default for LinkTimers {
             handshake: Duration::from_secs(2),
             redial_min: Duration::from_millis(50),
             redial_max: Duration::from_secs(1),
+            unused: Duration::from_secs(10),
         }
     }
 }
@@ -121,8 +146,10 @@ pub trait LinkHandler: Send + Sync + 'static {
     fn snapshot(&self, from: ServerId, receiver: SnapshotReceiver);
     /// The link is up: messages can be sent, and may come.
     fn link_up(&self, server: ServerId);
-    /// The link is down, and what was on its way may be lost. Another one is tried for.
+    /// The link is down, and what was on its way may be lost. Another one is tried for, unless it is held [`Hold::OnDemand`].
     fn link_down(&self, server: ServerId, why: DownReason);
+    /// No link could be made for what was to be said to this server ([`Links::reach`]): it is dropped.
+    fn unreached(&self, server: ServerId);
     /// Somebody was refused. Counted and logged already.
     fn refused(&self, refusal: Refusal);
 }
@@ -154,6 +181,9 @@ pub enum DownReason {
     /// It is no peer any more, or has another address ([`Links::set_peers`]).
     #[error("it was removed from the ensemble, or has another address")]
     RemovedHere,
+    /// Nobody used it, and it is held [`Hold::OnDemand`].
+    #[error("nobody used it")]
+    Unused,
     /// This server stops.
     #[error("the server stops")]
     Stopping,
@@ -199,6 +229,9 @@ pub enum SendError {
     /// The lane's queue is full: the peer, or the path to it, is too slow.
     #[error("too much waits to be sent on the {0:?} lane")]
     Overflow(Lane),
+    /// Too much waits for a link that is being made ([`WAITING_MESSAGES_MAX`], [`WAITING_BYTES_MAX`]).
+    #[error("too much waits for the link to server {0}")]
+    Waiting(ServerId),
     /// No peer would take it.
     #[error(transparent)]
     Message(#[from] CodecError),
@@ -211,6 +244,8 @@ pub struct LinkFacts {
     pub server: ServerId,
     /// As configured.
     pub addr: String,
+    /// Whether it should be up.
+    pub hold: Hold,
     /// Set while the link is up.
     pub up: Option<UpFacts>,
     /// Messages that were dropped because a queue was full, since the start.
@@ -243,16 +278,13 @@ struct Running {
 }
 
 impl Running {
-    /// Keep a link to a peer whose id is lower than ours; the others dial us, unless they do not know us any more.
+    /// Make links to a peer whenever it is this server that has to.
     fn dial(&self, shared: &Arc<Shared>, peer: &Arc<Peer>) {
         let (shared, peer, alive) = (shared.clone(), peer.clone(), self.alive.clone());
         let seed = shared.seed ^ u64::from(peer.id).rotate_right(8);
         self.runtime.spawn(async move {
             let _alive = alive;
-            match peer.id > shared.names.own {
-                true => dial::knock(shared, peer).await,
-                false => dial::dial(shared, peer, seed).await,
-            }
+            dial::dial(shared, peer, seed).await;
         });
     }
 }
@@ -291,73 +323,17 @@ impl Shared {
     }
 }
 
+fn holds(peers: &BTreeMap<ServerId, Arc<Peer>>) -> BTreeMap<ServerId, Hold> {
+    peers.iter().map(|(id, peer)| (*id, peer.hold())).collect()
+}
+
 /// Wait until all stops.
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// One peer, with or without a link.
-struct Peer {
-    id: ServerId,
-    addr: String,
-    current: Mutex<Current>,
-    /// Held while a link is up, so that there is one at a time.
-    turn: Arc<tokio::sync::Mutex<()>>,
-    overflows: AtomicU64,
-    /// True once it is no peer any more.
-    gone: watch::Sender<bool>,
-}
-
-#[derive(Default)]
-struct Current {
-    live: Option<Arc<Live>>,
-    /// Counts connections, so that the newest wins.
-    newest: u64,
-}
-
-impl Peer {
-    fn new(id: ServerId, addr: String) -> Arc<Peer> {
-        Arc::new(Peer {
-            id,
-            addr,
-            current: Mutex::default(),
-            turn: Arc::default(),
-            overflows: AtomicU64::new(0),
-            gone: watch::Sender::new(false),
-        })
-    }
-
-    fn live(&self) -> Option<Arc<Live>> {
-        self.current.lock().live.clone()
-    }
-
-    /// End an older link and take its place; `None` when a newer connection came meanwhile.
-    async fn take_turn(&self, live: &Arc<Live>) -> Option<OwnedMutexGuard<()>> {
-        let number = {
-            let mut current = self.current.lock();
-            if let Some(old) = &current.live {
-                old.close(DownReason::Replaced);
-            }
-            current.newest += 1;
-            current.newest
-        };
-        let turn = self.turn.clone().lock_owned().await;
-        let mut current = self.current.lock();
-        if current.newest != number {
-            return None;
-        }
-        assert!(current.live.is_none(), "a link leaves its place before it gives up its turn");
-        current.live = Some(live.clone());
-        Some(turn)
-    }
-
-    fn leave(&self) {
-        self.current.lock().live = None;
-    }
-}
-
 impl Links {
-    /// Listen, and dial the servers with lower ids. Returns at once; [`LinkHandler::link_up`] says when there are links.
+    /// Listen, and dial the servers with lower ids to which there is always a link. Returns at once; [`LinkHandler::link_up`] says when there are links.
     ///
     /// # Errors
     /// When the configuration or a certificate cannot be used, or the system refuses socket or threads.
@@ -367,20 +343,19 @@ impl Links {
         if server_id == 0 {
             return Err(LinkError::ServerId(server_id));
         }
-        let LinkTimers { idle, handshake, redial_min, redial_max } = timers;
-        if ![idle, handshake, redial_min, redial_max].iter().all(|t| TIMERS.contains(t))
+        let LinkTimers { idle, handshake, redial_min, redial_max, unused } = timers;
+        if ![idle, handshake, redial_min, redial_max, unused].iter().all(|t| TIMERS.contains(t))
             || redial_min > redial_max
         {
             return Err(LinkError::Timers);
         }
         let mut by_id = BTreeMap::new();
-        for PeerAddr { id, addr } in peers.into_iter().filter(|peer| peer.id != server_id) {
-            if id == 0 || by_id.insert(id, Peer::new(id, addr)).is_some() {
+        for PeerAddr { id, addr, hold } in peers.into_iter().filter(|peer| peer.id != server_id) {
+            if id == 0 || by_id.insert(id, Peer::new(id, addr, hold)).is_some() {
                 return Err(LinkError::ServerId(id));
             }
         }
-        let names =
-            Arc::new(Names { ensemble, own: server_id, peers: RwLock::new(by_id.keys().copied().collect()) });
+        let names = Arc::new(Names { ensemble, own: server_id, peers: RwLock::new(holds(&by_id)) });
         let identity = Arc::new(Identity::new(&tls, &names)?);
         let transport = Arc::new(endpoint::transport(&timers));
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -427,32 +402,34 @@ impl Links {
     }
 
     /// These are the peers from now on; this server may be among them, and is left out. A new one is dialled or let in, one
-    /// that is gone or has another address loses its link. One that was told twice, or has the id 0, is left out.
+    /// that is gone or has another address loses its link; one whose [`Hold`] alone is another keeps it. One that was told
+    /// twice, or has the id 0, is left out.
     pub fn set_peers(&self, peers: Vec<PeerAddr>) {
         let running = self.running.lock();
         let Some(running) = running.as_ref() else { return };
         let own = self.shared.names.own;
         let mut wanted = BTreeMap::new();
-        for PeerAddr { id, addr } in peers.into_iter().filter(|peer| peer.id != own && peer.id != 0) {
-            wanted.entry(id).or_insert(addr);
+        for PeerAddr { id, addr, hold } in peers.into_iter().filter(|peer| peer.id != own && peer.id != 0) {
+            wanted.entry(id).or_insert((addr, hold));
         }
         let mut gone = Vec::new();
         let mut now = self.shared.peers.write();
         now.retain(|id, peer| {
-            let stays = wanted.get(id) == Some(&peer.addr);
-            if !stays {
-                gone.push(peer.clone());
+            let hold = wanted.get(id).filter(|(addr, _)| *addr == peer.addr).map(|(_, hold)| *hold);
+            match hold {
+                Some(hold) => peer.set_hold(hold),
+                None => gone.push(peer.clone()),
             }
-            stays
+            hold.is_some()
         });
-        for (id, addr) in &wanted {
+        for (id, (addr, hold)) in &wanted {
             if !now.contains_key(id) {
-                let peer = Peer::new(*id, addr.clone());
+                let peer = Peer::new(*id, addr.clone(), *hold);
                 running.dial(&self.shared, &peer);
                 now.insert(*id, peer);
             }
         }
-        *self.shared.names.peers.write() = now.keys().copied().collect();
+        *self.shared.names.peers.write() = holds(&now);
         drop(now);
         for peer in gone {
             peer.gone.send_replace(true);
@@ -478,12 +455,18 @@ impl Links {
         let peer = self.shared.peer(to).ok_or(SendError::Unknown(to))?;
         let bytes = codec::size_bound(&message)?;
         let live = peer.live().ok_or(SendError::Down(to))?;
-        let lane = message.lane();
-        if live.queue(lane).push(bytes, message) {
-            return Ok(());
-        }
-        peer.overflows.fetch_add(1, Ordering::Relaxed);
-        Err(SendError::Overflow(lane))
+        peer.push(&live, bytes, message)
+    }
+
+    /// Queue a message, and make a link for it if there is none and it is held [`Hold::OnDemand`]. Never waits: where no link can
+    /// be made, [`LinkHandler::unreached`] says so later.
+    ///
+    /// # Errors
+    /// As [`Links::send`]; and when too much waits for the link.
+    pub fn reach(&self, to: ServerId, message: PeerMessage) -> Result<(), SendError> {
+        let peer = self.shared.peer(to).ok_or(SendError::Unknown(to))?;
+        let bytes = codec::size_bound(&message)?;
+        peer.reach(bytes, message)
     }
 
     /// Begin to send a snapshot. Blocks, as all of [`SnapshotSender`] does: for plain threads.
@@ -537,6 +520,7 @@ impl Links {
         let facts = |peer: &Arc<Peer>| LinkFacts {
             server: peer.id,
             addr: peer.addr.clone(),
+            hold: peer.hold(),
             up: peer.live().map(up),
             overflows: peer.overflows.load(Ordering::Relaxed),
         };

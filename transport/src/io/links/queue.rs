@@ -75,6 +75,11 @@ impl Queue {
         }
     }
 
+    /// All that waits, with its bounds.
+    pub(super) fn drain(&self) -> VecDeque<(usize, PeerMessage)> {
+        std::mem::take(&mut *self.waiting.lock()).messages
+    }
+
     /// Bytes that wait, by their bounds.
     pub(super) fn bytes(&self) -> usize {
         self.waiting.lock().bytes

@@ -4,6 +4,7 @@
 //! has a [`Judge`] of its own, so that the verdict and its reason are known by connection. Sessions are not resumed: a
 //! resumed one would not be judged.
 
+use super::Hold;
 use super::refusal::{Fault, RefusalReason};
 use crate::peer::{PeerName, ServerId};
 use parking_lot::{Mutex, RwLock};
@@ -16,7 +17,7 @@ use rustls::server::NoServerSessionStorage;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -108,7 +109,7 @@ pub(super) struct Names {
     pub(super) ensemble: String,
     pub(super) own: ServerId,
     /// They come and go, see [`super::Links::set_peers`].
-    pub(super) peers: RwLock<BTreeSet<ServerId>>,
+    pub(super) peers: RwLock<BTreeMap<ServerId, Hold>>,
 }
 
 /// Whom a handshake may end with.
@@ -116,7 +117,7 @@ pub(super) struct Names {
 enum Expected {
     /// The server that was dialled.
     Dialled(ServerId),
-    /// A configured server with a higher id: it is those who dial here.
+    /// A configured server. One with a lower id does not dial here while [`Hold::Always`] there is a link.
     Dialler,
     /// This server, as its peers would see it.
     Own,
@@ -233,6 +234,7 @@ impl Identity {
             return Err(Fault::new(RefusalReason::OtherEnsemble, detail));
         }
         let own = names.own;
+        let hold = names.peers.read().get(&server).copied();
         let (reason, detail) = match expected {
             Expected::Own if server == own => return Ok(server),
             Expected::Own => (
@@ -246,10 +248,10 @@ impl Identity {
             Expected::Dialled(wanted) => {
                 (RefusalReason::WrongServer, format!("server {server} is where server {wanted} should be"))
             }
-            Expected::Dialler if !names.peers.read().contains(&server) => {
+            Expected::Dialler if hold.is_none() => {
                 (RefusalReason::UnknownServer, format!("server {server} is not configured here"))
             }
-            Expected::Dialler if server < own => {
+            Expected::Dialler if server < own && hold == Some(Hold::Always) => {
                 (RefusalReason::WrongDirection, format!("server {server} dialled; server {own} dials it"))
             }
             Expected::Dialler => return Ok(server),

@@ -2,7 +2,7 @@
 
 use crate::io::certs;
 use crate::io::links::{
-    DownReason, LinkHandler, LinkTimers, Links, LinksConfig, PeerAddr, Refusal, RefusalReason,
+    DownReason, Hold, LinkHandler, LinkTimers, Links, LinksConfig, PeerAddr, Refusal, RefusalReason,
     SnapshotReceiver, TlsFiles,
 };
 use crate::peer::{ForwardAck, PeerMessage, RaftKind, RaftMessage, ServerId, SnapshotHead, TouchesAck};
@@ -77,6 +77,7 @@ impl Ca {
 pub(super) enum Told {
     Up(ServerId),
     Down(ServerId, DownReason),
+    Unreached(ServerId),
     Message(ServerId, PeerMessage),
     Snapshot(ServerId, SnapshotReceiver),
     Refused(Refusal),
@@ -122,6 +123,15 @@ impl Recorder {
         })
     }
 
+    pub(super) fn unreached(&self, server: ServerId) {
+        self.wait("unreached", |told| matches!(told, Told::Unreached(who) if *who == server).then_some(()));
+    }
+
+    /// Was it told this, so far?
+    pub(super) fn has(&self, is: impl Fn(&Told) -> bool) -> bool {
+        self.told.lock().iter().any(is)
+    }
+
     pub(super) fn message(&self) -> (ServerId, PeerMessage) {
         self.wait("a message", |told| match told {
             Told::Message(from, message) => Some((*from, message.clone())),
@@ -165,6 +175,10 @@ impl LinkHandler for Recorder {
         self.tell(Told::Down(server, why));
     }
 
+    fn unreached(&self, server: ServerId) {
+        self.tell(Told::Unreached(server));
+    }
+
     fn refused(&self, refusal: Refusal) {
         self.tell(Told::Refused(refusal));
     }
@@ -183,7 +197,10 @@ pub(super) fn config(server_id: ServerId, tls: TlsFiles, peers: &[(ServerId, Str
         ensemble: "prod".into(),
         server_id,
         listen: LOCAL.parse().unwrap(),
-        peers: peers.iter().map(|(id, addr)| PeerAddr { id: *id, addr: addr.clone() }).collect(),
+        peers: peers
+            .iter()
+            .map(|(id, addr)| PeerAddr { id: *id, addr: addr.clone(), hold: Hold::Always })
+            .collect(),
         tls,
         timers: LinkTimers { redial_max: Duration::from_millis(100), ..LinkTimers::default() },
         seed: u64::from(server_id),

@@ -1,8 +1,17 @@
 //! Links come and go.
 
 use super::harness::*;
-use crate::io::links::{DownReason, LinkError, LinkTimers, Links, SendError, TlsError, TlsFiles};
-use std::time::Duration;
+use crate::io::links::{
+    DownReason, Hold, LinkError, LinkTimers, Links, PeerAddr, SendError, TlsError, TlsFiles,
+    WAITING_MESSAGES_MAX,
+};
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+/// Where nobody listens now.
+fn free_addr() -> SocketAddr {
+    UdpSocket::bind(LOCAL).unwrap().local_addr().unwrap()
+}
 
 #[test]
 fn a_link_comes_up_and_is_told_when_the_other_server_stops() {
@@ -177,4 +186,156 @@ fn certificates_change_without_a_restart_and_without_a_break() {
     two.told.up(1);
     two.links.reload(&new.files(2)).unwrap();
     stays_up(&one, &two);
+}
+
+/// Servers 1 and 2, which make a link when one has something to say.
+fn on_demand(ca: &Ca, unused: Duration) -> (Server, Server) {
+    let one_at = free_addr();
+    let begin = |id, peer: (u8, SocketAddr), at: Option<SocketAddr>| {
+        let mut config = config(id, ca.files(id), &[(peer.0, peer.1.to_string())]);
+        config.peers[0].hold = Hold::OnDemand;
+        config.timers.unused = unused;
+        config.listen = at.unwrap_or(config.listen);
+        start(config)
+    };
+    let two = begin(2, (1, one_at), None);
+    let one = begin(1, (2, two.addr()), Some(one_at));
+    (one, two)
+}
+
+#[test]
+fn a_link_on_demand_is_made_by_either_end_closed_unused_and_made_again() {
+    let ca = Ca::new("prod");
+    let (one, two) = on_demand(&ca, Duration::from_millis(200));
+    assert_eq!(one.links.send(2, heartbeat(1)), Err(SendError::Down(2)));
+    for n in 0..4 {
+        let (from, to, id) = if n % 2 == 0 { (&one, &two, 1) } else { (&two, &one, 2) };
+        // What is said while the link is made waits for it, in order.
+        for n in [n * 10, n * 10 + 1] {
+            from.links.reach(3 - id, heartbeat(n)).unwrap();
+        }
+        assert_eq!(to.told.message(), (id, heartbeat(n * 10)));
+        assert_eq!(to.told.message(), (id, heartbeat(n * 10 + 1)));
+        // While it is there, it carries answers.
+        to.links.reach(id, ack(n)).unwrap();
+        assert_eq!(from.told.message(), (3 - id, ack(n)));
+        assert_eq!(one.told.down(2), DownReason::Unused);
+        assert_eq!(two.told.down(1), DownReason::Unused);
+    }
+    let refused = |server: &Server| server.links.refusals().iter().map(|(_, n)| n).sum::<u64>();
+    assert_eq!((refused(&one), refused(&two)), (0, 0));
+}
+
+#[test]
+fn a_link_on_demand_stays_while_it_is_used() {
+    let ca = Ca::new("prod");
+    let unused = Duration::from_millis(500);
+    let (one, two) = on_demand(&ca, unused);
+    one.links.reach(2, heartbeat(0)).unwrap();
+    let began = Instant::now();
+    let mut n = 0;
+    while began.elapsed() < unused * 4 {
+        assert_eq!(two.told.message(), (1, heartbeat(n)));
+        n += 1;
+        one.links.send(2, heartbeat(n)).unwrap();
+    }
+    assert_eq!(one.links.facts()[0].hold, Hold::OnDemand);
+}
+
+/// Both dial at one moment: the connection of the higher id stays, at both ends.
+#[test]
+fn of_two_that_dial_each_other_at_once_one_link_stays() {
+    let ca = Ca::new("prod");
+    for n in 0..10 {
+        let (one, two) = on_demand(&ca, Duration::from_secs(30));
+        one.links.reach(2, heartbeat(n)).unwrap();
+        two.links.reach(1, heartbeat(n)).unwrap();
+        one.told.up(2);
+        two.told.up(1);
+        // What went over the other one may be lost: it is said again until it is heard.
+        let heard = |from: &Server, to: &Server, id: u8| {
+            while !to.told.has(|told| matches!(told, Told::Message(_, message) if *message == heartbeat(n))) {
+                let _ = from.links.reach(3 - id, heartbeat(n));
+                std::thread::yield_now();
+            }
+        };
+        heard(&one, &two, 1);
+        heard(&two, &one, 2);
+    }
+}
+
+#[test]
+fn who_cannot_be_reached_is_told_and_asked_again_later() {
+    let ca = Ca::new("prod");
+    let relay = Relay::new();
+    let mut config_two = config(2, ca.files(2), &[(1, relay.addr().to_string())]);
+    config_two.peers[0].hold = Hold::OnDemand;
+    let two = start(config_two);
+    two.links.reach(1, heartbeat(1)).unwrap();
+    two.told.unreached(1);
+    let mut config_one = config(1, ca.files(1), &[(2, NOWHERE.into())]);
+    config_one.peers[0].hold = Hold::OnDemand;
+    let one = start(config_one);
+    relay.lead_to(Some(one.addr()));
+    two.links.reach(1, heartbeat(2)).unwrap();
+    assert_eq!(one.told.message(), (2, heartbeat(2)), "what could not be sent is gone");
+
+    // More than may wait is refused.
+    relay.lead_to(None);
+    one.links.stop();
+    two.told.down(1);
+    let kept =
+        (0..).map_while(|n| two.links.reach(1, heartbeat(n)).ok()).take(WAITING_MESSAGES_MAX + 1).count();
+    assert_eq!(kept, WAITING_MESSAGES_MAX);
+    assert_eq!(two.links.reach(1, heartbeat(0)), Err(SendError::Waiting(1)));
+}
+
+/// One end believes that there is always a link, the other that there need not be: they are told of changes one after the other.
+#[test]
+fn ends_that_hold_a_link_otherwise_have_one() {
+    let ca = Ca::new("prod");
+    for (one_holds, two_holds) in [
+        (Hold::EitherWay, Hold::OnDemand),
+        (Hold::OnDemand, Hold::EitherWay),
+        (Hold::Always, Hold::OnDemand),
+        (Hold::OnDemand, Hold::Always),
+    ] {
+        let at = free_addr();
+        let mut config_two = config(2, ca.files(2), &[(1, at.to_string())]);
+        config_two.peers[0].hold = two_holds;
+        let two = start(config_two);
+        let mut config_one = config(1, ca.files(1), &[(2, two.addr().to_string())]);
+        config_one.peers[0].hold = one_holds;
+        config_one.listen = at;
+        let one = start(config_one);
+        one.told.up(2);
+        two.told.up(1);
+    }
+}
+
+#[test]
+fn a_link_outlives_a_change_of_its_hold_and_is_closed_by_a_later_rule() {
+    let ca = Ca::new("prod");
+    let hold = |server: &Server, hold| {
+        let facts = server.links.facts().remove(0);
+        server.links.set_peers(vec![PeerAddr { id: facts.server, addr: facts.addr, hold }]);
+    };
+    let (one, two) = on_demand(&ca, Duration::from_millis(100));
+    // From now on it is there without a word.
+    for server in [&one, &two] {
+        hold(server, Hold::Always);
+    }
+    one.told.up(2);
+    two.told.up(1);
+    for server in [&one, &two] {
+        hold(server, Hold::EitherWay);
+    }
+    two.links.send(1, heartbeat(1)).unwrap();
+    assert_eq!(one.told.message(), (2, heartbeat(1)));
+    for server in [&one, &two] {
+        hold(server, Hold::OnDemand);
+    }
+    // The first that was told of a link that is down.
+    assert_eq!(one.told.down(2), DownReason::Unused);
+    assert_eq!(two.told.down(1), DownReason::Unused);
 }
