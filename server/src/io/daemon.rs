@@ -1,6 +1,6 @@
 //! The daemon from start to stop.
 
-use super::clients::{self, Clients, Leave, Parking, Reactors, Resumed};
+use super::clients::{self, Arrival, Clients, Leave, Parking, Reactors};
 use super::engine::{Engine, Parts};
 use super::ensemble::{Ensemble, Handler};
 use super::facts::Registry;
@@ -361,7 +361,7 @@ async fn serve(
         Some(_) => drop(tokio::spawn(served)),
     }
     if let Some(resumed) = resumed {
-        registry.kept.store(resumed.len() as i64, Ordering::Relaxed);
+        let _ = registry.kept.set(resumed.len());
         clients::adopt(&clients, resumed);
     }
     let accepting = clients::serve(clients.clone(), listener);
@@ -549,7 +549,7 @@ struct Started {
     room: Arc<Room>,
     space: Arc<Space>,
     /// Connections of the process before, if there was one in this one's place.
-    resumed: Option<Vec<Resumed>>,
+    resumed: Option<Vec<Arrival>>,
 }
 
 /// Start the threads on the store.

@@ -115,25 +115,32 @@ pub(super) struct Parking {
     pub(super) kept: Mutex<Vec<(Kept, OwnedFd)>>,
 }
 
-/// A connection of the process before, ready to go on.
-pub(super) struct Resumed {
-    pub(super) stream: std::net::TcpStream,
-    pub(super) peer: SocketAddr,
+/// A connection that is to be driven.
+pub(super) struct Arrival {
+    pub(super) id: u64,
+    pub(super) stream: Accepted,
     pub(super) connection: Connection,
     pub(super) notify: Arc<Notify>,
-    pub(super) id: u64,
     /// What [`Connection::resume`] asks.
     pub(super) effects: Effects,
-    pub(super) begins: Begins,
-}
-
-/// What a connection begins with.
-#[derive(Default)]
-pub(super) struct Begins {
     /// Read from the client already.
     pub(super) input: BytesMut,
     /// To be sent first.
     pub(super) out: Vec<u8>,
+}
+
+/// A socket, by whom its readiness is watched.
+pub(super) enum Accepted {
+    /// The reactor that drives it.
+    Here(TcpStream),
+    /// Nobody now.
+    Elsewhere(std::io::Result<std::net::TcpStream>),
+}
+
+impl From<std::net::TcpStream> for Accepted {
+    fn from(stream: std::net::TcpStream) -> Accepted {
+        Accepted::Elsewhere(Ok(stream))
+    }
 }
 
 impl Clients {
@@ -216,7 +223,8 @@ fn admit(clients: &Arc<Clients>, stream: TcpStream, peer: SocketAddr) {
         ACCEPTING => Accepted::Here(stream),
         _ => Accepted::Elsewhere(stream.into_std()),
     };
-    drive(clients, at, id, stream, connection, notify, Effects::default(), Begins::default());
+    let (effects, input, out) = Default::default();
+    drive(clients, at, Arrival { id, stream, connection, notify, effects, input, out });
 }
 
 /// Where a connection gets its mail, and what wakes it.
@@ -230,35 +238,18 @@ pub(super) fn mailbox(id: u64) -> (Arc<Mailbox>, Arc<Notify>) {
 }
 
 /// Go on with connections of the process before, which were within the limits then.
-pub(super) fn adopt(clients: &Arc<Clients>, resumed: Vec<Resumed>) {
-    for Resumed { stream, peer, connection, notify, id, effects, begins } in resumed {
-        clients.next.fetch_max(id, Ordering::Relaxed);
-        *clients.per_address.lock().entry(peer.ip().to_canonical()).or_insert(0) += 1;
-        let stream = Accepted::Elsewhere(Ok(stream));
-        drive(clients, clients.reactors.idlest(), id, stream, connection, notify, effects, begins);
+pub(super) fn adopt(clients: &Arc<Clients>, resumed: Vec<Arrival>) {
+    for arrival in resumed {
+        clients.next.fetch_max(arrival.id, Ordering::Relaxed);
+        let ip = arrival.connection.peer().ip().to_canonical();
+        *clients.per_address.lock().entry(ip).or_insert(0) += 1;
+        drive(clients, clients.reactors.idlest(), arrival);
     }
 }
 
-/// A socket, by whom its readiness is watched.
-enum Accepted {
-    /// The reactor that drives it.
-    Here(TcpStream),
-    /// Nobody now.
-    Elsewhere(std::io::Result<std::net::TcpStream>),
-}
-
 /// Drive a connection that is counted for its address, on this reactor, until it ends.
-#[allow(clippy::too_many_arguments, reason = "one connection, spelled out")]
-fn drive(
-    clients: &Arc<Clients>,
-    at: usize,
-    id: u64,
-    stream: Accepted,
-    connection: Connection,
-    notify: Arc<Notify>,
-    effects: Effects,
-    begins: Begins,
-) {
+fn drive(clients: &Arc<Clients>, at: usize, arrival: Arrival) {
+    let Arrival { id, stream, connection, notify, effects, input, out } = arrival;
     let clients = clients.clone();
     let peer = connection.peer();
     let shown = clients.registry.enter(id, peer, clients.clock.now(), notify.clone());
@@ -280,17 +271,18 @@ fn drive(
                     woken: false,
                     is_kept: false,
                 };
-                client.run(effects, begins).await;
+                client.run(effects, input, out).await;
             }
             Err(e) => tracing::warn!(%peer, "cannot serve a connection: {e}"),
         }
         clients.registry.leave(id);
         clients.reactors.reactors[at].connections.fetch_sub(1, Ordering::Relaxed);
+        let ip = peer.ip().to_canonical();
         let mut per_address = clients.per_address.lock();
-        if let Some(count) = per_address.get_mut(&peer.ip().to_canonical()) {
+        if let Some(count) = per_address.get_mut(&ip) {
             *count -= 1;
             if *count == 0 {
-                per_address.remove(&peer.ip().to_canonical());
+                per_address.remove(&ip);
             }
         }
     });
@@ -310,8 +302,8 @@ struct Client {
 }
 
 impl Client {
-    async fn run(&mut self, mut effects: Effects, begins: Begins) {
-        let why = self.converse(&mut effects, begins).await;
+    async fn run(&mut self, mut effects: Effects, input: BytesMut, out: Vec<u8>) {
+        let why = self.converse(&mut effects, input, out).await;
         if self.is_kept {
             return;
         }
@@ -333,8 +325,7 @@ impl Client {
     }
 
     /// Until either side ends it. Says what ended it, where that was the network.
-    async fn converse(&mut self, effects: &mut Effects, begins: Begins) -> String {
-        let Begins { mut input, mut out } = begins;
+    async fn converse(&mut self, effects: &mut Effects, mut input: BytesMut, mut out: Vec<u8>) -> String {
         if let Err(e) = self.flush(&mut out).await {
             return e.to_string();
         }
@@ -369,10 +360,10 @@ impl Client {
                 return String::new();
             }
             let mut leave_at = None;
-            if self.clients.room.is_stopping() && self.clients.leaves() != Leave::Close {
-                return self.park(&input, &mut out, effects).await;
-            }
             if self.clients.room.is_stopping() {
+                if self.clients.leaves() != Leave::Close {
+                    return self.park(&input, &mut out, effects).await;
+                }
                 let since = *stopping_since.get_or_insert_with(tokio::time::Instant::now);
                 // Nothing is owed, and not even half a request is here.
                 let idle = self.connection.outstanding() == 0 && input.is_empty();
