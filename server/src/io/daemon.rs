@@ -360,11 +360,12 @@ async fn serve(
         // An ensemble may take any time to have a quorum; words are answered meanwhile.
         Some(_) => drop(tokio::spawn(served)),
     }
+    let anew = resumed.is_some();
     if let Some(resumed) = resumed {
         let _ = registry.kept.set(resumed.len());
         clients::adopt(&clients, resumed);
     }
-    let accepting = clients::serve(clients.clone(), listener);
+    let accepting = clients::serve(clients.clone(), listener, anew);
     let watching = tokio::spawn({
         let engine = engine.clone();
         async move {

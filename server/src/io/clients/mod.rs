@@ -37,6 +37,11 @@ const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(250);
 const LAST_REQUESTS_WITHIN: Duration = Duration::from_secs(1);
 /// After a failed accept (no more file descriptors, say) the next try comes this much later.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// A server that began anew in place accepts nobody before it serves, for so long at most: whoever connects meanwhile waits
+/// a moment, and need not be sent to another server.
+const ACCEPT_WITHIN: Duration = Duration::from_secs(5);
+/// Between two looks whether it serves.
+const SERVES_LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// The threads that drive clients, one for each core. A connection stays with its thread: on a pool that shares its
 /// work every reply woke two threads, the one that has it and another to look for more.
@@ -153,10 +158,11 @@ impl Clients {
 const ACCEPTING: usize = 0;
 
 /// Accept until the daemon stops, and give the listener back: what the kernel has accepted by then is still in it. It is done
-/// by a reactor: the connections that stay with it need no other thread.
+/// by a reactor: the connections that stay with it need no other thread. `anew`: this process began in the place of another.
 pub(super) fn serve(
     clients: Arc<Clients>,
     listener: TcpListener,
+    anew: bool,
 ) -> JoinHandle<std::io::Result<std::net::TcpListener>> {
     let reactor = clients.reactors.reactors[ACCEPTING].handle.clone();
     reactor.spawn(async move {
@@ -168,13 +174,25 @@ pub(super) fn serve(
                 return Err(e);
             }
         };
-        accept(clients, &listener).await;
+        let patience = if anew { ACCEPT_WITHIN } else { Duration::ZERO };
+        accept(clients, &listener, patience).await;
         listener.into_std()
     })
 }
 
-async fn accept(clients: Arc<Clients>, listener: &TcpListener) {
+/// `patience`: how long to wait for it to serve.
+async fn accept(clients: Arc<Clients>, listener: &TcpListener, patience: Duration) {
     let mut leave = clients.leave.clone();
+    let room = clients.room.clone();
+    let serves = async move {
+        while !room.is_serving() {
+            tokio::time::sleep(SERVES_LOOK_EVERY).await;
+        }
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(patience, serves) => {}
+        _ = leave.wait_for(|leave| *leave != Leave::Not) => return,
+    }
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
