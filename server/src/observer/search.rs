@@ -1,7 +1,8 @@
 //! By whom an observer is fed: whom it asks, in which order, and when it looks for somebody else.
 //!
 //! Followers come first, for they are nearest to the source; then other observers; the leader, who has enough to do, last. Among
-//! equals each observer has an order of its own, so that they spread. Each server feeds a bounded number and refuses the
+//! equals each observer has an order of its own, so that they spread; and it asks a few observers only, and then a few others, ever
+//! more slowly, for when all are hungry there is nobody to find, and each may have to be linked up with first. Each server feeds a bounded number and refuses the
 //! rest, and so a tree grows by itself. An observer that nobody feeds feeds nobody, and each says by whom it is fed, up to a
 //! voter: nobody takes a feeder that it feeds itself, over however many others.
 
@@ -11,14 +12,24 @@ use std::time::Duration;
 use warren_storage::{MemberRole, Members};
 use warren_transport::peer::{Feed, ServerId};
 
-/// Ticks that a server has to answer before the next one is asked.
+/// Ticks that a voter has to answer before the next one is asked.
 const ASK_TICKS: u32 = 25;
+/// The same of an observer, to which there may have to be made a link first.
+const ASK_OBSERVER_TICKS: u32 = 100;
+/// Observers asked in one round, at most; the next round goes on behind them. When all are hungry, each asks few.
+const OBSERVERS_ASKED_MAX: usize = 4;
+/// Ticks between two rounds in which observers are asked, at most: doubled by each that leads to nothing that lasts.
+const OBSERVERS_ROUND_TICKS_MAX: u32 = 400;
+/// Ticks for which a feed has lasted.
+const LASTING_TICKS: u32 = 500;
 /// Ticks between two rounds of asking everybody.
 const ROUND_TICKS: u32 = 25;
 /// Ticks of silence after which a feeder is given up.
 const SILENCE_TICKS: u32 = 50;
 /// Ticks for which a feeder may lag, or know no leader, while another one may do better.
 const LAG_TICKS: u32 = 100;
+/// The same, at most: doubled by each feeder that was left for it in vain, for there may be no better one.
+const LAG_TICKS_MAX: u32 = 1_600;
 /// Ticks after which an observer that the leader feeds asks whether somebody else does.
 const RELIEVE_TICKS: u32 = 1_500;
 
@@ -63,6 +74,15 @@ pub(super) struct Search {
     untried: VecDeque<ServerId>,
     /// A round has begun.
     in_round: bool,
+    /// Observers asked in vain so far, in their order: where the next round goes on.
+    passed: usize,
+    /// They are not asked again before…
+    observers_at: Moment,
+    /// …and so many ticks after the time after.
+    observers_ticks: u32,
+    fed_since: Moment,
+    /// Who fed it last, and may be asked again.
+    former: Option<ServerId>,
     /// The one it left last, which is asked after the others.
     left: Option<ServerId>,
     /// Asked for so far.
@@ -71,6 +91,8 @@ pub(super) struct Search {
     silent_at: Moment,
     /// It lags, or knows no leader, since then.
     lags_since: Option<Moment>,
+    /// For so many ticks it may.
+    lag_ticks: u32,
     /// When the leader should be spared.
     relieve_at: Moment,
 }
@@ -91,10 +113,16 @@ impl Search {
             state: State::Resting(now),
             untried: VecDeque::new(),
             in_round: false,
+            passed: 0,
+            observers_at: now,
+            observers_ticks: ROUND_TICKS,
+            fed_since: now,
+            former: None,
             left: None,
             feeds: 0,
             silent_at: now,
             lags_since: None,
+            lag_ticks: LAG_TICKS,
             relieve_at: now,
         };
         search.set_candidates(candidates);
@@ -145,6 +173,7 @@ impl Search {
             self.state = State::Fed(from);
             (self.in_round, self.untried) = (false, VecDeque::new());
             self.lags_since = None;
+            self.fed_since = now;
             self.relieve_at = now + self.tick * RELIEVE_TICKS;
         }
         self.silent_at = now + self.tick * SILENCE_TICKS;
@@ -154,6 +183,9 @@ impl Search {
     /// The feeder lags, or does not.
     pub(super) fn on_lag(&mut self, now: Moment, lags: bool) {
         self.lags_since = if lags { self.lags_since.or(Some(now)) } else { None };
+        if !lags {
+            self.lag_ticks = LAG_TICKS;
+        }
     }
 
     /// The one that was asked does not feed, or does no longer.
@@ -179,6 +211,12 @@ impl Search {
     }
 
     fn leave(&mut self, now: Moment, server: ServerId) {
+        if self.feeder() == Some(server) {
+            self.former = Some(server);
+            if now.since(self.fed_since) >= self.tick * LASTING_TICKS {
+                self.observers_ticks = ROUND_TICKS;
+            }
+        }
         self.left = Some(server);
         self.state = State::Resting(now);
     }
@@ -198,9 +236,13 @@ impl Search {
             State::Fed(server) => {
                 let silent = now.us >= self.silent_at.us;
                 let others = self.candidates.len() > 1;
-                let lags = self.lags_since.is_some_and(|since| now.since(since) >= self.tick * LAG_TICKS);
+                let lags =
+                    self.lags_since.is_some_and(|since| now.since(since) >= self.tick * self.lag_ticks);
                 let relieve = leader == Some(server) && now.us >= self.relieve_at.us;
                 if silent || others && (lags || relieve) {
+                    if lags {
+                        self.lag_ticks = (self.lag_ticks * 2).min(LAG_TICKS_MAX);
+                    }
                     left = Some((server, self.feeds));
                     self.leave(now, server);
                 }
@@ -212,7 +254,7 @@ impl Search {
             return (None, left);
         }
         if !self.in_round {
-            (self.in_round, self.untried) = (true, self.order(leader));
+            (self.in_round, self.untried) = (true, self.order(now, leader));
             self.left = None;
         }
         let Some(next) = self.untried.pop_front() else {
@@ -221,23 +263,49 @@ impl Search {
             return (None, left);
         };
         self.feeds += 1;
-        self.state = State::Asking(next, now + self.tick * ASK_TICKS);
+        let votes = self.candidates.iter().any(|candidate| candidate.server == next && candidate.votes);
+        let ticks = if votes { ASK_TICKS } else { ASK_OBSERVER_TICKS };
+        self.state = State::Asking(next, now + self.tick * ticks);
         (Some(next), left)
     }
 
-    /// Everybody, the best first.
-    fn order(&self, leader: Option<ServerId>) -> VecDeque<ServerId> {
+    /// Those that vote, and some of the others, the best first.
+    fn order(&mut self, now: Moment, leader: Option<ServerId>) -> VecDeque<ServerId> {
         let class = |candidate: &Candidate| match candidate.votes {
             _ if leader == Some(candidate.server) => 2,
             true => 0,
             false => 1,
         };
-        let mut order: Vec<&Candidate> = self.candidates.iter().collect();
+        let asked = self.some_observers(now);
+        let (left, former) = (self.left, self.former.take());
+        let is_asked = |candidate: &&Candidate| {
+            candidate.votes || former == Some(candidate.server) || asked.contains(&candidate.server)
+        };
+        let mut order: Vec<&Candidate> = self.candidates.iter().filter(is_asked).collect();
         order.sort_by_key(|candidate| {
             let server = candidate.server;
-            (self.left == Some(server), class(candidate), self.rank(server), server)
+            (left == Some(server), class(candidate), self.rank(server), server)
         });
         order.into_iter().map(|candidate| candidate.server).collect()
+    }
+
+    /// The observers that are asked in this round.
+    fn some_observers(&mut self, now: Moment) -> Vec<ServerId> {
+        if now.us < self.observers_at.us {
+            return Vec::new();
+        }
+        let observers = self.candidates.iter().filter(|candidate| !candidate.votes);
+        let mut observers: Vec<ServerId> = observers.map(|candidate| candidate.server).collect();
+        observers.sort_by_key(|server| (self.rank(*server), *server));
+        if observers.len() > OBSERVERS_ASKED_MAX {
+            let passed = self.passed % observers.len();
+            observers.rotate_left(passed);
+            observers.truncate(OBSERVERS_ASKED_MAX);
+            self.passed += OBSERVERS_ASKED_MAX;
+            self.observers_at = now + self.tick * self.observers_ticks;
+            self.observers_ticks = (self.observers_ticks * 2).min(OBSERVERS_ROUND_TICKS_MAX);
+        }
+        observers
     }
 
     /// An order of this server's own: Fibonacci hashing of both ids.

@@ -109,9 +109,10 @@ fn followers_are_asked_first_then_observers_and_the_leader_last() {
         let mut now = Moment::default();
         let mut search = Search::new(now, own, TICK, others(own, 100), Vec::new());
         let asked = round(&mut search, &mut now);
-        assert_eq!(asked.len(), 102);
+        // A few of the hundred.
+        assert_eq!(asked.len(), 2 + 4 + 1);
         assert!(asked[..2].contains(&2) && asked[..2].contains(&3), "{asked:?}");
-        assert_eq!(asked[101], 1);
+        assert_eq!(asked[6], 1);
         *firsts.entry(asked[0]).or_default() += 1;
         // It rests before the next round.
         assert_eq!(search.on_tick(now, Some(1)), (None, None));
@@ -120,6 +121,45 @@ fn followers_are_asked_first_then_observers_and_the_leader_last() {
     }
     // They spread.
     assert!(firsts.len() == 2 && firsts.values().all(|n| *n > 30), "{firsts:?}");
+}
+
+/// A hundred that are all hungry would else link up with each other, and be busy with nothing else.
+#[test]
+fn who_finds_nobody_asks_all_in_time_and_ever_more_slowly() {
+    let mut now = Moment::default();
+    let mut search = Search::new(now, 4, TICK, others(4, 100), Vec::new());
+    let mut observers = std::collections::BTreeMap::<ServerId, u32>::new();
+    let (mut voters, mut rounds_of_ten_s) = (0, Vec::new());
+    for _ in 0..30 {
+        let (until, mut asked) = (now + TICK * 500, 0);
+        while now.us < until.us {
+            for server in round(&mut search, &mut now) {
+                if server <= 3 {
+                    voters += 1;
+                } else {
+                    asked += 1;
+                    *observers.entry(server).or_default() += 1;
+                }
+            }
+            now = now + TICK;
+        }
+        rounds_of_ten_s.push(asked);
+    }
+    assert!((16..=24).contains(&rounds_of_ten_s[0]), "{rounds_of_ten_s:?}");
+    assert!(rounds_of_ten_s[3..].iter().all(|asked| *asked <= 8), "{rounds_of_ten_s:?}");
+    assert_eq!(observers.len(), 99, "each in its turn");
+    // A voter that has room again is found at once.
+    assert!(voters > 3 * 300, "{voters}");
+
+    // Found one that lasts, it may look quickly again.
+    let (next, _) = search.on_tick(now + TICK * 25, Some(1));
+    assert!(search.on_feed(now + TICK * 25, next.unwrap(), &feed_of(&search, &[])));
+    now = now + TICK * (25 + 500);
+    search.on_end(now, next.unwrap());
+    let asked = round(&mut search, &mut now);
+    assert_eq!(asked.iter().filter(|server| **server > 3).count(), 4, "{asked:?}");
+    now = now + TICK * 26;
+    assert!(round(&mut search, &mut now).len() > 3);
 }
 
 #[test]
