@@ -129,7 +129,7 @@ mod tests {
             ensemble: "east".into(),
             store_bytes: 3 << 20,
             uptime_s: 90_061,
-            members: vec![member],
+            members: vec![member, Member { id: 3, idle: true, ..Member::default() }],
             ..Status::default()
         };
         let text = text(&status);
@@ -138,6 +138,7 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("down   7") && text.contains("! server 2 is not linked: refused"), "{text}");
+        assert!(text.contains("idle   -") && !text.contains("! server 3"), "{text}");
         assert!(text.lines().count() < 24);
     }
 

@@ -183,7 +183,7 @@ metrics! {
         warren_serving Flag "1 while clients are served: a leader was found since the start, and no stop has begun."
         warren_read_only Flag "1 while this server has no leader and serves reads alone, to clients that accept it."
         warren_links_up Count "Other servers to which the link is up."
-        warren_links_down Count "Other servers to which there is no link; `warren status` says why."
+        warren_links_down Count "Other servers to which there should be a link and is none; `warren status` says why. Observers need none to each other."
         warren_committed_index Count "The last log entry that this server knows to be committed, in an ensemble; behind the largest of them by how far the server lags."
         warren_connections_max Count "The limit client.connections_max; 0 is none."
         warren_sessions_max Count "The limit limits.sessions_max."
