@@ -227,6 +227,39 @@ fn a_link_on_demand_is_made_by_either_end_closed_unused_and_made_again() {
 }
 
 #[test]
+fn a_link_that_is_always_there_is_not_closed_unused() {
+    let ca = Ca::new("prod");
+    let begin = |id, hold, peers: &[(u8, String)]| {
+        let mut config = config(id, ca.files(id), peers);
+        config.peers[0].hold = hold;
+        config.timers.unused = Duration::from_millis(50);
+        start(config)
+    };
+    let mut config_one =
+        config(1, ca.files(1), &[(2, NOWHERE.into()), (3, NOWHERE.into()), (4, NOWHERE.into())]);
+    config_one.timers.unused = Duration::from_millis(50);
+    for (peer, hold) in config_one.peers.iter_mut().zip([Hold::Always, Hold::EitherWay, Hold::OnDemand]) {
+        peer.hold = hold;
+    }
+    let one = start(config_one);
+    let at = one.addr().to_string();
+    let two = begin(2, Hold::Always, &[(1, at.clone())]);
+    let three = begin(3, Hold::EitherWay, &[(1, at.clone())]);
+    let four = begin(4, Hold::OnDemand, &[(1, at)]);
+    two.told.up(1);
+    three.told.up(1);
+    // Time enough for the others, too.
+    for n in 0..5 {
+        four.links.reach(1, heartbeat(n)).unwrap();
+        assert_eq!(four.told.down(1), DownReason::Unused);
+    }
+    for server in [&two, &three] {
+        assert!(!server.told.has(|told| matches!(told, Told::Down(..))));
+        assert!(server.links.facts()[0].up.is_some());
+    }
+}
+
+#[test]
 fn a_link_on_demand_stays_while_it_is_used() {
     let ca = Ca::new("prod");
     let unused = Duration::from_millis(500);
