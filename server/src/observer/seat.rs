@@ -76,14 +76,22 @@ pub struct Seat {
     actions: VecDeque<Action>,
 }
 
-/// Does a server begin as an observer with this tree? Its table says so, or its file where that has no such server yet; but whose vote a
-/// joint configuration still counts, it votes until that is left.
+/// Does a server begin as an observer with this tree? Its table says so, or where that has no such server yet its file does, or
+/// the store came as one; but whose vote a joint configuration still counts, it votes until that is left. A store that
+/// came as an observer votes once the log has recorded it.
 pub fn begins_observing(tree: &Tree, server_id: ServerId, in_file: bool) -> bool {
     let conf = Configuration::of(tree.conf_state());
     let own = raft_id(server_id, tree.disk());
     let votes = conf.voters.contains(&own) || conf.outgoing.contains(&own);
     let own = tree.members().get(server_id);
-    own.map_or(in_file, |own| own.role == MemberRole::Observer) && !votes
+    let came = tree.begun().observes;
+    let may_vote = !came || tree.recorded_store(server_id) == Some(tree.store_id());
+    match own.map(|own| own.role) {
+        None => (in_file || came) && !votes,
+        Some(MemberRole::Observer) => !votes,
+        Some(MemberRole::Voter) => !may_vote,
+        Some(MemberRole::Joining) => false,
+    }
 }
 
 /// See [`Start`], which is made of it whenever a machine begins.

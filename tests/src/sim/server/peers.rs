@@ -93,18 +93,14 @@ impl Server {
     }
 
     fn on_ask(&mut self, ctx: &mut Context, from: ServerId, store_id: u64, disk: u32) {
+        let (tree, last_index) = (self.service.tree(), self.log.reader().last_index());
         let answer = if self.founding.is_some() {
-            Answer::Empty
+            Answer::Empty(tree.store_id())
         } else {
+            let answer = founding::answer(tree, last_index, true, from);
             self.consensus_in.push(consensus::Event::Met { server: from, disk, store_id });
             self.wake(ctx, Step::Consensus);
-            let tree = self.service.tree();
-            let (applied, last_index) = (tree.position().index, self.log.reader().last_index());
-            match (last_index, applied < last_index) {
-                (0, _) if applied == 0 => Answer::Empty,
-                (_, true) => Answer::Undecided,
-                (_, false) => Answer::Recorded(founding::known(tree, from)),
-            }
+            answer
         };
         net::send(ctx, self.host, host_of(from), PeerMessage::Answer(answer));
     }
@@ -126,12 +122,13 @@ impl Server {
         match verdict {
             // An operator may replace or add it; it asks again.
             Verdict::Wait | Verdict::Wiped { .. } | Verdict::NoPlace => return Ok(()),
-            Verdict::Found | Verdict::Join { .. } => {}
+            Verdict::Found | Verdict::Join { .. } | Verdict::Observe { .. } => {}
         }
         ctx.note(&self.name, format_args!("takes part: {verdict:?}"));
         Err(Halt::Begins(match verdict {
-            Verdict::Join { disk } => Begins::Joins(disk),
-            _ => Begins::Founds,
+            Verdict::Join { disk, term } => Begins::Joins(disk, term),
+            Verdict::Observe { disk } => Begins::Observes(disk),
+            _ => Begins::Founds(founding.founders()),
         }))
     }
 
