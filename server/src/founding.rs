@@ -166,7 +166,8 @@ impl Founding {
     /// Need nobody be waited for who did not answer? All other voters are to found the ensemble, too, or one has begun.
     pub fn is_certain(&self) -> bool {
         let mut answers = self.answers.values();
-        let all = self.answers.len() + 1 >= self.voters && answers.clone().all(|answer| self.founds_with(answer));
+        let all =
+            self.answers.len() + 1 >= self.voters && answers.clone().all(|answer| self.founds_with(answer));
         all || answers.any(|answer| matches!(answer, Answer::Begun(_)))
     }
 
@@ -213,7 +214,9 @@ impl Founding {
         let mut verdict = Verdict::Wait;
         for (from, answer) in &self.answers {
             match answer {
-                Answer::Recorded(Known { store: Some(recorded), disk: of, term, .. }) if *of == Some(disk) => {
+                Answer::Recorded(Known { store: Some(recorded), disk: of, term, .. })
+                    if *of == Some(disk) =>
+                {
                     if *recorded != self.store_id {
                         return Verdict::Wiped { by: *from, recorded: *recorded };
                     }
@@ -297,7 +300,15 @@ mod tests {
         assert_eq!(verdict(3, &[(2, EMPTY), (3, Answer::Undecided)]), Verdict::Wait);
         assert_eq!(verdict(5, &[(2, EMPTY), (3, EMPTY), (4, Answer::Undecided)]), Verdict::Wait);
         // It has history, and is about to write down who it is.
-        let begins = Known { store: None, term: 1, observes: false, disk: None, version: 0, voters: Bytes::new(), settled: true };
+        let begins = Known {
+            store: None,
+            term: 1,
+            observes: false,
+            disk: None,
+            version: 0,
+            voters: Bytes::new(),
+            settled: true,
+        };
         assert_eq!(verdict(3, &[(2, EMPTY), (3, Answer::Recorded(begins))]), Verdict::Wait);
     }
 

@@ -459,7 +459,9 @@ impl Opened {
                 ((FIRST_DISK, alone), Begun::default())
             }
             // Who observes has no part in raft's configuration.
-            (Begins::Founds { .. }, Some(settings)) if settings.is_observer() => (comes(FIRST_DISK), observes),
+            (Begins::Founds { .. }, Some(settings)) if settings.is_observer() => {
+                (comes(FIRST_DISK), observes)
+            }
             (Begins::Founds { with }, Some(settings)) => {
                 let voters = settings.servers.iter().filter(|s| s.role == config::Role::Voter);
                 let voters: Vec<u64> = voters.map(|s| consensus::raft_id(s.id, FIRST_DISK)).collect();
@@ -473,8 +475,10 @@ impl Opened {
 
     /// Promise in the log what the store has promised when it took part: not to vote in terms that are over.
     fn keep_promise(&mut self) -> Result<(), StartError> {
-        let failed = |e| StartError::Store { folder: self.folder.clone(), source: Box::new(RecoverError::Log(e)) };
-        self.found.hard_state = keep_promise(&self.tree, &mut self.log, self.found.hard_state).map_err(failed)?;
+        let failed =
+            |e| StartError::Store { folder: self.folder.clone(), source: Box::new(RecoverError::Log(e)) };
+        self.found.hard_state =
+            keep_promise(&self.tree, &mut self.log, self.found.hard_state).map_err(failed)?;
         Ok(())
     }
 

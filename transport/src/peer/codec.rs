@@ -378,7 +378,14 @@ mod tests {
             (any::<u64>(), vec(any::<i64>(), 0..50))
                 .prop_map(|(number, sessions)| PeerMessage::Touches(Touches { number, sessions })),
             any::<u64>().prop_map(|number| PeerMessage::TouchesAck(TouchesAck { number })),
-            (any::<Option<u64>>(), any::<u64>(), any::<Option<u32>>(), any::<i64>(), data(), any::<[bool; 2]>())
+            (
+                any::<Option<u64>>(),
+                any::<u64>(),
+                any::<Option<u32>>(),
+                any::<i64>(),
+                data(),
+                any::<[bool; 2]>()
+            )
                 .prop_map(|(store, term, disk, version, voters, [settled, observes])| {
                     let known = Known { store, term, observes, disk, version, voters, settled };
                     PeerMessage::Answer(Answer::Recorded(known))

@@ -200,7 +200,15 @@ fn who_is_in_no_table_of_its_own_observes_when_the_others_have_it_observe() {
         }
         let known = |disk, settled| {
             let voters = bytes::Bytes::from_static(&[1, 2, 3]);
-            Event::Recorded(Known { store: None, term: 1, observes: false, disk, version: 9, voters, settled })
+            Event::Recorded(Known {
+                store: None,
+                term: 1,
+                observes: false,
+                disk,
+                version: 9,
+                voters,
+                settled,
+            })
         };
         four.tell(known(None, true));
         four.tell(known(Some(2), false));

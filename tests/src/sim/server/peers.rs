@@ -97,7 +97,12 @@ impl Server {
         let answer = if self.founding.is_some() {
             Answer::Empty(tree.store_id())
         } else {
-            let answer = founding::answer(tree, last_index, true, from);
+            let answer = match founding::answer(tree, last_index, true, from) {
+                Answer::Begun(_) if ctx.planted == Some(Planted::FounderSaysEmpty) => {
+                    Answer::Empty(tree.store_id())
+                }
+                answer => answer,
+            };
             self.consensus_in.push(consensus::Event::Met { server: from, disk, store_id });
             self.wake(ctx, Step::Consensus);
             answer
@@ -117,8 +122,15 @@ impl Server {
             // Observers have no say in who takes part.
             return Ok(());
         }
+        let unrecorded = match &answer {
+            Answer::Recorded(known) if known.store.is_none() => known.disk,
+            _ => None,
+        };
         founding.hear(from, answer);
-        let verdict = founding.verdict();
+        let verdict = match (unrecorded, ctx.planted) {
+            (Some(disk), Some(Planted::JoinsUnrecorded)) => Verdict::Join { disk, term: 0 },
+            _ => founding.verdict(),
+        };
         match verdict {
             // An operator may replace or add it; it asks again.
             Verdict::Wait | Verdict::Wiped { .. } | Verdict::NoPlace => return Ok(()),
