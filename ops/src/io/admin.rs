@@ -1,10 +1,11 @@
 //! The administration socket, from the asking end.
 
+use crate::cli::Exit;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use warren_server::admin::{self, Request, Response};
+use warren_server::admin::{self, Request, Response, Status};
 
 /// A hand-over takes an election at most.
 const ANSWER_WITHIN: Duration = Duration::from_secs(15);
@@ -34,6 +35,16 @@ pub(super) fn ask(socket: &Path, request: &Request) -> Result<Response, AskError
     })?;
     let line = talk(&stream, request).map_err(|source| AskError::Talk { path: path(), source })?;
     serde_json::from_str(&line).map_err(|source| AskError::Answer { path: path(), source })
+}
+
+/// Ask how the server is; what to say where it does not tell, and how to end.
+pub(super) fn status(socket: &Path) -> Result<Box<Status>, (String, Exit)> {
+    match ask(socket, &Request::Status) {
+        Ok(Response::Status(status)) => Ok(status),
+        Ok(Response::Refused(why)) => Err((format!("refused: {why}"), Exit::Degraded)),
+        Ok(_) => Err(("the server is of another version, and answers otherwise".to_owned(), Exit::Degraded)),
+        Err(e) => Err((e.to_string(), Exit::Unreachable)),
+    }
 }
 
 /// A checkpoint comes before a backup, and the server waits for it that long at most.

@@ -12,7 +12,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const TOLD_EVERY: Duration = Duration::from_secs(2);
 
 pub(super) fn run(cli: &Cli, within: Duration) -> Exit {
-    let before = match status(cli) {
+    let before = match admin::status(&cli.socket()) {
         Ok(status) => status,
         Err((why, exit)) => return failed(&why, exit),
     };
@@ -27,7 +27,7 @@ pub(super) fn run(cli: &Cli, within: Duration) -> Exit {
     let mut last = "it does not answer".to_owned();
     while began.elapsed() < within {
         std::thread::sleep(LOOK_EVERY);
-        match status(cli) {
+        match admin::status(&cli.socket()) {
             Ok(now) if now.run != before.run && now.serving => {
                 return served(cli, &before, &now, began.elapsed());
             }
@@ -73,15 +73,6 @@ fn served(cli: &Cli, before: &Status, now: &Status, took: Duration) -> Exit {
         ),
     }
     Exit::Done
-}
-
-fn status(cli: &Cli) -> Result<Box<Status>, (String, Exit)> {
-    match admin::ask(&cli.socket(), &Request::Status) {
-        Ok(Response::Status(status)) => Ok(status),
-        Ok(Response::Refused(why)) => Err((format!("refused: {why}"), Exit::Degraded)),
-        Ok(_) => Err(("the server is of another version, and answers otherwise".to_owned(), Exit::Degraded)),
-        Err(e) => Err((e.to_string(), Exit::Unreachable)),
-    }
 }
 
 fn failed(why: &str, exit: Exit) -> Exit {

@@ -6,7 +6,7 @@ use crate::status;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::thread;
 use std::time::Duration;
-use warren_server::admin::{Request, Response};
+use warren_server::admin::Response;
 
 /// The others answer by then, or their versions are not shown: a screen comes at once, whoever is dead.
 const PEERS_WITHIN: Duration = Duration::from_millis(100);
@@ -41,20 +41,12 @@ fn print(text: &str, exit: Exit) -> Exit {
 
 /// What is to be seen, and how it ends.
 fn look(cli: &Cli) -> (String, Exit) {
-    let failed = |why: String, exit| {
-        eprintln!("warren: {why}");
-        (String::new(), exit)
-    };
-    let mut server = match admin::ask(&cli.socket(), &Request::Status) {
-        Ok(Response::Status(server)) => server,
-        Ok(Response::Refused(why)) => return failed(format!("refused: {why}"), Exit::Degraded),
-        Ok(_) => {
-            return failed(
-                "the server is of another version, and answers otherwise".to_owned(),
-                Exit::Degraded,
-            );
+    let mut server = match admin::status(&cli.socket()) {
+        Ok(server) => server,
+        Err((why, exit)) => {
+            eprintln!("warren: {why}");
+            return (String::new(), exit);
         }
-        Err(e) => return failed(e.to_string(), Exit::Unreachable),
     };
     let answers = peers::ask(&server.members, "srvr", PEERS_WITHIN);
     for member in &mut server.members {

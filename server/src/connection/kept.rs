@@ -7,14 +7,14 @@
 //! the log, as if the client had connected anew, but the client is not told: to it nothing happened. What it sends
 //! meanwhile waits in the kernel.
 
-use super::{Connection, Effects, Facts, Limits, Phase, Tally};
+use super::{Connection, Effects, Limits, Phase};
 use crate::identity::Identity;
 use crate::mailbox::Mailbox;
 use crate::room::Room;
 use crate::service;
 use crate::watches::Modes;
 use serde::{Deserialize, Serialize};
-use std::collections::{HashSet, VecDeque};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use warren_storage::{Id, SessionId, ZPath};
@@ -127,24 +127,7 @@ impl Connection {
             }
         };
         let ids = kept.ids.iter().map(|(scheme, id)| Id::new(scheme.clone(), id.clone()));
-        Connection {
-            peer,
-            mailbox,
-            limits,
-            phase,
-            identity: Identity::with(ids.collect()),
-            pending: VecDeque::new(),
-            pending_bytes: 0,
-            holding: false,
-            read_since_write: false,
-            sequence: 0,
-            events: VecDeque::new(),
-            watched,
-            arrived: VecDeque::new(),
-            ending: None,
-            paused: false,
-            tally: Tally::default(),
-            facts: Facts::default(),
-        }
+        let identity = Identity::with(ids.collect());
+        Connection { phase, identity, watched, ..Connection::new(peer, mailbox, limits) }
     }
 }

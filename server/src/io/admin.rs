@@ -77,6 +77,15 @@ async fn talk(registry: &Registry, stream: UnixStream) -> io::Result<()> {
                 return backup::serve(registry, stale, &mut input, &mut output).await;
             }
             Ok(Request::Log) => return log_stream::serve(registry, &mut output).await,
+            Ok(Request::Restart) => {
+                let response = registry.restart().await;
+                output.write_all(admin::line(&response).as_bytes()).await?;
+                output.shutdown().await?;
+                if matches!(response, Response::Done(_)) {
+                    registry.restart.notify_one();
+                }
+                return Ok(());
+            }
             Ok(request) => registry.administer(request).await,
             Err(why) => Response::Refused(why),
         };
@@ -84,10 +93,6 @@ async fn talk(registry: &Registry, stream: UnixStream) -> io::Result<()> {
         if registry.begins_anew.load(Ordering::Acquire) {
             output.shutdown().await?;
             begin_anew(registry.ensemble.as_ref());
-        }
-        if registry.restarts.swap(false, Ordering::AcqRel) {
-            output.shutdown().await?;
-            registry.restart.notify_one();
         }
         if !line.ends_with('\n') {
             return Ok(());

@@ -16,18 +16,10 @@ pub(super) const SNAPSHOT_SLICE_BYTES: usize = 256 << 10;
 /// All that a server sends in bulk, together; bytes a second. Faster on two cores, and clients felt it.
 const BYTES_PER_S_MAX: u64 = 144 << 20;
 /// How far behind the threads that clients wait for.
-const NICENESS: i32 = 15;
+pub(super) const NICENESS: i32 = 15;
 
 static PACE: LazyLock<(Clock, Mutex<Pace>)> =
     LazyLock::new(|| (Clock::start(), Mutex::new(Pace::new(BYTES_PER_S_MAX))));
-
-/// This thread does bulk work from now on: it stands behind all others. The kernel's niceness is per thread.
-pub(super) fn step_back() {
-    let thread = Some(rustix::thread::gettid());
-    if let Err(e) = rustix::process::setpriority_process(thread, NICENESS) {
-        tracing::debug!("a thread for bulk work runs at normal priority: {e}");
-    }
-}
 
 /// So many bytes are sent: wait until it is time for more. For threads, never in a task.
 pub(super) fn pause(bytes: usize) {

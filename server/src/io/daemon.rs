@@ -1,6 +1,6 @@
 //! The daemon from start to stop.
 
-use super::clients::{self, Clients, Leave, Parking, Reactors, Resumed};
+use super::clients::{self, Arrival, Clients, Leave, Parking, Reactors};
 use super::engine::{Engine, Parts};
 use super::ensemble::{Ensemble, Handler};
 use super::facts::Registry;
@@ -363,11 +363,12 @@ async fn serve(
         // An ensemble may take any time to have a quorum; words are answered meanwhile.
         Some(_) => drop(tokio::spawn(served)),
     }
+    let anew = resumed.is_some();
     if let Some(resumed) = resumed {
-        registry.kept.store(resumed.len() as i64, Ordering::Relaxed);
+        let _ = registry.kept.set(resumed.len());
         clients::adopt(&clients, resumed);
     }
-    let accepting = clients::serve(clients.clone(), listener);
+    let accepting = clients::serve(clients.clone(), listener, anew);
     let watching = tokio::spawn({
         let engine = engine.clone();
         async move {
@@ -566,7 +567,7 @@ struct Started {
     room: Arc<Room>,
     space: Arc<Space>,
     /// Connections of the process before, if there was one in this one's place.
-    resumed: Option<Vec<Resumed>>,
+    resumed: Option<Vec<Arrival>>,
 }
 
 /// Start the threads on the store.

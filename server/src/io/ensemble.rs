@@ -4,6 +4,7 @@
 use super::bulk;
 use super::daemon::COMPARE_EVERY;
 use super::engine::Engine;
+use super::priority::step_back;
 use crate::admin;
 use crate::config;
 use crate::divergence::CONFIRMED_WITHIN;
@@ -332,7 +333,7 @@ impl Ensemble {
     pub(super) fn send_snapshot(self: &Arc<Self>, room: &Arc<Room>, to: ServerId, message: RaftMessage) {
         let (ensemble, room) = (self.clone(), room.clone());
         let run = move || {
-            bulk::step_back();
+            step_back(bulk::NICENESS);
             let sent = ensemble.confirmed(&room, to).and_then(|export| ensemble.stream(to, message, export));
             match &sent {
                 Ok(bytes) => tracing::info!(server = to, bytes, "sent a snapshot"),
@@ -593,7 +594,7 @@ impl LinkHandler for Handler {
     fn snapshot(&self, from: ServerId, stream: SnapshotReceiver) {
         let ensemble = self.0.clone();
         let run = move || {
-            bulk::step_back();
+            step_back(bulk::NICENESS);
             let Some((engine, _)) = ensemble.engine.get() else { return };
             match ensemble.receive(from, stream) {
                 Ok(message) => engine.snapshot_received(from, message),

@@ -19,8 +19,8 @@ use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::Notify;
 use warren_storage::tree::TreeError;
 
@@ -39,12 +39,10 @@ pub(super) struct Registry {
     pub(super) port: AtomicU16,
     /// See [`super::rebuild`].
     pub(super) begins_anew: AtomicBool,
-    /// See [`super::restart`]: it is to be asked for once the answer is sent.
-    pub(super) restarts: AtomicBool,
-    /// Asks for it.
+    /// Asks for a [`super::restart`].
     pub(super) restart: Notify,
-    /// Connections that this process took over from the one before it in its place; negative where there was none.
-    pub(super) kept: AtomicI64,
+    /// Connections that this process took over from the one before it in its place, where there was one.
+    pub(super) kept: OnceLock<usize>,
     /// As `stmk` set it.
     trace_mask: AtomicI64,
 }
@@ -141,9 +139,8 @@ impl Registry {
             ensemble,
             port: AtomicU16::new(0),
             begins_anew: AtomicBool::new(false),
-            restarts: AtomicBool::new(false),
             restart: Notify::new(),
-            kept: AtomicI64::new(-1),
+            kept: OnceLock::new(),
             trace_mask: AtomicI64::new(words::TRACE_MASK),
         }
     }
@@ -210,13 +207,12 @@ impl Registry {
             Request::ChangeMembers(change) => self.change_members(change).await,
             Request::ForceQuorum => self.force_quorum().await,
             Request::Rebuild => self.rebuild().await,
-            Request::Restart => self.restart().await,
             Request::Settings => Response::Settings(self.config.to_toml()),
             Request::BackupKept { .. } => {
                 Response::Refused("no backup was taken on this connection".to_owned())
             }
-            Request::Backup { .. } | Request::Log => {
-                unreachable!("it is answered by a stream, where the socket is")
+            Request::Backup { .. } | Request::Log | Request::Restart => {
+                unreachable!("it is answered where the socket is, for more than an answer comes of it")
             }
         }
     }
@@ -256,7 +252,7 @@ impl Registry {
         Status {
             version: crate::version::full(),
             run: format!("{:016x}", self.room.run().1),
-            connections_kept: u64::try_from(self.kept.load(Ordering::Relaxed)).ok(),
+            connections_kept: self.kept.get().map(|kept| *kept as u64),
             server_id: standing.server_id,
             ensemble: self.ensemble.as_ref().map_or(String::new(), |e| e.config.name.clone()),
             role: match (standing.mode, standing.leader) {

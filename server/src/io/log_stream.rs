@@ -2,6 +2,7 @@
 
 use super::engine::Engine;
 use super::facts::Registry;
+use super::priority::step_back;
 use crate::admin::{LogHead, Response, line};
 use crate::records::{Outcomes, write_outcomes, write_record};
 use std::io;
@@ -44,10 +45,7 @@ pub(super) async fn serve(registry: &Registry, output: &mut (impl AsyncWrite + U
     let (first, last) = (reader.first_index(), reader.last_index());
     let (pieces, mut received) = mpsc::channel(PIECES_AHEAD);
     let run = move || {
-        let thread = Some(rustix::thread::gettid());
-        if let Err(e) = rustix::process::setpriority_process(thread, NICENESS) {
-            tracing::debug!("the log is read at normal priority: {e}");
-        }
+        step_back(NICENESS);
         read(&engine, &reader, first, last, &pieces);
     };
     thread::Builder::new().name("warren-log-read".into()).spawn(run)?;

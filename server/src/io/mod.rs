@@ -28,6 +28,7 @@ mod listen;
 mod log_stream;
 pub mod logging;
 mod members;
+mod priority;
 mod prometheus;
 mod rebuild;
 mod reconfigure;

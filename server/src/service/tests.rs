@@ -307,42 +307,36 @@ impl Ensemble {
         timeout_ms: i32,
         read_only: bool,
     ) -> Client {
-        self.connections += 1;
-        let mailbox = Mailbox::new(self.connections, Box::new(|| {}));
-        self.tell(
-            server,
-            Event::Connect {
-                mailbox: mailbox.clone(),
-                session,
-                password,
-                timeout_ms,
-                read_only,
-                asked: None,
-                generation: None,
-            },
-        );
-        self.settle();
-        let mut client = Client { mailbox, server, told: Vec::new() };
-        client.look(self);
-        client
+        self.ask(server, |mailbox| Event::Connect {
+            mailbox,
+            session,
+            password,
+            timeout_ms,
+            read_only,
+            asked: None,
+            generation: None,
+        })
     }
 
     /// A connection that goes on with another process asks for its session; with this attachment it had it.
     fn resume(&mut self, server: usize, had: &Attached) -> Client {
+        let Attached { session, password, timeout_ms, generation, .. } = *had;
+        self.ask(server, |mailbox| Event::Connect {
+            mailbox,
+            session,
+            password,
+            timeout_ms,
+            read_only: false,
+            asked: None,
+            generation: Some(generation),
+        })
+    }
+
+    /// A connection with this mailbox asks for its session.
+    fn ask(&mut self, server: usize, connect: impl FnOnce(Arc<Mailbox>) -> Event) -> Client {
         self.connections += 1;
         let mailbox = Mailbox::new(self.connections, Box::new(|| {}));
-        self.tell(
-            server,
-            Event::Connect {
-                mailbox: mailbox.clone(),
-                session: had.session,
-                password: had.password,
-                timeout_ms: had.timeout_ms,
-                read_only: false,
-                asked: None,
-                generation: Some(had.generation),
-            },
-        );
+        self.tell(server, connect(mailbox.clone()));
         self.settle();
         let mut client = Client { mailbox, server, told: Vec::new() };
         client.look(self);

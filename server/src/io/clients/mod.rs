@@ -37,6 +37,11 @@ const LAST_REQUEST_WITHIN: Duration = Duration::from_millis(250);
 const LAST_REQUESTS_WITHIN: Duration = Duration::from_secs(1);
 /// After a failed accept (no more file descriptors, say) the next try comes this much later.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
+/// A server that began anew in place accepts nobody before it serves, for so long at most: whoever connects meanwhile waits
+/// a moment, and need not be sent to another server.
+const ACCEPT_WITHIN: Duration = Duration::from_secs(5);
+/// Between two looks whether it serves.
+const SERVES_LOOK_EVERY: Duration = Duration::from_millis(1);
 
 /// The threads that drive clients, one for each core. A connection stays with its thread: on a pool that shares its
 /// work every reply woke two threads, the one that has it and another to look for more.
@@ -115,25 +120,32 @@ pub(super) struct Parking {
     pub(super) kept: Mutex<Vec<(Kept, OwnedFd)>>,
 }
 
-/// A connection of the process before, ready to go on.
-pub(super) struct Resumed {
-    pub(super) stream: std::net::TcpStream,
-    pub(super) peer: SocketAddr,
+/// A connection that is to be driven.
+pub(super) struct Arrival {
+    pub(super) id: u64,
+    pub(super) stream: Accepted,
     pub(super) connection: Connection,
     pub(super) notify: Arc<Notify>,
-    pub(super) id: u64,
     /// What [`Connection::resume`] asks.
     pub(super) effects: Effects,
-    pub(super) begins: Begins,
-}
-
-/// What a connection begins with.
-#[derive(Default)]
-pub(super) struct Begins {
     /// Read from the client already.
     pub(super) input: BytesMut,
     /// To be sent first.
     pub(super) out: Vec<u8>,
+}
+
+/// A socket, by whom its readiness is watched.
+pub(super) enum Accepted {
+    /// The reactor that drives it.
+    Here(TcpStream),
+    /// Nobody now.
+    Elsewhere(std::io::Result<std::net::TcpStream>),
+}
+
+impl From<std::net::TcpStream> for Accepted {
+    fn from(stream: std::net::TcpStream) -> Accepted {
+        Accepted::Elsewhere(Ok(stream))
+    }
 }
 
 impl Clients {
@@ -146,10 +158,11 @@ impl Clients {
 const ACCEPTING: usize = 0;
 
 /// Accept until the daemon stops, and give the listener back: what the kernel has accepted by then is still in it. It is done
-/// by a reactor: the connections that stay with it need no other thread.
+/// by a reactor: the connections that stay with it need no other thread. `anew`: this process began in the place of another.
 pub(super) fn serve(
     clients: Arc<Clients>,
     listener: TcpListener,
+    anew: bool,
 ) -> JoinHandle<std::io::Result<std::net::TcpListener>> {
     let reactor = clients.reactors.reactors[ACCEPTING].handle.clone();
     reactor.spawn(async move {
@@ -161,13 +174,25 @@ pub(super) fn serve(
                 return Err(e);
             }
         };
-        accept(clients, &listener).await;
+        let patience = if anew { ACCEPT_WITHIN } else { Duration::ZERO };
+        accept(clients, &listener, patience).await;
         listener.into_std()
     })
 }
 
-async fn accept(clients: Arc<Clients>, listener: &TcpListener) {
+/// `patience`: how long to wait for it to serve.
+async fn accept(clients: Arc<Clients>, listener: &TcpListener, patience: Duration) {
     let mut leave = clients.leave.clone();
+    let room = clients.room.clone();
+    let serves = async move {
+        while !room.is_serving() {
+            tokio::time::sleep(SERVES_LOOK_EVERY).await;
+        }
+    };
+    tokio::select! {
+        _ = tokio::time::timeout(patience, serves) => {}
+        _ = leave.wait_for(|leave| *leave != Leave::Not) => return,
+    }
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -216,7 +241,8 @@ fn admit(clients: &Arc<Clients>, stream: TcpStream, peer: SocketAddr) {
         ACCEPTING => Accepted::Here(stream),
         _ => Accepted::Elsewhere(stream.into_std()),
     };
-    drive(clients, at, id, stream, connection, notify, Effects::default(), Begins::default());
+    let (effects, input, out) = Default::default();
+    drive(clients, at, Arrival { id, stream, connection, notify, effects, input, out });
 }
 
 /// Where a connection gets its mail, and what wakes it.
@@ -230,35 +256,18 @@ pub(super) fn mailbox(id: u64) -> (Arc<Mailbox>, Arc<Notify>) {
 }
 
 /// Go on with connections of the process before, which were within the limits then.
-pub(super) fn adopt(clients: &Arc<Clients>, resumed: Vec<Resumed>) {
-    for Resumed { stream, peer, connection, notify, id, effects, begins } in resumed {
-        clients.next.fetch_max(id, Ordering::Relaxed);
-        *clients.per_address.lock().entry(peer.ip().to_canonical()).or_insert(0) += 1;
-        let stream = Accepted::Elsewhere(Ok(stream));
-        drive(clients, clients.reactors.idlest(), id, stream, connection, notify, effects, begins);
+pub(super) fn adopt(clients: &Arc<Clients>, resumed: Vec<Arrival>) {
+    for arrival in resumed {
+        clients.next.fetch_max(arrival.id, Ordering::Relaxed);
+        let ip = arrival.connection.peer().ip().to_canonical();
+        *clients.per_address.lock().entry(ip).or_insert(0) += 1;
+        drive(clients, clients.reactors.idlest(), arrival);
     }
 }
 
-/// A socket, by whom its readiness is watched.
-enum Accepted {
-    /// The reactor that drives it.
-    Here(TcpStream),
-    /// Nobody now.
-    Elsewhere(std::io::Result<std::net::TcpStream>),
-}
-
 /// Drive a connection that is counted for its address, on this reactor, until it ends.
-#[allow(clippy::too_many_arguments, reason = "one connection, spelled out")]
-fn drive(
-    clients: &Arc<Clients>,
-    at: usize,
-    id: u64,
-    stream: Accepted,
-    connection: Connection,
-    notify: Arc<Notify>,
-    effects: Effects,
-    begins: Begins,
-) {
+fn drive(clients: &Arc<Clients>, at: usize, arrival: Arrival) {
+    let Arrival { id, stream, connection, notify, effects, input, out } = arrival;
     let clients = clients.clone();
     let peer = connection.peer();
     let shown = clients.registry.enter(id, peer, clients.clock.now(), notify.clone());
@@ -280,17 +289,18 @@ fn drive(
                     woken: false,
                     is_kept: false,
                 };
-                client.run(effects, begins).await;
+                client.run(effects, input, out).await;
             }
             Err(e) => tracing::warn!(%peer, "cannot serve a connection: {e}"),
         }
         clients.registry.leave(id);
         clients.reactors.reactors[at].connections.fetch_sub(1, Ordering::Relaxed);
+        let ip = peer.ip().to_canonical();
         let mut per_address = clients.per_address.lock();
-        if let Some(count) = per_address.get_mut(&peer.ip().to_canonical()) {
+        if let Some(count) = per_address.get_mut(&ip) {
             *count -= 1;
             if *count == 0 {
-                per_address.remove(&peer.ip().to_canonical());
+                per_address.remove(&ip);
             }
         }
     });
@@ -310,8 +320,8 @@ struct Client {
 }
 
 impl Client {
-    async fn run(&mut self, mut effects: Effects, begins: Begins) {
-        let why = self.converse(&mut effects, begins).await;
+    async fn run(&mut self, mut effects: Effects, input: BytesMut, out: Vec<u8>) {
+        let why = self.converse(&mut effects, input, out).await;
         if self.is_kept {
             return;
         }
@@ -333,8 +343,7 @@ impl Client {
     }
 
     /// Until either side ends it. Says what ended it, where that was the network.
-    async fn converse(&mut self, effects: &mut Effects, begins: Begins) -> String {
-        let Begins { mut input, mut out } = begins;
+    async fn converse(&mut self, effects: &mut Effects, mut input: BytesMut, mut out: Vec<u8>) -> String {
         if let Err(e) = self.flush(&mut out).await {
             return e.to_string();
         }
@@ -369,10 +378,10 @@ impl Client {
                 return String::new();
             }
             let mut leave_at = None;
-            if self.clients.room.is_stopping() && self.clients.leaves() != Leave::Close {
-                return self.park(&input, &mut out, effects).await;
-            }
             if self.clients.room.is_stopping() {
+                if self.clients.leaves() != Leave::Close {
+                    return self.park(&input, &mut out, effects).await;
+                }
                 let since = *stopping_since.get_or_insert_with(tokio::time::Instant::now);
                 // Nothing is owed, and not even half a request is here.
                 let idle = self.connection.outstanding() == 0 && input.is_empty();

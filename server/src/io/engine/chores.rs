@@ -2,6 +2,7 @@
 
 use super::super::Clock;
 use super::super::inbox::Inbox;
+use super::super::priority::step_back;
 use super::super::space::Space;
 use super::{Engine, ToService, stop_for};
 use crate::metrics::Metrics;
@@ -30,11 +31,7 @@ pub(super) fn run(
     metrics: &Metrics,
     space: &Space,
 ) {
-    // Behind the threads that clients wait for, where cores are few. The kernel's niceness is per thread.
-    if let Err(e) = rustix::process::setpriority_process(Some(rustix::thread::gettid()), CHECKPOINT_NICENESS)
-    {
-        tracing::debug!("a thread for chores runs at normal priority: {e}");
-    }
+    step_back(CHECKPOINT_NICENESS);
     let mut taken = Vec::new();
     loop {
         jobs.take(clock, None, &mut taken);

@@ -16,7 +16,7 @@
 
 mod pass;
 
-use super::clients::{self, Begins, Resumed};
+use super::clients::{self, Arrival};
 use super::facts::Registry;
 use crate::admin::Response;
 use crate::connection::{Connection, Effects, Kept, Limits};
@@ -27,7 +27,6 @@ use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use warren_storage::Zxid;
@@ -68,13 +67,12 @@ pub(super) fn next_program() -> io::Result<Command> {
 }
 
 impl Registry {
-    /// To [`crate::admin::Request::Restart`]. It is done once the answer is sent.
+    /// To [`crate::admin::Request::Restart`]. Who answers [`Response::Done`] asks for it then, by [`Registry::restart`].
     pub(super) async fn restart(&self) -> Response {
         let checked = tokio::task::spawn_blocking(check_next).await;
         if let Err(why) = checked.unwrap_or_else(|e| Err(e.to_string())) {
             return Response::Refused(format!("{why}. Nothing was done; this server goes on as it is"));
         }
-        self.restarts.store(true, Ordering::Release);
         Response::Done("this server begins anew, and keeps its clients' connections".to_owned())
     }
 }
@@ -112,7 +110,7 @@ fn check_next() -> Result<(), String> {
 
 /// Go on with the connections of the process before. To be called once the room has its first snapshot, before anything is
 /// applied.
-pub(super) fn resume(taken: Taken, limits: &Arc<Limits>, room: &Room) -> Vec<Resumed> {
+pub(super) fn resume(taken: Taken, limits: &Arc<Limits>, room: &Room) -> Vec<Arrival> {
     let Taken { zxid, connections, mut lost, .. } = taken;
     let mut resumed = Vec::with_capacity(connections.len());
     if zxid != room.zxid() {
@@ -130,8 +128,8 @@ pub(super) fn resume(taken: Taken, limits: &Arc<Limits>, room: &Room) -> Vec<Res
             let (mailbox, notify) = clients::mailbox(id);
             let mut effects = Effects::default();
             let connection = Connection::resume(&kept, peer, mailbox, limits.clone(), room, &mut effects);
-            let begins = Begins { input: kept.input[..].into(), out: kept.unsent };
-            resumed.push(Resumed { stream, peer, connection, notify, id, effects, begins });
+            let (input, out) = (kept.input[..].into(), kept.unsent);
+            resumed.push(Arrival { id, stream: stream.into(), connection, notify, effects, input, out });
         }
     }
     tracing::info!(kept = resumed.len(), closed = lost, "goes on with the connections of the process before");

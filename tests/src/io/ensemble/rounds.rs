@@ -309,12 +309,11 @@ fn far_behind(director: &mut Director<'_>) -> Outcome<()> {
     director.work_on(WORK)
 }
 
-/// Nobody's connection may break, not even to the server that begins anew, as the polite clients see. Who asks it for a new
-/// session just then may be sent to another server, and of the others some do.
+/// Nobody's connection may break, not even to the server that begins anew; and who asks it for a new session just then waits a
+/// moment.
 fn begin_anew(director: &mut Director<'_>) -> Outcome<()> {
     for place in director.servers.places() {
         director.work_on(WORK)?;
-        director.stage.harm(place);
         polite::through_a_beginning(director, place)?;
         director.flows()?;
     }

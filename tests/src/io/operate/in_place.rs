@@ -2,12 +2,12 @@
 
 use super::Outcome;
 use super::fleet::Fleet;
+use crate::io::crash;
 use crate::io::daemon::PATIENCE;
 use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
-use std::time::Duration;
-use warren_storage::{Acl, CreateMode, Op};
+use warren_storage::{CreateMode, Op};
 use warren_transport::io::blocking::{Connection, Event, Options};
 use warren_transport::request::AddWatchMode;
 use warren_transport::{Change, ConnectRequest, EventType, Opcode, Request, Response};
@@ -23,9 +23,7 @@ fn connect(fleet: &Fleet, id: u8) -> Outcome<Connection> {
 }
 
 fn create(connection: &mut Connection, path: &str, mode: CreateMode) -> Outcome<()> {
-    let acl = Acl::open();
-    let op = Op::Create { path, data: Some(b""), acl: acl.iter().map(Acl::as_ref).collect(), mode, ttl: 0 };
-    connection.call(&Request::Change(Change { opcode: Opcode::Create, op }))?.response()?;
+    connection.call(&Request::Change(crash::create(path, b"", mode)))?.response()?;
     Ok(())
 }
 
@@ -114,8 +112,9 @@ fn through(fleet: &mut Fleet, id: u8) -> Outcome<()> {
     create(&mut other, &at("new"), CreateMode::Persistent)?;
     told(&mut own, EventType::NodeChildrenChanged, &top)?;
     set(&mut other, &at("once"))?;
-    own.ping()?;
-    if let Some(event) = own.wait_event(Duration::from_millis(100))? {
+    // What it is told of comes in front of the answer.
+    own.call(&Request::Sync { path: &top })?.response()?;
+    if let Some(event) = own.event() {
         return Err(format!("a watch that had fired fires again: {event:?}").into());
     }
     own.call(&Request::Exists { path: &at("ephemeral"), watch: false })?.response()?;
