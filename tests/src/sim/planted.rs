@@ -51,7 +51,7 @@ pub enum Planted {
     KeptWithoutWatches,
     /// Who is to come to an ensemble founds one with others that are, when they reach nobody else.
     JoinersFound,
-    /// An empty server joins as soon as somebody has no store recorded of it.
+    /// No leader hears of the founders' stores, and an empty server joins as soon as somebody has none recorded of it.
     JoinsUnrecorded,
     /// Who founds goes on to say that it is empty until its log has something.
     FounderSaysEmpty,

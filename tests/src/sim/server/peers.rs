@@ -65,7 +65,8 @@ impl Server {
 
     /// Take part.
     pub(super) fn begin(&mut self, ctx: &mut Context) {
-        if !self.consensus.is_alone() {
+        let own = id_of(self.host);
+        if !self.consensus.is_alone() && !self.is_left_unrecorded(ctx, own, 1) {
             let Identity { store_id, disk } = self.service.tree().identity();
             self.consensus_in.push(consensus::Event::Met { server: id_of(self.host), disk, store_id });
             self.ask_all(ctx);
@@ -103,11 +104,19 @@ impl Server {
                 }
                 answer => answer,
             };
-            self.consensus_in.push(consensus::Event::Met { server: from, disk, store_id });
-            self.wake(ctx, Step::Consensus);
+            if !self.is_left_unrecorded(ctx, from, disk) {
+                self.consensus_in.push(consensus::Event::Met { server: from, disk, store_id });
+                self.wake(ctx, Step::Consensus);
+            }
             answer
         };
         net::send(ctx, self.host, host_of(from), PeerMessage::Answer(answer));
+    }
+
+    /// The planted fault: nobody hears of the stores of those that founded, until nothing breaks any more.
+    fn is_left_unrecorded(&self, ctx: &Context, server: ServerId, disk: u32) -> bool {
+        let founder = ctx.setup.founders().contains(&consensus::raft_id(server, disk.max(1)));
+        ctx.planted == Some(Planted::JoinsUnrecorded) && founder && !ctx.healing
     }
 
     fn on_answer(&mut self, ctx: &mut Context, from: ServerId, answer: Answer) -> Result<(), Halt> {
