@@ -243,7 +243,7 @@ impl Consensus {
             Event::Persisted(number) => self.on_persisted(now, number)?,
             Event::Installed { number } => self.on_installed(now, number)?,
             Event::Met { server, disk, store_id } => self.on_met(server, disk, store_id),
-            Event::Members { members, retired } => self.on_members(members, retired),
+            Event::Members { members, retired, .. } => self.on_members(members, retired),
             // Whether it is to observe is not for raft to say.
             Event::Recorded(_) => {}
             Event::ForceQuorum(table) => self.on_force(table),

@@ -89,8 +89,7 @@ pub fn begins_observing(tree: &Tree, server_id: ServerId, in_file: bool) -> bool
     match own.map(|own| own.role) {
         None => (in_file || came) && !votes,
         Some(MemberRole::Observer) => !votes,
-        Some(MemberRole::Voter) => !may_vote,
-        Some(MemberRole::Joining) => false,
+        Some(MemberRole::Voter | MemberRole::Joining) => !may_vote,
     }
 }
 
@@ -104,6 +103,8 @@ struct Begin {
     checkpoint: (Position, Vec<u8>),
     members: Members,
     retired: BTreeMap<ServerId, u32>,
+    /// As of what is applied, the log has this server's store. Told with the table; an observer votes no sooner.
+    recorded: bool,
     found: Option<Members>,
     rules: Rules,
     timers: Timers,
@@ -130,6 +131,7 @@ impl Seat {
             checkpoint: (start.checkpoint, start.conf_state.clone()),
             members: start.members.clone(),
             retired: start.retired.clone(),
+            recorded: false,
             found: start.found.clone(),
             rules: start.rules,
             timers: start.timers,
@@ -223,11 +225,12 @@ impl Seat {
                     self.begin.met.insert(*server, (*disk, *store_id));
                 }
             }
-            Event::Members { members, retired } => {
+            Event::Members { members, retired, recorded } => {
                 // Who comes to vote says with which store once it knows the leader.
                 let (former, own) = (&self.begin.members, self.begin.server_id);
                 let goes_on = |id| former.servers.is_empty() || !is_another(former.get(id), members.get(id));
                 self.begin.met.retain(|id, _| *id == own || goes_on(*id));
+                self.begin.recorded = *recorded;
                 self.begin.members.clone_from(members);
                 self.begin.retired.clone_from(retired);
             }
@@ -395,7 +398,11 @@ impl Seat {
     fn ask_if_due(&mut self, now: Moment) {
         let Begin { server_id, members, found, met, .. } = &self.begin;
         let lost = self.is_lost(now);
-        let joins = members.get(*server_id).is_some_and(|own| own.role == MemberRole::Joining);
+        let joins = match members.get(*server_id).map(|own| own.role) {
+            Some(MemberRole::Joining) => true,
+            Some(MemberRole::Voter) => self.is_observer(),
+            Some(MemberRole::Observer) | None => false,
+        };
         let Some((disk, store_id)) = met.get(server_id).copied().filter(|_| lost || joins) else {
             self.ask_at = None;
             return;
@@ -440,8 +447,9 @@ impl Seat {
             Some(own) => own.role == MemberRole::Observer || self.outvoted > version,
             None => told,
         };
-        // It votes as the disk that it is, or not at all.
-        let may_vote = own.is_some_and(|own| own.disk == disk_of(self.begin.id));
+        // It votes as the disk that it is and with the store that the log has, or not at all: nobody's vote but a founder's counts
+        // before ([`crate::founding`]).
+        let may_vote = own.is_some_and(|own| own.disk == disk_of(self.begin.id)) && self.begin.recorded;
         // The log was purged for a checkpoint that is about to be told: a voter begins with that one.
         let purged = self.begin.reader.first_index() > self.begin.checkpoint.0.index + 1;
         match self.machine_mut() {

@@ -704,7 +704,7 @@ fn table(roles: &[(ServerId, MemberRole)]) -> Event {
         client_addr: String::new(),
     };
     let members = Members { version: 1, servers: roles.iter().map(member).collect() };
-    Event::Members { members, retired: Default::default() }
+    Event::Members { members, retired: Default::default(), recorded: true }
 }
 
 /// A seat with its log.

@@ -13,7 +13,7 @@ fn member(id: ServerId, disk: u32, role: MemberRole) -> Member {
 }
 
 fn table(version: i64, servers: Vec<Member>) -> Event {
-    Event::Members { members: Members { version, servers }, retired: Default::default() }
+    Event::Members { members: Members { version, servers }, retired: Default::default(), recorded: true }
 }
 
 /// Server 4 observes three voters.
