@@ -30,8 +30,8 @@ const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 const ALIGNMENT: usize = 4096;
 /// One such write at most, bytes: what is written behind it waits no longer.
 const RUN_BYTES_MAX: usize = 256 << 10;
-/// Runs that are put together or under way, at most; the next one waits.
-const RUNS_MAX: usize = 3;
+/// Runs that are put together or under way, at most; the next one waits. As many as come while a sync lasts.
+const RUNS_MAX: usize = 8;
 
 /// See the module.
 #[derive(Debug)]

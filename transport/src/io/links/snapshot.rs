@@ -166,7 +166,7 @@ const PIECE_BYTES: usize = 256 << 10;
 /// Room for what is received begins with this at most, bytes.
 const BLOCK_BYTES_AHEAD: usize = 512 << 10;
 /// Chunks that were received and not yet taken, at most.
-const CHUNKS_AHEAD: usize = 1;
+const CHUNKS_AHEAD: usize = 2;
 
 impl Drop for SnapshotSender {
     fn drop(&mut self) {
