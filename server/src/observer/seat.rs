@@ -407,7 +407,7 @@ impl Seat {
             self.ask_at = None;
             return;
         };
-        let ask_at = *self.ask_at.get_or_insert(now + ASK_AFTER);
+        let ask_at = *self.ask_at.get_or_insert(if joins { now } else { now + ASK_AFTER });
         if now.us >= ask_at.us {
             self.ask_at = Some(now + ASK_EVERY);
             // All those of its table may be gone.
