@@ -48,6 +48,8 @@ fn planted_faults_are_caught() {
         (Planted::NewVotersAlone, 3, "acknowledged is durable", 30),
         (Planted::ConfigurationWhenProposed, 3, "acknowledged is durable", 20),
         (Planted::JoinersFound, 1, "configurations in one order", 600),
+        (Planted::JoinsUnrecorded, 3, "elected by the configuration", 60),
+        (Planted::FounderSaysEmpty, 3, "elected by the configuration", 60),
         (Planted::ConfigurationNotKept, 3, "raft's configuration and the table agree", 5),
     ];
     for planted in Planted::ALL {

@@ -138,8 +138,8 @@ impl Server {
         self.service.publish();
         while let Some(action) = self.service.poll_action() {
             match action {
-                service::Action::Members { members, retired, .. } => {
-                    work.push_back(consensus::Event::Members { members, retired });
+                service::Action::Members { members, retired, recorded, .. } => {
+                    work.push_back(consensus::Event::Members { members, retired, recorded });
                 }
                 service::Action::Submit(submissions) => work.push_back(consensus::Event::Submit(submissions)),
                 service::Action::Abstain(_) => panic!("an ensemble of one has nothing to compare"),

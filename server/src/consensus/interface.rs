@@ -72,6 +72,8 @@ pub enum Event {
         members: Members,
         /// See [`warren_storage::Tree::retired`].
         retired: BTreeMap<ServerId, u32>,
+        /// The log has recorded this server's store for the disk that it has.
+        recorded: bool,
     },
     /// An operator gives up all other servers: this one is to be the only voter, whatever the others have. What they
     /// acknowledged and this one does not have is lost.

@@ -243,7 +243,7 @@ impl Consensus {
             Event::Persisted(number) => self.on_persisted(now, number)?,
             Event::Installed { number } => self.on_installed(now, number)?,
             Event::Met { server, disk, store_id } => self.on_met(server, disk, store_id),
-            Event::Members { members, retired } => self.on_members(members, retired),
+            Event::Members { members, retired, .. } => self.on_members(members, retired),
             // Whether it is to observe is not for raft to say.
             Event::Recorded(_) => {}
             Event::ForceQuorum(table) => self.on_force(table),
@@ -420,8 +420,25 @@ impl Consensus {
             return;
         }
         self.stores.insert(server, (disk, store_id));
+        if disk == 0 {
+            self.forget_progress(server);
+        }
         if self.leading {
             self.introductions.push((server, (disk, store_id)));
+        }
+    }
+
+    /// A server that has nothing is to be recorded. What its id has acknowledged to this leader was on a disk that is lost: from
+    /// here on it would be taken for a follower that has it, and what it lacks would never be sent.
+    fn forget_progress(&mut self, server: ServerId) {
+        if self.node.raft.state != StateRole::Leader {
+            return;
+        }
+        let id = raft_id(server, self.roster.disk(server));
+        let next = self.node.raft.raft_log.last_index() + 1;
+        if let Some(progress) = self.node.raft.mut_prs().get_mut(id).filter(|_| server != self.server_id) {
+            progress.become_probe();
+            (progress.matched, progress.next_idx) = (0, next);
         }
     }
 

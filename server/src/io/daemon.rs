@@ -16,7 +16,7 @@ use crate::config::{self, Config, Listen};
 use crate::connection::Limits;
 use crate::consensus::{self, Configuration, Timers};
 use crate::entropy::Entropy as _;
-use crate::founding::Verdict;
+use crate::founding::{Verdict, keep_promise};
 use crate::identity::Authentication;
 use crate::membership;
 use crate::metrics::Metrics;
@@ -24,7 +24,7 @@ use crate::observer::{Candidate, Part, Seat, begins_observing};
 use crate::room::Room;
 use crate::service::{Service, ServiceOptions};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,9 +35,10 @@ use tokio::sync::watch;
 use warren_storage::discard::discard_if_asked;
 use warren_storage::io::{FolderDisk, OpenError};
 use warren_storage::log::{self, Log, LogOptions};
-use warren_storage::tree::{Tree, TreeOptions};
+use warren_storage::tree::{Begun, Tree, TreeOptions};
 use warren_storage::{Disk as _, DiskError, RecoverError, Recovered, recover};
 use warren_transport::io::links::{LinkError, LinkTimers, Links, LinksConfig, TlsFiles};
+use warren_transport::peer::ServerId;
 
 /// The only server of an ensemble of one.
 pub(super) const SERVER_ID: u8 = 1;
@@ -225,7 +226,7 @@ async fn serve(
     let began = clock.now();
     let opened = open(&clock, &config, &store, &metrics)?;
     let mut opened = opened;
-    let mut begins = Begins::Founds;
+    let mut begins = Begins::Founds { with: BTreeMap::new() };
     let mut certificates = None;
     let ensemble = match &config.ensemble {
         None => None,
@@ -249,8 +250,9 @@ async fn serve(
         };
         waiting.abort();
         begins = match verdict {
-            Verdict::Join { disk } => Begins::Joins { disk },
-            _ => Begins::Founds,
+            Verdict::Join { disk, term } => Begins::Joins { disk, term },
+            Verdict::Observe { disk } => Begins::Observes { disk },
+            _ => Begins::Founds { with: ensemble.founders() },
         };
     }
     if let Some(ensemble) = ensemble.as_ref().filter(|e| opened.brings_data() && !e.config.is_observer()) {
@@ -263,6 +265,7 @@ async fn serve(
         waiting.abort();
     }
     opened.take_part(&config, begins)?;
+    opened.keep_promise()?;
     let reader = opened.log.reader();
     let limits = Arc::new(limits(&config));
     let taken = taken.map(|taken| (taken, limits.clone()));
@@ -406,10 +409,12 @@ fn store_folder(data_dir: &Path) -> Result<PathBuf, StartError> {
 
 /// What a server with an empty store does first.
 enum Begins {
-    /// Found an ensemble, or stand alone.
-    Founds,
-    /// Come to one that is there, as this disk of the server.
-    Joins { disk: u32 },
+    /// Found an ensemble with these stores of others, or stand alone.
+    Founds { with: BTreeMap<ServerId, u64> },
+    /// Come to one that is there, as this disk of the server, which was recorded in this term.
+    Joins { disk: u32, term: u64 },
+    /// Come to one that is there as an observer.
+    Observes { disk: u32 },
 }
 
 /// The store, open.
@@ -445,25 +450,37 @@ impl Opened {
         }
         let settings = config.ensemble.as_ref();
         let server_id = settings.map_or(SERVER_ID, |settings| settings.server_id);
-        let (disk, conf_state) = match (begins, settings) {
-            (Begins::Joins { disk }, _) => (disk, consensus::joining(consensus::raft_id(server_id, disk))),
-            (Begins::Founds, None) => {
-                (FIRST_DISK, consensus::found(&[consensus::raft_id(server_id, FIRST_DISK)]))
+        let comes = |disk| (disk, consensus::joining(consensus::raft_id(server_id, disk)));
+        let observes = Begun { observes: true, ..Begun::default() };
+        let ((disk, conf_state), begun) = match (begins, settings) {
+            (Begins::Joins { disk, term }, _) => (comes(disk), Begun { term, ..Begun::default() }),
+            (Begins::Observes { disk }, _) => (comes(disk), observes),
+            (Begins::Founds { .. }, None) => {
+                let alone = consensus::found(&[consensus::raft_id(server_id, FIRST_DISK)]);
+                ((FIRST_DISK, alone), Begun::default())
             }
             // Who observes has no part in raft's configuration.
-            (Begins::Founds, Some(settings)) if settings.is_observer() => {
-                (FIRST_DISK, consensus::joining(consensus::raft_id(server_id, FIRST_DISK)))
+            (Begins::Founds { .. }, Some(settings)) if settings.is_observer() => {
+                (comes(FIRST_DISK), observes)
             }
-            (Begins::Founds, Some(settings)) => {
+            (Begins::Founds { with }, Some(settings)) => {
                 let voters = settings.servers.iter().filter(|s| s.role == config::Role::Voter);
                 let voters: Vec<u64> = voters.map(|s| consensus::raft_id(s.id, FIRST_DISK)).collect();
-                (FIRST_DISK, consensus::found(&voters))
+                let begun = Begun { founders: with, ..Begun::default() };
+                ((FIRST_DISK, consensus::found(&voters)), begun)
             }
         };
-        self.tree.take_part(disk, conf_state).map_err(|e| StartError::Store {
-            folder: self.folder.clone(),
-            source: Box::new(RecoverError::Tree(e)),
-        })
+        let failed = |source| StartError::Store { folder: self.folder.clone(), source: Box::new(source) };
+        self.tree.take_part(disk, conf_state, begun).map_err(|e| failed(RecoverError::Tree(e)))
+    }
+
+    /// Promise in the log what the store has promised when it took part: not to vote in terms that are over.
+    fn keep_promise(&mut self) -> Result<(), StartError> {
+        let failed =
+            |e| StartError::Store { folder: self.folder.clone(), source: Box::new(RecoverError::Log(e)) };
+        self.found.hard_state =
+            keep_promise(&self.tree, &mut self.log, self.found.hard_state).map_err(failed)?;
+        Ok(())
     }
 
     fn wiped(&self, settings: &config::Ensemble, recorded: u64) -> StartError {

@@ -256,18 +256,23 @@ impl Ensemble {
         }
     }
 
+    /// As what a founder takes part.
+    pub(super) fn founders(&self) -> BTreeMap<ServerId, u64> {
+        self.founding.lock().founders()
+    }
+
     /// Ask until it is clear whether this server, whose store is empty, may take part.
     pub(super) async fn may_take_part(&self) -> Verdict {
         let mut said = tokio::time::Instant::now();
         let began = said;
         loop {
-            let (verdict, all) = {
+            let (verdict, certain) = {
                 let founding = self.founding.lock();
-                (founding.verdict(), founding.all_are_empty())
+                (founding.verdict(), founding.is_certain())
             };
             match verdict {
-                Verdict::Join { .. } => return verdict,
-                Verdict::Found if all || began.elapsed() >= ABSENT_AFTER => return verdict,
+                Verdict::Join { .. } | Verdict::Observe { .. } => return verdict,
+                Verdict::Found if certain || began.elapsed() >= ABSENT_AFTER => return verdict,
                 _ => {}
             }
             self.config.others().for_each(|server| self.ask(server.id));
@@ -303,7 +308,7 @@ impl Ensemble {
                         );
                         continue;
                     }
-                    Verdict::Wait | Verdict::Found | Verdict::Join { .. } => {}
+                    Verdict::Wait | Verdict::Found | Verdict::Join { .. } | Verdict::Observe { .. } => {}
                 }
                 let missing = missing.join(", ");
                 if self.config.join {
@@ -586,7 +591,10 @@ impl LinkHandler for Handler {
         match (message, ensemble.engine.get()) {
             (PeerMessage::Ask(_), None) => {
                 // One with history says no more than that before it knows what it has: it is asked again.
-                let answer = if ensemble.empty { Answer::Empty } else { Answer::Undecided };
+                let answer = match ensemble.empty {
+                    true => Answer::Empty(ensemble.store_id),
+                    false => Answer::Undecided,
+                };
                 if let Some(links) = ensemble.links.get() {
                     let _ = links.send(from, PeerMessage::Answer(answer));
                 }
@@ -604,14 +612,7 @@ impl LinkHandler for Handler {
                 let ensemble = ensemble.clone();
                 let last_index = reader.last_index();
                 engine.look(move |service| {
-                    let tree = service.tree();
-                    let applied = tree.position().index;
-                    let answer = match (last_index, applied < last_index || service.is_wrong()) {
-                        // It has begun, and waits for a majority that the asker may be needed for.
-                        (0, _) if applied == 0 => Answer::Empty,
-                        (_, true) => Answer::Undecided,
-                        (_, false) => Answer::Recorded(founding::known(tree, from)),
-                    };
+                    let answer = founding::answer(service.tree(), last_index, !service.is_wrong(), from);
                     ensemble.send(from, PeerMessage::Answer(answer));
                 });
             }

@@ -76,14 +76,21 @@ pub struct Seat {
     actions: VecDeque<Action>,
 }
 
-/// Does a server begin as an observer with this tree? Its table says so, or its file where that has no such server yet; but whose vote a
-/// joint configuration still counts, it votes until that is left.
+/// Does a server begin as an observer with this tree? Its table says so, or where that has no such server yet its file does, or
+/// the store came as one; but whose vote a joint configuration still counts, it votes until that is left. A store that
+/// came as an observer votes once the log has recorded it.
 pub fn begins_observing(tree: &Tree, server_id: ServerId, in_file: bool) -> bool {
     let conf = Configuration::of(tree.conf_state());
     let own = raft_id(server_id, tree.disk());
     let votes = conf.voters.contains(&own) || conf.outgoing.contains(&own);
     let own = tree.members().get(server_id);
-    own.map_or(in_file, |own| own.role == MemberRole::Observer) && !votes
+    let came = tree.begun().observes;
+    let may_vote = !came || tree.recorded_store(server_id) == Some(tree.store_id());
+    match own.map(|own| own.role) {
+        None => (in_file || came) && !votes,
+        Some(MemberRole::Observer) => !votes,
+        Some(MemberRole::Voter | MemberRole::Joining) => !may_vote,
+    }
 }
 
 /// See [`Start`], which is made of it whenever a machine begins.
@@ -96,6 +103,8 @@ struct Begin {
     checkpoint: (Position, Vec<u8>),
     members: Members,
     retired: BTreeMap<ServerId, u32>,
+    /// As of what is applied, the log has this server's store. Told with the table; an observer votes no sooner.
+    recorded: bool,
     found: Option<Members>,
     rules: Rules,
     timers: Timers,
@@ -122,6 +131,7 @@ impl Seat {
             checkpoint: (start.checkpoint, start.conf_state.clone()),
             members: start.members.clone(),
             retired: start.retired.clone(),
+            recorded: false,
             found: start.found.clone(),
             rules: start.rules,
             timers: start.timers,
@@ -215,11 +225,12 @@ impl Seat {
                     self.begin.met.insert(*server, (*disk, *store_id));
                 }
             }
-            Event::Members { members, retired } => {
+            Event::Members { members, retired, recorded } => {
                 // Who comes to vote says with which store once it knows the leader.
                 let (former, own) = (&self.begin.members, self.begin.server_id);
                 let goes_on = |id| former.servers.is_empty() || !is_another(former.get(id), members.get(id));
                 self.begin.met.retain(|id, _| *id == own || goes_on(*id));
+                self.begin.recorded = *recorded;
                 self.begin.members.clone_from(members);
                 self.begin.retired.clone_from(retired);
             }
@@ -387,12 +398,16 @@ impl Seat {
     fn ask_if_due(&mut self, now: Moment) {
         let Begin { server_id, members, found, met, .. } = &self.begin;
         let lost = self.is_lost(now);
-        let joins = members.get(*server_id).is_some_and(|own| own.role == MemberRole::Joining);
+        let joins = match members.get(*server_id).map(|own| own.role) {
+            Some(MemberRole::Joining) => true,
+            Some(MemberRole::Voter) => self.is_observer(),
+            Some(MemberRole::Observer) | None => false,
+        };
         let Some((disk, store_id)) = met.get(server_id).copied().filter(|_| lost || joins) else {
             self.ask_at = None;
             return;
         };
-        let ask_at = *self.ask_at.get_or_insert(now + ASK_AFTER);
+        let ask_at = *self.ask_at.get_or_insert(if joins { now } else { now + ASK_AFTER });
         if now.us >= ask_at.us {
             self.ask_at = Some(now + ASK_EVERY);
             // All those of its table may be gone.
@@ -432,8 +447,9 @@ impl Seat {
             Some(own) => own.role == MemberRole::Observer || self.outvoted > version,
             None => told,
         };
-        // It votes as the disk that it is, or not at all.
-        let may_vote = own.is_some_and(|own| own.disk == disk_of(self.begin.id));
+        // It votes as the disk that it is and with the store that the log has, or not at all: nobody's vote but a founder's counts
+        // before ([`crate::founding`]).
+        let may_vote = own.is_some_and(|own| own.disk == disk_of(self.begin.id)) && self.begin.recorded;
         // The log was purged for a checkpoint that is about to be told: a voter begins with that one.
         let purged = self.begin.reader.first_index() > self.begin.checkpoint.0.index + 1;
         match self.machine_mut() {

@@ -744,7 +744,7 @@ fn table(roles: &[(ServerId, MemberRole)]) -> Event {
         client_addr: String::new(),
     };
     let members = Members { version: 1, servers: roles.iter().map(member).collect() };
-    Event::Members { members, retired: Default::default() }
+    Event::Members { members, retired: Default::default(), recorded: true }
 }
 
 /// A seat with its log.
@@ -810,7 +810,15 @@ fn who_is_demoted_observes_and_who_is_promoted_votes_on_the_same_log() {
     assert!(asks(1) && asks(2), "{asked:?}");
     let known = |version, voters: &'static [u8], settled| {
         let voters = bytes::Bytes::from_static(voters);
-        Event::Recorded(Known { store: Some(44), disk: Some(1), version, voters, settled })
+        Event::Recorded(Known {
+            store: Some(44),
+            term: 1,
+            observes: false,
+            disk: Some(1),
+            version,
+            voters,
+            settled,
+        })
     };
     // Who answers may be behind, or in the joint configuration itself.
     four.tell(known(0, &[1, 2], true));

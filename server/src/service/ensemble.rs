@@ -123,8 +123,10 @@ impl Service {
         }
         let (mut members, retired) = (self.tree.members().clone(), self.tree.retired().clone());
         let id = self.options.server_id;
+        let recorded = self.tree.recorded_store(id);
+        let other = recorded.is_some_and(|store| store != self.tree.store_id());
+        let recorded = recorded.is_some() && !other;
         if let Some(own) = members.servers.iter_mut().find(|member| member.id == id) {
-            let other = self.tree.recorded_store(id).is_some_and(|store| store != self.tree.store_id());
             // One that joins may have been emptied while the store that it had before was on its way into the log.
             let joins = own.role == MemberRole::Joining && own.disk == self.tree.disk();
             if (self.observer || joins) && own.role != MemberRole::Observer && other {
@@ -135,11 +137,12 @@ impl Service {
                 );
                 own.role = MemberRole::Observer;
             }
-            self.observer = own.role == MemberRole::Observer;
+            // It goes on observing until its store is recorded.
+            self.observer = own.role == MemberRole::Observer || self.observer && !recorded;
             self.show_standing();
         }
         let voters = Configuration::of(self.tree.conf_state()).servers();
-        self.actions.push_back(Action::Members { members, retired, voters });
+        self.actions.push_back(Action::Members { members, retired, recorded, voters });
     }
 
     /// A change that was decided is applied.

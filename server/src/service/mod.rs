@@ -148,6 +148,8 @@ pub enum Action {
         members: Members,
         /// See [`Tree::retired`].
         retired: BTreeMap<ServerId, u32>,
+        /// See [`crate::consensus::Event::Members`].
+        recorded: bool,
         /// Who votes by raft's configuration; while it changes, those of both. Told anew when it changes, too.
         voters: Vec<ServerId>,
     },
@@ -482,7 +484,7 @@ impl Service {
                 }
                 Entry::Introduce { server, disk, store_id } => {
                     self.tree.introduce(server, disk, store_id);
-                    if server == self.options.server_id && store_id != self.tree.store_id() {
+                    if server == self.options.server_id {
                         self.tell_members();
                     }
                 }

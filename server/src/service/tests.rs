@@ -10,7 +10,7 @@ use crate::mailbox::{Attached, Pulse};
 use crate::metrics::Metrics;
 use crate::words::Mode;
 use warren_storage::simdisk::SimDisk;
-use warren_storage::tree::{Position, TreeOptions};
+use warren_storage::tree::{Begun, Position, TreeOptions};
 use warren_storage::{CreateMode, Op, Origin, Rules, Tag};
 
 const TIMEOUT_MS: i32 = 6_000;
@@ -92,7 +92,7 @@ impl Server {
     /// With an empty tree, which may have been found wrong.
     fn new(now: Moment, id: ServerId, voters: &[u64], differs: Option<Position>) -> Server {
         let mut tree = tree();
-        tree.take_part(1, consensus::found(voters)).unwrap();
+        tree.take_part(1, consensus::found(voters), Begun::default()).unwrap();
         if differs.is_some() {
             tree.set_differs(differs).unwrap();
         }

@@ -10,7 +10,7 @@ use super::cache::Cache;
 use super::error::Doing;
 use super::overlay::{IndexMap, Layer, depth_group};
 use super::quota::{self, Quotas, Role};
-use super::roster::Roster;
+use super::roster::{Begun, Roster};
 use super::sessions::Sessions;
 use super::snapshot::View;
 use super::state::{self, Budget, Counters, Refusals, Working};
@@ -157,12 +157,16 @@ pub(super) fn write_head(write: &WriteTransaction, head: &Head) -> Result<(), Tr
     Ok(())
 }
 
-/// Write the head anew, durably, beside rows that stay as they are.
-pub(super) fn rewrite_head(db: &Database, head: &Head) -> Result<(), TreeError> {
-    let mut write = db.begin_write().doing("begin to write the head")?;
+/// Write the head anew, and as what the store takes part, durably and in one step, beside rows that stay as they are.
+pub(super) fn write_begun(db: &Database, head: &Head, begun: &Begun) -> Result<(), TreeError> {
+    let mut write = db.begin_write().doing("begin to take part")?;
     write.set_quick_repair(true);
     write_head(&write, head)?;
-    write.commit().doing("commit the head")
+    {
+        let mut meta = write.open_table(tables::META).doing("open table meta")?;
+        put(&mut meta, tables::BEGUN_KEY, Some(&encode(begun)))?;
+    }
+    write.commit().doing("commit that the store takes part")
 }
 
 /// Note durably that the tree differs from what the log makes, or that it does not.
@@ -181,6 +185,14 @@ fn differs_of(read: &ReadTransaction) -> Result<Option<Position>, TreeError> {
     let meta = read.open_table(tables::META).doing("open table meta")?;
     let row = meta.get(tables::DIFFERS_KEY).doing("read whether the tree differs")?;
     row.map(|row| decode("whether the tree differs", row.value())).transpose()
+}
+
+/// See [`Tree::begun`].
+fn begun_of(read: &ReadTransaction) -> Result<Begun, TreeError> {
+    let meta = read.open_table(tables::META).doing("open table meta")?;
+    let row = meta.get(tables::BEGUN_KEY).doing("read as what the store takes part")?;
+    let row = row.map(|row| decode("as what the store takes part", row.value())).transpose()?;
+    Ok(row.unwrap_or_default())
 }
 
 pub(super) fn encode(row: &impl serde::Serialize) -> Vec<u8> {
@@ -217,6 +229,7 @@ pub(super) fn open(disk: &SharedDisk, options: TreeOptions) -> Result<Tree, Tree
     let read = db.begin_read().doing("begin to read")?;
     let head = head_of(&read)?.ok_or_else(|| TreeError::damaged("no table meta"))?;
     let differs = differs_of(&read)?;
+    let begun = begun_of(&read)?;
 
     let mut acls = Acls::new(hasher.clone(), head.acl_next);
     let mut sessions = Sessions::new(hasher.clone());
@@ -257,6 +270,7 @@ pub(super) fn open(disk: &SharedDisk, options: TreeOptions) -> Result<Tree, Tree
         roster: head.roster,
         store_id: head.store_id,
         disk: head.disk,
+        begun,
         differs,
         position: head.position,
         checkpointed: head.position,

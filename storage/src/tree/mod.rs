@@ -47,7 +47,7 @@ pub use import::{Import, Staged};
 pub use quota::{limited_path, stats_path, stats_text};
 pub use quota_check::{QuotaCheck, QuotaDrift};
 pub use restart::Ended;
-pub use roster::Identity;
+pub use roster::{Begun, Identity};
 pub use snapshot::{Digest, Snapshot};
 pub use state::{Position, Pressure, Refusals, Superseded, Tree, TreeOptions};
 pub use stream::{CHUNK_BYTES_MAX, CHUNK_HEADER_BYTES, STREAM_VERSION, read_chunk};

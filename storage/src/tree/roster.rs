@@ -63,6 +63,17 @@ pub struct Identity {
     pub disk: u32,
 }
 
+/// As what a store took part for the first time: what must outlive a crash before its log has anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Begun {
+    /// It votes in no term before this one, the term in which a committed log had recorded it; 0 for a founder.
+    pub term: u64,
+    /// As an observer: it has no vote before the log records it.
+    pub observes: bool,
+    /// Of a founder: the stores of the other servers that it was going to found the ensemble with.
+    pub founders: BTreeMap<u8, u64>,
+}
+
 impl Tree {
     /// Who belongs to the ensemble; nobody before it is founded, and where a server stands alone.
     pub fn members(&self) -> &Members {
@@ -84,15 +95,21 @@ impl Tree {
         Identity { store_id: self.store_id, disk: self.disk }
     }
 
+    /// As what this store took part first; nothing of it once a snapshot was put in its place.
+    pub fn begun(&self) -> &Begun {
+        &self.begun
+    }
+
     /// This store takes part from now on, as this disk, in this configuration of raft's. Durable when it returns.
     ///
     /// # Panics
     /// When it took part before, or holds anything.
-    pub fn take_part(&mut self, disk: u32, conf_state: Vec<u8>) -> Result<(), TreeError> {
+    pub fn take_part(&mut self, disk: u32, conf_state: Vec<u8>, begun: Begun) -> Result<(), TreeError> {
         assert_eq!((self.disk, self.position.index), (0, 0), "a store takes part for the first time once");
         (self.disk, self.conf_state) = (disk, conf_state.clone());
         self.checkpointed_conf_state = conf_state;
-        checkpoint::rewrite_head(&self.db, &self.head())
+        self.begun = begun;
+        checkpoint::write_begun(&self.db, &self.head(), &self.begun)
     }
 
     /// Which disk a server has that comes in next under this id: one that none of its name had before.

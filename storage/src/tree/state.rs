@@ -6,7 +6,7 @@ use super::cache::Cache;
 use super::checkpoint::{self, Checkpoint, Written};
 use super::overlay::Layer;
 use super::quota::Quotas;
-use super::roster::Roster;
+use super::roster::{Begun, Roster};
 use super::sessions::Sessions;
 use super::snapshot::{Digest, Frame, View};
 use super::{Export, Exporter, Snapshot, TreeError};
@@ -131,6 +131,8 @@ pub struct Tree {
     pub(super) store_id: u64,
     /// See [`Tree::disk`].
     pub(super) disk: u32,
+    /// See [`Tree::begun`].
+    pub(super) begun: Begun,
     /// See [`Tree::differs`].
     pub(super) differs: Option<Position>,
     pub(super) position: Position,

@@ -30,7 +30,7 @@ pub(super) const SESSIONS: TableDefinition<'static, i64, &[u8]> = TableDefinitio
 pub(super) const ACLS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("acls-1");
 
 /// [`FORMAT_KEY`] → u32, little-endian; [`HEAD_KEY`] → `checkpoint::Head` in postcard; [`DIFFERS_KEY`] → `super::Position` in
-/// postcard, where there is one.
+/// postcard, where there is one; [`BEGUN_KEY`] → `super::Begun` in postcard, once the store takes part.
 pub(super) const META: TableDefinition<'static, &str, &[u8]> = TableDefinition::new("meta-1");
 
 /// See [`META`].
@@ -41,3 +41,6 @@ pub(super) const HEAD_KEY: &str = "head";
 
 /// See [`META`] and [`super::Tree::differs`].
 pub(super) const DIFFERS_KEY: &str = "differs";
+
+/// See [`META`] and [`super::Tree::begun`]. A tree that came by a snapshot has none: what it begins with is in the log.
+pub(super) const BEGUN_KEY: &str = "begun";

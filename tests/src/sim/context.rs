@@ -8,6 +8,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
 use warren_server::moment::Moment;
+use warren_transport::peer::ServerId;
 
 /// Something that is going to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,12 +92,14 @@ pub(super) enum Halt {
 }
 
 /// What a server with an empty store does first.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Begins {
-    /// Found an ensemble.
-    Founds,
-    /// Come to one that is there, as this disk of the server.
-    Joins(u32),
+    /// Found an ensemble with these stores of others.
+    Founds(BTreeMap<ServerId, u64>),
+    /// Come to one that is there, as this disk of the server, which was recorded in this term.
+    Joins(u32, u64),
+    /// Come to one that is there as an observer.
+    Observes(u32),
 }
 
 impl From<Violation> for Halt {

@@ -21,15 +21,20 @@ const MEND_EVERY_US: u64 = 200_000;
 /// A member that does not serve, or knows no leader, for so long in the healing phase is started anew, µs.
 const IDLE_US_MAX: u64 = 8_000_000;
 
+/// Between two turns before the first table, µs.
+const FOUNDING_US: u64 = 50_000;
+/// In each of them a founder loses its disk, by this chance.
+const FOUNDER_LOST_PER_MILLE: u64 = 30;
+
 /// Something that the operator does.
 pub(super) fn turn(ctx: &mut Context, hosts: &mut [Host]) {
+    let table = ctx.checks.history.tree().members().clone();
+    if table.servers.is_empty() {
+        return before_the_first_table(ctx, hosts);
+    }
     let every = ctx.setup.changes_every_us;
     let next = if ctx.healing { MEND_EVERY_US } else { ctx.dice.between(every / 4, every * 2) };
     ctx.after(next, Event::Operator);
-    let table = ctx.checks.history.tree().members().clone();
-    if table.servers.is_empty() {
-        return;
-    }
     if ctx.healing {
         return mend(ctx, hosts, &table);
     }
@@ -66,6 +71,16 @@ pub(super) fn turn(ctx: &mut Context, hosts: &mut [Host]) {
             let host = ctx.dice.index(hosts.len());
             tidy(ctx, &mut hosts[host], &table);
         }
+    }
+}
+
+/// Nothing can be changed yet. A disk may be lost, in the very first election, too.
+fn before_the_first_table(ctx: &mut Context, hosts: &mut [Host]) {
+    let planted = matches!(ctx.planted, Some(Planted::FounderSaysEmpty | Planted::JoinsUnrecorded));
+    ctx.after(FOUNDING_US, Event::Operator);
+    if planted || !ctx.healing && ctx.dice.chance(FOUNDER_LOST_PER_MILLE) {
+        let founders = ctx.setup.members();
+        take_disk(ctx, hosts, &founders);
     }
 }
 

@@ -51,11 +51,15 @@ pub enum Planted {
     KeptWithoutWatches,
     /// Who is to come to an ensemble founds one with others that are, when they reach nobody else.
     JoinersFound,
+    /// No leader hears of the founders' stores, and an empty server joins as soon as somebody has none recorded of it.
+    JoinsUnrecorded,
+    /// Who founds goes on to say that it is empty until its log has something.
+    FounderSaysEmpty,
 }
 
 impl Planted {
     /// Every one of them.
-    pub const ALL: [Planted; 24] = [
+    pub const ALL: [Planted; 26] = [
         Planted::AcknowledgeBeforeSync,
         Planted::WatchAfterReply,
         Planted::SkipDedup,
@@ -80,6 +84,8 @@ impl Planted {
         Planted::SendUnconfirmed,
         Planted::KeptWithoutWatches,
         Planted::JoinersFound,
+        Planted::JoinsUnrecorded,
+        Planted::FounderSaysEmpty,
     ];
 
     /// Does it take several servers?
@@ -105,6 +111,8 @@ impl Planted {
                 | Planted::ConfigurationWhenProposed
                 | Planted::ConfigurationNotKept
                 | Planted::JoinersFound
+                | Planted::JoinsUnrecorded
+                | Planted::FounderSaysEmpty
         )
     }
 

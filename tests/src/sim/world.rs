@@ -209,7 +209,7 @@ impl World {
             self.ctx.at(setup.network.change_every_us, Event::Network);
         }
         if setup.changes_every_us > 0 {
-            self.ctx.at(setup.changes_every_us, Event::Operator);
+            self.ctx.soon(Event::Operator);
         }
         for (at_us, host) in setup.anew {
             self.ctx.at(at_us, Event::Anew(host));

@@ -122,7 +122,7 @@ pub fn size_bound(message: &PeerMessage) -> Result<usize, CodecError> {
             | PeerMessage::Compare(_)
             | PeerMessage::Space(_)
             | PeerMessage::Ask(_)
-            | PeerMessage::Answer(Answer::Empty | Answer::Undecided) => 0,
+            | PeerMessage::Answer(Answer::Empty(_) | Answer::Begun(_) | Answer::Undecided) => 0,
         };
     let max = message.lane().frame_bytes_max();
     if bytes > max { Err(CodecError::TooLong { bytes, max }) } else { Ok(bytes) }
@@ -378,11 +378,19 @@ mod tests {
             (any::<u64>(), vec(any::<i64>(), 0..50))
                 .prop_map(|(number, sessions)| PeerMessage::Touches(Touches { number, sessions })),
             any::<u64>().prop_map(|number| PeerMessage::TouchesAck(TouchesAck { number })),
-            (any::<Option<u64>>(), any::<Option<u32>>(), any::<i64>(), data(), any::<bool>()).prop_map(
-                |(store, disk, version, voters, settled)| {
-                    PeerMessage::Answer(Answer::Recorded(Known { store, disk, version, voters, settled }))
-                }
-            ),
+            (
+                any::<Option<u64>>(),
+                any::<u64>(),
+                any::<Option<u32>>(),
+                any::<i64>(),
+                data(),
+                any::<[bool; 2]>()
+            )
+                .prop_map(|(store, term, disk, version, voters, [settled, observes])| {
+                    let known = Known { store, term, observes, disk, version, voters, settled };
+                    PeerMessage::Answer(Answer::Recorded(known))
+                }),
+            any::<Option<u64>>().prop_map(|store| PeerMessage::Answer(Answer::Begun(store))),
             feed(),
             any::<(bool, bool)>().prop_map(|(asks, low)| PeerMessage::Space(Space { asks, low })),
             (any::<[u64; 5]>(), any::<i64>()).prop_map(|([index, term, znodes, sessions, members], zxid)| {

@@ -232,8 +232,10 @@ pub struct Ask {
 /// What a server knows of one that asks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
-    /// Nothing of anything: this server's store is empty, too.
-    Empty,
+    /// Nothing of anything: this server's store, which is named here, is empty, too.
+    Empty(u64),
+    /// It founds an ensemble, and nothing is in its log yet. The asker's store, if it had that one in mind when it began.
+    Begun(Option<u64>),
     /// It has history, and not all of its log is applied: it may learn more.
     Undecided,
     /// It has history, all of it applied.
@@ -243,8 +245,12 @@ pub enum Answer {
 /// What a server has recorded of another one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Known {
-    /// The store with which it took part, with its disk of now.
+    /// The store that the committed log records for its disk of now.
     pub store: Option<u64>,
+    /// The log's term up to which that was looked at.
+    pub term: u64,
+    /// It does not vote, and is not to.
+    pub observes: bool,
     /// Which of its disks that is ([`warren_storage::Member::disk`]); `None` when it is not in the table.
     pub disk: Option<u32>,
     /// Version of the table; the greatest of several answers is the newest.

@@ -506,7 +506,10 @@ impl Cluster {
                     let now = self.now;
                     if tabled {
                         let Tree { members, retired, .. } = self.life(id).tree.clone();
-                        self.life(id).consensus.handle(now, Event::Members { members, retired }).unwrap();
+                        self.life(id)
+                            .consensus
+                            .handle(now, Event::Members { members, retired, recorded: true })
+                            .unwrap();
                     }
                     self.life(id).consensus.handle(now, Event::Applied(applied)).unwrap();
                     if configured {
@@ -631,7 +634,9 @@ impl Cluster {
                         assert_eq!(tree.position, Position { index: head.index, term: head.term });
                         (server.kept, life.tree) = (tree.clone(), tree);
                         let Tree { members, retired, .. } = life.tree.clone();
-                        life.consensus.handle(now, Event::Members { members, retired }).unwrap();
+                        life.consensus
+                            .handle(now, Event::Members { members, retired, recorded: true })
+                            .unwrap();
                         life.log.reset(head.index, head.term, hard_state).unwrap();
                         (life.applied, life.gave_up) = (head.index, true);
                         server.snapshots_taken += 1;

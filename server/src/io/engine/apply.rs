@@ -93,11 +93,11 @@ impl Desk {
             // Nothing that anybody waits for comes of it.
             service::Action::Abstain(wrong) => engine.consensus.push(consensus::Event::Abstain(wrong)),
             service::Action::Applied(index) => engine.consensus.leave(consensus::Event::Applied(index)),
-            service::Action::Members { members, retired, voters } => {
+            service::Action::Members { members, retired, recorded, voters } => {
                 if let Some(ensemble) = &engine.ensemble {
                     ensemble.set_members(&members, &retired, &voters);
                 }
-                engine.consensus.push(consensus::Event::Members { members, retired });
+                engine.consensus.push(consensus::Event::Members { members, retired, recorded });
             }
             service::Action::Reconfigured { request, answer } => engine.reconfigure.answer(request, answer),
             service::Action::Checkpoint(checkpoint) => {

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::consensus::{found, joining, raft_id};
+use warren_storage::tree::Begun;
 use warren_storage::{Recovered, Tree, TreeOptions, recover};
 use warren_transport::peer::PeerEntry;
 
@@ -12,7 +13,7 @@ fn member(id: ServerId, disk: u32, role: MemberRole) -> Member {
 }
 
 fn table(version: i64, servers: Vec<Member>) -> Event {
-    Event::Members { members: Members { version, servers }, retired: Default::default() }
+    Event::Members { members: Members { version, servers }, retired: Default::default(), recorded: true }
 }
 
 /// Server 4 observes three voters.
@@ -61,7 +62,7 @@ fn tree(conf_state: Vec<u8>) -> Tree {
     let options = TreeOptions { memory_bytes: 1 << 20, hash_seed: 1, store_id: 1 };
     let Recovered { mut tree, .. } =
         recover(Arc::new(SimDisk::new()), options, LogOptions::default()).unwrap();
-    tree.take_part(1, conf_state).unwrap();
+    tree.take_part(1, conf_state, Begun::default()).unwrap();
     tree
 }
 
@@ -171,7 +172,7 @@ fn who_is_left_alone_by_its_leader_asks_whether_it_still_belongs_to_raft() {
     // Its next disk observes: then this one has no vote either.
     let known = |disk, version| {
         let voters = bytes::Bytes::from_static(&[1, 2, 3]);
-        Event::Recorded(Known { store: None, disk, version, voters, settled: true })
+        Event::Recorded(Known { store: None, term: 1, observes: false, disk, version, voters, settled: true })
     };
     four.tell(known(None, 5));
     assert!(!four.seat.is_observer(), "it left, and says so otherwise");
@@ -199,7 +200,15 @@ fn who_is_in_no_table_of_its_own_observes_when_the_others_have_it_observe() {
         }
         let known = |disk, settled| {
             let voters = bytes::Bytes::from_static(&[1, 2, 3]);
-            Event::Recorded(Known { store: None, disk, version: 9, voters, settled })
+            Event::Recorded(Known {
+                store: None,
+                term: 1,
+                observes: false,
+                disk,
+                version: 9,
+                voters,
+                settled,
+            })
         };
         four.tell(known(None, true));
         four.tell(known(Some(2), false));

@@ -102,6 +102,6 @@ fn nothing_depends_on_where_it_is_done() {
 #[should_panic(expected = "is not begun anew")]
 fn a_member_is_not_begun_anew() {
     let mut told = Told::fresh();
-    told.tree.take_part(1, b"voters".to_vec()).unwrap();
+    told.tree.take_part(1, b"voters".to_vec(), Begun::default()).unwrap();
     let _ = told.tree.restart(1, 1);
 }

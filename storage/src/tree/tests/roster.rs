@@ -85,7 +85,7 @@ fn a_decided_change_holds_whoever_asked() {
 #[test]
 fn the_roster_is_part_of_a_checkpoint() {
     let mut told = Told::fresh();
-    told.tree.take_part(4, vec![1, 2]).unwrap();
+    told.tree.take_part(4, vec![1, 2], Begun::default()).unwrap();
     told.reopen();
     assert_eq!((told.tree.disk(), told.tree.checkpointed_conf_state()), (4, &[1, 2][..]));
     told.tree.found(5, &table(&[(1, 1), (2, 1)])).unwrap();

@@ -172,6 +172,7 @@ impl Checks {
         // Who still asks goes by nothing.
         if tree.disk() != 0 {
             self.configurations.on_tree(server, tree.position().index, tree.conf_state())?;
+            self.votes.on_started(tree);
         }
         self.agreement.on_started(server);
         self.committed[server] = tree.position().index;

@@ -1,5 +1,6 @@
 //! Who leads was elected by a majority of each half of a configuration that is the newest committed one or the one before
-//! it; each identity votes once in a term; and no server votes with a store that is not the recorded one.
+//! it; each identity votes once in a term; and no server votes with a store that is not the recorded one. Where none is recorded, only
+//! those vote that founded the ensemble.
 //!
 //! A server that does not know yet that it was removed may say yes all the same, as in raft; it is not counted.
 
@@ -22,9 +23,19 @@ pub struct Votes {
     heard: BTreeMap<(u64, u64), BTreeSet<u64>>,
     /// By term, as raft knows them.
     leaders: BTreeMap<u64, u64>,
+    /// The stores that founded.
+    founders: BTreeSet<u64>,
 }
 
 impl Votes {
+    /// A server starts with this tree.
+    pub(super) fn on_started(&mut self, tree: &Tree) {
+        let founds = tree.position().index == 0 && !Configuration::of(tree.conf_state()).voters.is_empty();
+        if founds {
+            self.founders.insert(tree.store_id());
+        }
+    }
+
     /// A server with this store sends a message of raft's. `committed` is a tree as of what is committed.
     pub(super) fn on_sent(&mut self, own: Identity, message: &RaftMessage, committed: &Tree) -> Verdict {
         let voter = match message.kind {
@@ -38,7 +49,11 @@ impl Votes {
         })?;
         let member = committed.members().get(server).filter(|member| member.disk == own.disk);
         let recorded = member.and_then(|_| committed.recorded_store(server));
-        hold(recorded.is_none_or(|recorded| recorded == own.store_id), PROPERTY, || {
+        let may = match recorded {
+            Some(recorded) => recorded == own.store_id,
+            None => member.is_none() || self.founders.contains(&own.store_id),
+        };
+        hold(may, PROPERTY, || {
             format!("s{server} votes with store {:#x}, and {recorded:x?} is recorded", own.store_id)
         })?;
         let candidate = if message.kind == RaftKind::RequestVote { voter } else { message.to };

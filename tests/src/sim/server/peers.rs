@@ -65,7 +65,8 @@ impl Server {
 
     /// Take part.
     pub(super) fn begin(&mut self, ctx: &mut Context) {
-        if !self.consensus.is_alone() {
+        let own = id_of(self.host);
+        if !self.consensus.is_alone() && !self.is_left_unrecorded(ctx, own, 1) {
             let Identity { store_id, disk } = self.service.tree().identity();
             self.consensus_in.push(consensus::Event::Met { server: id_of(self.host), disk, store_id });
             self.ask_all(ctx);
@@ -93,20 +94,29 @@ impl Server {
     }
 
     fn on_ask(&mut self, ctx: &mut Context, from: ServerId, store_id: u64, disk: u32) {
+        let (tree, last_index) = (self.service.tree(), self.log.reader().last_index());
         let answer = if self.founding.is_some() {
-            Answer::Empty
+            Answer::Empty(tree.store_id())
         } else {
-            self.consensus_in.push(consensus::Event::Met { server: from, disk, store_id });
-            self.wake(ctx, Step::Consensus);
-            let tree = self.service.tree();
-            let (applied, last_index) = (tree.position().index, self.log.reader().last_index());
-            match (last_index, applied < last_index) {
-                (0, _) if applied == 0 => Answer::Empty,
-                (_, true) => Answer::Undecided,
-                (_, false) => Answer::Recorded(founding::known(tree, from)),
+            let answer = match founding::answer(tree, last_index, true, from) {
+                Answer::Begun(_) if ctx.planted == Some(Planted::FounderSaysEmpty) => {
+                    Answer::Empty(tree.store_id())
+                }
+                answer => answer,
+            };
+            if !self.is_left_unrecorded(ctx, from, disk) {
+                self.consensus_in.push(consensus::Event::Met { server: from, disk, store_id });
+                self.wake(ctx, Step::Consensus);
             }
+            answer
         };
         net::send(ctx, self.host, host_of(from), PeerMessage::Answer(answer));
+    }
+
+    /// The planted fault: nobody hears of the stores of those that founded, until nothing breaks any more.
+    fn is_left_unrecorded(&self, ctx: &Context, server: ServerId, disk: u32) -> bool {
+        let founder = ctx.setup.founders().contains(&consensus::raft_id(server, disk.max(1)));
+        ctx.planted == Some(Planted::JoinsUnrecorded) && founder && !ctx.healing
     }
 
     fn on_answer(&mut self, ctx: &mut Context, from: ServerId, answer: Answer) -> Result<(), Halt> {
@@ -121,17 +131,25 @@ impl Server {
             // Observers have no say in who takes part.
             return Ok(());
         }
+        let unrecorded = match &answer {
+            Answer::Recorded(known) if known.store.is_none() => known.disk,
+            _ => None,
+        };
         founding.hear(from, answer);
-        let verdict = founding.verdict();
+        let verdict = match (unrecorded, ctx.planted) {
+            (Some(disk), Some(Planted::JoinsUnrecorded)) => Verdict::Join { disk, term: 0 },
+            _ => founding.verdict(),
+        };
         match verdict {
             // An operator may replace or add it; it asks again.
             Verdict::Wait | Verdict::Wiped { .. } | Verdict::NoPlace => return Ok(()),
-            Verdict::Found | Verdict::Join { .. } => {}
+            Verdict::Found | Verdict::Join { .. } | Verdict::Observe { .. } => {}
         }
         ctx.note(&self.name, format_args!("takes part: {verdict:?}"));
         Err(Halt::Begins(match verdict {
-            Verdict::Join { disk } => Begins::Joins(disk),
-            _ => Begins::Founds,
+            Verdict::Join { disk, term } => Begins::Joins(disk, term),
+            Verdict::Observe { disk } => Begins::Observes(disk),
+            _ => Begins::Founds(founding.founders()),
         }))
     }
 

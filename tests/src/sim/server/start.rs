@@ -13,13 +13,14 @@ use std::time::Duration;
 use warren_server::connection::Limits;
 use warren_server::consensus::{self, Timers};
 use warren_server::entropy::Entropy as _;
-use warren_server::founding::Founding;
+use warren_server::founding::{self, Founding};
 use warren_server::metrics::Metrics;
 use warren_server::observer::{Candidate, Part, Seat, begins_observing};
 use warren_server::room::Room;
 use warren_server::service::{Service, ServiceOptions};
 use warren_storage::log::LogOptions;
 use warren_storage::simdisk::SimDisk;
+use warren_storage::tree::Begun;
 use warren_storage::{MemberRole, Members, RecoverError, Recovered, Rules, SharedDisk, TreeOptions, recover};
 use warren_transport::peer::ServerId;
 
@@ -78,7 +79,7 @@ impl Server {
             }
             opened => opened.map_err(|e| Halt::exit("open the store", e))?,
         };
-        let Recovered { mut tree, log, found: recovered, .. } = opened;
+        let Recovered { mut tree, mut log, found: recovered, .. } = opened;
         ctx.checks.on_recovered(tree.position().index, recovered.first_index)?;
         let checkpoint = tree.position();
         let empty = checkpoint.index == 0 && recovered.last_index == 0 && recovered.hard_state.term == 0;
@@ -96,14 +97,22 @@ impl Server {
             && file.servers.voters().any(|member| member.id != server_id)
             && ctx.planted != Some(Planted::WipedVoterVotes);
         if tree.disk() == 0 && !asks {
-            let begins = begins.unwrap_or(Begins::Founds);
-            let (number, conf_state) = match begins {
-                Begins::Founds if observes => (1, consensus::joining(consensus::raft_id(server_id, 1))),
-                Begins::Founds => (1, consensus::found(&voters_of(&file.servers))),
-                Begins::Joins(number) => (number, consensus::joining(consensus::raft_id(server_id, number))),
+            let comes = |number| (number, consensus::joining(consensus::raft_id(server_id, number)));
+            let observer = Begun { observes: true, ..Begun::default() };
+            let ((number, conf_state), begun) = match begins.unwrap_or(Begins::Founds(BTreeMap::new())) {
+                Begins::Founds(_) if observes => (comes(1), observer),
+                Begins::Founds(founders) => {
+                    ((1, consensus::found(&voters_of(&file.servers))), Begun { founders, ..Begun::default() })
+                }
+                Begins::Joins(number, term) => (comes(number), Begun { term, ..Begun::default() }),
+                Begins::Observes(number) => (comes(number), observer),
             };
-            tree.take_part(number, conf_state).map_err(|e| Halt::exit("the store cannot take part", e))?;
+            let taken = tree.take_part(number, conf_state, begun);
+            taken.map_err(|e| Halt::exit("the store cannot take part", e))?;
         }
+        let observes = begins_observing(&tree, server_id, in_file);
+        let kept = founding::keep_promise(&tree, &mut log, recovered.hard_state);
+        let hard_state = kept.map_err(|e| Halt::exit("the log does not keep the store's promise", e))?;
         ctx.note(
             &name,
             format_args!(
@@ -122,7 +131,7 @@ impl Server {
             server_id,
             incarnation,
             reader: log.reader(),
-            hard_state: recovered.hard_state,
+            hard_state,
             checkpoint,
             conf_state: match asks {
                 true => consensus::joining(consensus::raft_id(server_id, 1)),
