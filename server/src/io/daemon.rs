@@ -2,9 +2,10 @@
 
 use super::clients::{self, Arrival, Clients, Leave, Parking, Reactors};
 use super::engine::{Engine, Parts};
-use super::ensemble::{Ensemble, Handler, peers};
+use super::ensemble::{Ensemble, Handler};
 use super::facts::Registry;
 use super::leaving::Leaving;
+use super::link_state::peers;
 use super::listen::{listen, listen_again, resolve};
 use super::reconfigure::Reconfigurations;
 use super::reload::{Hangup, Reread};

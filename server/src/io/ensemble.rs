@@ -4,6 +4,7 @@
 use super::bulk;
 use super::daemon::COMPARE_EVERY;
 use super::engine::Engine;
+use super::link_state::{LinkState, NOT_YET, hold, most_removed, peers};
 use super::priority::step_back;
 use crate::admin;
 use crate::config;
@@ -40,20 +41,6 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 const UNKNOWN_AFTER: Duration = Duration::from_secs(10);
 /// Between two looks whether a checkpoint that is to be sent was confirmed.
 const CONFIRMED_LOOK_EVERY: Duration = Duration::from_millis(20);
-
-/// Of a link that never was up.
-const NOT_YET: &str = "not linked yet";
-
-/// What is known of a link.
-#[derive(Clone, Debug)]
-pub(super) enum LinkState {
-    Up,
-    /// There is none, and nobody needs it.
-    Idle,
-    Down(String),
-    /// The other end says that this server was removed.
-    Removed,
-}
 
 /// Do the others know this server?
 #[derive(Clone, Copy, Debug)]
@@ -532,32 +519,6 @@ impl Ensemble {
         *staged = Some(whole);
         Ok(message)
     }
-}
-
-/// Do most of those with whom there is a link, or should be, say that they know no such server as this one?
-fn most_removed(states: &BTreeMap<ServerId, LinkState>) -> bool {
-    let needed = states.values().filter(|state| !matches!(state, LinkState::Idle)).count();
-    2 * states.values().filter(|state| matches!(state, LinkState::Removed)).count() > needed
-}
-
-/// Observers have nothing to say to each other, but for those that feed each other; with those that vote every server has.
-fn hold(votes: bool, other_votes: bool) -> Hold {
-    match (votes, other_votes) {
-        (true, true) => Hold::Always,
-        (false, false) => Hold::OnDemand,
-        _ => Hold::EitherWay,
-    }
-}
-
-/// The other servers, as the settings have them.
-pub(super) fn peers(config: &config::Ensemble) -> Vec<PeerAddr> {
-    let own = config.votes(config.server_id);
-    let peer = |server: &config::EnsembleServer| PeerAddr {
-        id: server.id,
-        addr: server.peer_addr.to_string(),
-        hold: hold(own, config.votes(server.id)),
-    };
-    config.others().map(peer).collect()
 }
 
 /// Why a snapshot was not taken.

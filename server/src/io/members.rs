@@ -1,8 +1,8 @@
 //! What an operator asks of the membership; see [`crate::admin`].
 
 use super::certificates;
-use super::ensemble::LinkState;
 use super::facts::Registry;
+use super::link_state::LinkState;
 use crate::admin::{self, Member, MemberChange, Membership, Response};
 use crate::config::{Address, server_line};
 use crate::membership;

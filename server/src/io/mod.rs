@@ -24,6 +24,7 @@ mod facts;
 mod inbox;
 mod last_backup;
 mod leaving;
+mod link_state;
 mod listen;
 mod log_stream;
 pub mod logging;

@@ -6,8 +6,9 @@
 //! started it.
 
 use super::engine::Engine;
-use super::ensemble::{Ensemble, LinkState};
+use super::ensemble::Ensemble;
 use super::facts::Registry;
+use super::link_state::LinkState;
 use super::restart::next_program;
 use crate::admin::Response;
 use crate::consensus::Role;

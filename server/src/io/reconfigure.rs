@@ -2,7 +2,7 @@
 //! this server has applied them.
 
 use super::engine::Engine;
-use super::ensemble::LinkState;
+use super::link_state::LinkState;
 use crate::consensus::{self, Submission, table_of};
 use crate::membership::{self, Refusal};
 use parking_lot::Mutex;

@@ -3,7 +3,8 @@
 
 use super::Clock;
 use super::engine::Engine;
-use super::ensemble::{Ensemble, LinkState};
+use super::ensemble::Ensemble;
+use super::link_state::LinkState;
 use crate::pulse::{Beat, Pulse};
 use crate::room::{Room, Standing};
 use crate::words::Mode;
