@@ -248,7 +248,13 @@ impl Founding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::consensus::{found, joining, raft_id};
     use bytes::Bytes;
+    use std::sync::Arc;
+    use warren_storage::log::LogOptions;
+    use warren_storage::simdisk::SimDisk;
+    use warren_storage::tree::Begun;
+    use warren_storage::{SharedDisk, TreeOptions};
 
     fn verdict(voters: usize, answers: &[(ServerId, Answer)]) -> Verdict {
         let mut founding = Founding::new(7, voters, false);
@@ -405,5 +411,49 @@ mod tests {
         assert!(founding.is_certain());
         founding.hear(3, nothing());
         assert_eq!(asked(&founding, [true, true], false), WithData::NotEmpty(3));
+    }
+
+    /// As one that is to be server 2 of three.
+    fn begun(conf_state: Vec<u8>, begun: Begun) -> Tree {
+        let options = TreeOptions { memory_bytes: 1 << 20, hash_seed: 1, store_id: 7 };
+        let mut tree = Tree::open(Arc::new(SimDisk::new()), options).unwrap();
+        tree.take_part(1, conf_state, begun).unwrap();
+        tree
+    }
+
+    #[test]
+    fn who_founds_does_not_say_that_it_is_empty() {
+        let founders = BTreeMap::from([(1, 11)]);
+        let tree = begun(found(&[1, 2, 3].map(|id| raft_id(id, 1))), Begun { founders, ..Begun::default() });
+        assert_eq!(answer(&tree, 0, true, 1), Answer::Begun(Some(11)));
+        assert_eq!(answer(&tree, 0, true, 3), Answer::Begun(None));
+        assert_eq!(answer(&tree, 1, true, 1), Answer::Undecided, "something is in its log");
+        // It was let in, and knows that there is an ensemble.
+        let tree = begun(joining(raft_id(2, 1)), Begun { term: 4, ..Begun::default() });
+        assert_eq!(answer(&tree, 0, true, 1), Answer::Undecided);
+    }
+
+    #[test]
+    fn who_is_wrong_judges_nobody() {
+        let mut tree = begun(found(&[raft_id(2, 1)]), Begun::default());
+        tree.advance(1, 4);
+        assert!(matches!(answer(&tree, 1, true, 1), Answer::Recorded(Known { term: 4, store: None, .. })));
+        assert_eq!(answer(&tree, 1, false, 1), Answer::Undecided);
+        assert_eq!(answer(&tree, 2, true, 1), Answer::Undecided);
+    }
+
+    /// Its former store may have voted in terms before.
+    #[test]
+    fn who_joins_promises_not_to_vote_in_terms_that_are_over() {
+        let tree = begun(joining(raft_id(2, 1)), Begun { term: 4, ..Begun::default() });
+        let disk: SharedDisk = Arc::new(SimDisk::new());
+        let mut log = Log::open(disk.clone(), LogOptions::default()).unwrap().0;
+        let promised = HardState { term: 4, vote: 0, commit: 0 };
+        assert_eq!(keep_promise(&tree, &mut log, HardState::default()).unwrap(), promised);
+        drop(log);
+        let (mut log, recovered) = Log::open(disk, LogOptions::default()).unwrap();
+        assert_eq!(recovered.hard_state, promised);
+        let later = HardState { term: 5, vote: 9, commit: 1 };
+        assert_eq!(keep_promise(&tree, &mut log, later).unwrap(), later);
     }
 }

@@ -45,7 +45,8 @@ fn main() {
     let (mut exporting, mut importing) = (Duration::ZERO, Duration::ZERO);
     let began = Instant::now();
     let mut export = source.export().unwrap();
-    let mut import = Import::begin(to.clone(), Identity { store_id: 2, disk: 1 }, 1 << 30).unwrap();
+    let mut import =
+        Import::begin(to.clone(), Identity { store_id: 2, disk: 1, observes: false }, 1 << 30).unwrap();
     let mut bytes = 0;
     let mut longest = Duration::ZERO;
     loop {

@@ -381,7 +381,8 @@ fn replay(fold: &mut Fold<Memory>, log: &[u8]) -> String {
 fn stored(fold: Fold<Memory>, wishes: Wishes) -> (Tree, super::report::Znodes) {
     let settled = settle(fold, wishes).unwrap();
     let disk: SharedDisk = std::sync::Arc::new(warren_storage::simdisk::SimDisk::new());
-    let mut import = Import::begin(disk.clone(), Identity { store_id: 5, disk: 0 }, 0).unwrap();
+    let mut import =
+        Import::begin(disk.clone(), Identity { store_id: 5, disk: 0, observes: false }, 0).unwrap();
     let position = Position { index: 1, term: 1 };
     let mut composer = Composer::begin(position, &settled.totals, |chunk: &[u8]| import.push(chunk)).unwrap();
     settled.write(&mut composer).unwrap();

@@ -582,7 +582,7 @@ fn start(
     let settings = config.ensemble.as_ref();
     let server_id = settings.map_or(SERVER_ID, |settings| settings.server_id);
     if let Some(ensemble) = &ensemble {
-        ensemble.take_part(tree.disk());
+        ensemble.take_part(tree.identity());
         let voters = Configuration::of(tree.conf_state()).servers();
         ensemble.set_members(tree.members(), tree.retired(), &voters);
     }

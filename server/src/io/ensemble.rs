@@ -15,7 +15,7 @@ use crate::metrics::Metrics;
 use crate::room::{Confirmation, Room};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -59,6 +59,8 @@ pub(super) struct Ensemble {
     store_id: u64,
     /// See [`Tree::disk`]; 0 until it takes part.
     disk_number: AtomicU32,
+    /// See [`Identity::observes`].
+    observes: AtomicBool,
     /// The store holds nothing: this server may have to ask before it takes part.
     empty: bool,
     disk: SharedDisk,
@@ -108,6 +110,7 @@ impl Ensemble {
             config,
             store_id,
             disk_number: AtomicU32::new(tree.disk()),
+            observes: AtomicBool::new(tree.begun().observes),
             empty,
             disk,
             reserve_bytes,
@@ -143,8 +146,9 @@ impl Ensemble {
     }
 
     /// Which of its disks this server takes part with.
-    pub(super) fn take_part(&self, disk: u32) {
-        self.disk_number.store(disk, Ordering::Relaxed);
+    pub(super) fn take_part(&self, identity: Identity) {
+        self.disk_number.store(identity.disk, Ordering::Relaxed);
+        self.observes.store(identity.observes, Ordering::Relaxed);
     }
 
     /// These belong to the ensemble from now on, and those vote by raft's configuration.
@@ -484,7 +488,8 @@ impl Ensemble {
     }
 
     fn identity(&self) -> Identity {
-        Identity { store_id: self.store_id, disk: self.disk_number.load(Ordering::Relaxed) }
+        let observes = self.observes.load(Ordering::Relaxed);
+        Identity { store_id: self.store_id, disk: self.disk_number.load(Ordering::Relaxed), observes }
     }
 
     fn receive(&self, from: ServerId, mut stream: SnapshotReceiver) -> Result<RaftMessage, ReceiveError> {

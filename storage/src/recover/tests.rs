@@ -193,7 +193,8 @@ fn a_vote_survives_the_loss_of_the_log() {
 /// Replace the tree, and crash.
 fn stage(disk: &SimDisk, chunks: &[Vec<u8>]) {
     let shared: SharedDisk = Arc::new(disk.clone());
-    let mut import = Import::begin(shared.clone(), Identity { store_id: 9, disk: 1 }, 0).unwrap();
+    let mut import =
+        Import::begin(shared.clone(), Identity { store_id: 9, disk: 1, observes: false }, 0).unwrap();
     chunks.iter().for_each(|chunk| import.push(chunk).unwrap());
     drop(Tree::replace(shared, import.finish().unwrap(), tree_options(9)).unwrap());
 }
@@ -249,8 +250,12 @@ fn a_full_disk_refuses_the_stream_and_keeps_its_reserve() {
     let Recovered { tree, log, .. } = open(&disk).unwrap();
     disk.set_capacity(Some(64 << 20));
     let free = disk.free_bytes().unwrap();
-    let mut import =
-        Import::begin(Arc::new(disk.clone()), Identity { store_id: 9, disk: 1 }, free - (20 << 20)).unwrap();
+    let mut import = Import::begin(
+        Arc::new(disk.clone()),
+        Identity { store_id: 9, disk: 1, observes: false },
+        free - (20 << 20),
+    )
+    .unwrap();
     import.push(&chunks[0]).unwrap();
     disk.set_capacity(Some(60 << 20));
     let refused = import.push(&chunks[1]).unwrap_err();
@@ -267,7 +272,8 @@ fn a_full_disk_refuses_the_stream_and_keeps_its_reserve() {
 fn restored() -> (SimDisk, Position) {
     let disk = SimDisk::new();
     let shared: SharedDisk = Arc::new(disk.clone());
-    let mut import = Import::begin(shared.clone(), Identity { store_id: 9, disk: 0 }, 0).unwrap();
+    let mut import =
+        Import::begin(shared.clone(), Identity { store_id: 9, disk: 0, observes: false }, 0).unwrap();
     snapshot().0.iter().for_each(|chunk| import.push(chunk).unwrap());
     let mut tree = Tree::replace(shared.clone(), import.finish().unwrap(), tree_options(9)).unwrap();
     tree.restart(1, 10).unwrap();

@@ -157,15 +157,18 @@ pub(super) fn write_head(write: &WriteTransaction, head: &Head) -> Result<(), Tr
     Ok(())
 }
 
+/// As what the store takes part, see [`Tree::begun`].
+pub(super) fn write_begun(write: &WriteTransaction, begun: &Begun) -> Result<(), TreeError> {
+    let mut meta = write.open_table(tables::META).doing("open table meta")?;
+    put(&mut meta, tables::BEGUN_KEY, Some(&encode(begun)))
+}
+
 /// Write the head anew, and as what the store takes part, durably and in one step, beside rows that stay as they are.
-pub(super) fn write_begun(db: &Database, head: &Head, begun: &Begun) -> Result<(), TreeError> {
+pub(super) fn take_part(db: &Database, head: &Head, begun: &Begun) -> Result<(), TreeError> {
     let mut write = db.begin_write().doing("begin to take part")?;
     write.set_quick_repair(true);
     write_head(&write, head)?;
-    {
-        let mut meta = write.open_table(tables::META).doing("open table meta")?;
-        put(&mut meta, tables::BEGUN_KEY, Some(&encode(begun)))?;
-    }
+    write_begun(&write, begun)?;
     write.commit().doing("commit that the store takes part")
 }
 

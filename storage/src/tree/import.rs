@@ -13,7 +13,7 @@ use super::check::{Row, StreamCheck};
 use super::error::{Doing, ImportError};
 use super::export::ExportHead;
 use super::gather::Gathered;
-use super::roster::Identity;
+use super::roster::{Begun, Identity};
 use super::stream::{Kind, take_row};
 use super::{Position, Tree, TreeError, TreeOptions, checkpoint, tables};
 use crate::disk::SharedDisk;
@@ -169,9 +169,12 @@ impl Import {
         write.open_table(tables::SESSIONS).doing("create table sessions")?;
         write.open_table(tables::EPHEMERALS).doing("create table ephemerals")?;
         write.open_table(tables::TIMED).doing("create table timed")?;
-        let Identity { store_id, disk } = self.identity;
+        let Identity { store_id, disk, observes } = self.identity;
         let head = checkpoint::Head { store_id, disk, ..head };
         checkpoint::write_head(&write, &head)?;
+        if observes {
+            checkpoint::write_begun(&write, &Begun { observes, ..Begun::default() })?;
+        }
         write.commit().doing("commit an import")?;
         drop(self.db);
         Ok(Staged { head: ExportHead::from(&head) })

@@ -61,6 +61,8 @@ pub struct Identity {
     pub store_id: u64,
     /// See [`Tree::disk`].
     pub disk: u32,
+    /// See [`Begun::observes`].
+    pub observes: bool,
 }
 
 /// As what a store took part for the first time: what must outlive a crash before its log has anything.
@@ -92,10 +94,10 @@ impl Tree {
 
     /// Store id and disk.
     pub fn identity(&self) -> Identity {
-        Identity { store_id: self.store_id, disk: self.disk }
+        Identity { store_id: self.store_id, disk: self.disk, observes: self.begun.observes }
     }
 
-    /// As what this store took part first; nothing of it once a snapshot was put in its place.
+    /// As what this store took part first. Once a snapshot was put in its place, only whether it observes is left of it.
     pub fn begun(&self) -> &Begun {
         &self.begun
     }
@@ -109,7 +111,7 @@ impl Tree {
         (self.disk, self.conf_state) = (disk, conf_state.clone());
         self.checkpointed_conf_state = conf_state;
         self.begun = begun;
-        checkpoint::write_begun(&self.db, &self.head(), &self.begun)
+        checkpoint::take_part(&self.db, &self.head(), &self.begun)
     }
 
     /// Which disk a server has that comes in next under this id: one that none of its name had before.

@@ -13,7 +13,7 @@ use warren_storage::simdisk::SimDisk;
 use warren_storage::tree::Identity;
 
 /// Nobody ever took part with it.
-const EMPTY: Identity = Identity { store_id: 0, disk: 0 };
+const EMPTY: Identity = Identity { store_id: 0, disk: 0, observes: false };
 
 /// See the module's text.
 pub(super) struct Host {

@@ -252,7 +252,7 @@ fn make(
     let options =
         TreeOptions { memory_bytes: MEMORY_BYTES, hash_seed: u64::from_le_bytes(hash_seed), store_id };
 
-    let import = Import::begin(disk.clone(), Identity { store_id, disk: 0 }, FREE_BYTES_MIN)
+    let import = Import::begin(disk.clone(), Identity { store_id, disk: 0, observes: false }, FREE_BYTES_MIN)
         .map_err(Unsound::Stream)?;
     let staged = fill(import, reader, work)?.finish().map_err(Unsound::Stream)?;
     let of = staged.head().clone();

@@ -117,7 +117,8 @@ impl Target {
         let disk: SharedDisk = Arc::new(FolderDisk::open(&self.side)?);
         let store_id = SystemEntropy.next_u64();
         let hash_seed = SystemEntropy.next_u64();
-        let mut import = Import::begin(disk.clone(), Identity { store_id, disk: 0 }, FREE_BYTES_MIN)?;
+        let mut import =
+            Import::begin(disk.clone(), Identity { store_id, disk: 0, observes: false }, FREE_BYTES_MIN)?;
         let mut composer = Composer::begin(POSITION, &settled.totals, |chunk: &[u8]| import.push(chunk))?;
         settled.write(&mut composer)?;
         composer.finish()?;

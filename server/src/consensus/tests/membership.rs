@@ -379,3 +379,28 @@ fn a_server_that_joins_votes_once_its_store_is_known() {
     });
     assert_eq!(stores.collect::<Vec<_>>(), [1]);
 }
+
+/// The leader was told by the id that it has the log, and hears that the store by that name is empty: it begins again with it.
+#[test]
+fn what_an_emptied_server_acknowledged_is_forgotten() {
+    let mut c = Cluster::new(3, 9);
+    let leader = c.elect();
+    settle_on(&mut c, &[1, 2, 3], "the table");
+    c.write(leader, 20);
+    c.run_ms(500);
+    let emptied = followers(&c, leader)[0];
+    let matched = |c: &Cluster| {
+        let life = c.servers[usize::from(leader) - 1].life.as_ref().unwrap();
+        life.consensus.facts().followers.iter().find(|f| f.server == emptied).unwrap().matched
+    };
+    assert!(matched(&c) > 0);
+    c.crash(emptied);
+    c.wipe(emptied, 1);
+    c.tell(leader, Event::Met { server: emptied, disk: 0, store_id: 7 });
+    assert_eq!(matched(&c), 0);
+    c.start(emptied);
+    c.run_until(3_000, "it has the log", |c| {
+        let applied = |id: ServerId| c.servers[usize::from(id) - 1].life.as_ref().unwrap().applied;
+        applied(emptied) == applied(leader)
+    });
+}

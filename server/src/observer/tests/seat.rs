@@ -58,10 +58,14 @@ fn entries(from: ServerId, feed: u64, behind: u64, upto: u64) -> Event {
     Event::Peer { from, message: PeerMessage::Feed(feed) }
 }
 
-fn tree(conf_state: Vec<u8>) -> Tree {
+fn empty() -> Tree {
     let options = TreeOptions { memory_bytes: 1 << 20, hash_seed: 1, store_id: 1 };
-    let Recovered { mut tree, .. } =
-        recover(Arc::new(SimDisk::new()), options, LogOptions::default()).unwrap();
+    let Recovered { tree, .. } = recover(Arc::new(SimDisk::new()), options, LogOptions::default()).unwrap();
+    tree
+}
+
+fn tree(conf_state: Vec<u8>) -> Tree {
+    let mut tree = empty();
     tree.take_part(1, conf_state, Begun::default()).unwrap();
     tree
 }
@@ -75,6 +79,51 @@ fn whose_vote_counts_begins_as_a_voter_whatever_table_and_file_say() {
     let learns = tree(joining(raft_id(1, 1)));
     assert!(begins_observing(&learns, 1, true), "it has a place in the configuration, and no vote");
     assert!(!begins_observing(&learns, 1, false));
+}
+
+/// A client's reconfig makes it a voter at once. Nobody may count on its vote before the log has its store, which the leader
+/// records when it is asked.
+#[test]
+fn an_observer_votes_once_its_store_is_recorded() {
+    for role in [MemberRole::Voter, MemberRole::Joining] {
+        let mut four = observing();
+        four.tell(Event::Met { server: 4, disk: 1, store_id: 44 });
+        four.now = four.now + TICK;
+        let (feeder, Observe { feed, .. }) = asks(&four.tell(Event::Tick)).unwrap();
+        four.tell(entries(feeder, feed, 0, 1));
+        let table = |recorded| {
+            let members = Members { version: 1, servers: with(1, role) };
+            Event::Members { members, retired: Default::default(), recorded }
+        };
+        let told = four.tell(table(false));
+        assert!(four.seat.is_observer(), "{role:?}");
+        let says = |action: &Action| match action {
+            Action::Send { to: 1, message: PeerMessage::Ask(ask) } => ask.store_id == 44,
+            _ => false,
+        };
+        assert!(told.iter().any(says), "{role:?}: {told:?}");
+        assert_eq!(committed(&four.tell(entries(feeder, feed, 1, 3))), [2, 3], "it takes what it is fed");
+        four.tell(table(true));
+        assert!(!four.seat.is_observer(), "{role:?}");
+    }
+}
+
+#[test]
+fn who_came_as_an_observer_begins_as_one_until_its_store_is_recorded() {
+    let observes = || Begun { observes: true, ..Begun::default() };
+    let conf_state = || found(&[raft_id(1, 1), raft_id(2, 1)]);
+    let mut came = empty();
+    came.take_part(1, joining(raft_id(1, 1)), observes()).unwrap();
+    assert!(begins_observing(&came, 1, false), "its file does not say so any more");
+    let table = crate::consensus::table_of(Members {
+        version: 0,
+        servers: vec![member(1, 1, MemberRole::Voter), member(2, 1, MemberRole::Voter)],
+    });
+    came.found(0, &table).unwrap();
+    came.set_conf_state(conf_state());
+    assert!(begins_observing(&came, 1, false), "a table makes it vote, and another store may be meant");
+    came.introduce(1, 1, came.store_id());
+    assert!(!begins_observing(&came, 1, false));
 }
 
 /// It was emptied as an observer, and the table has its next disk join: it has not come as that one.

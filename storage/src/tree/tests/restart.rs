@@ -37,7 +37,8 @@ fn source() -> Told {
 
 /// The tree of `source` in another folder, taking part as nobody.
 fn copy(source: &Told, disk: &MemoryDisk) -> Tree {
-    let mut import = Import::begin(disk.shared(), Identity { store_id: 77, disk: 0 }, 0).unwrap();
+    let mut import =
+        Import::begin(disk.shared(), Identity { store_id: 77, disk: 0, observes: false }, 0).unwrap();
     let mut export = source.tree.export().unwrap();
     assert_eq!(export.sessions().unwrap(), 3);
     while let Some(chunk) = export.next_chunk(1_000).unwrap() {

@@ -98,6 +98,33 @@ fn the_roster_is_part_of_a_checkpoint() {
     assert_eq!(told.tree.retired().get(&2), Some(&1));
 }
 
+/// A snapshot is taken by who has a log from then on, and an observer's has no record of its store.
+#[test]
+fn as_what_a_store_took_part_outlives_a_restart_and_of_an_observer_another_tree() {
+    for observes in [false, true] {
+        let mut told = Told::fresh();
+        let begun = Begun { term: 3, observes, founders: [(2, 22)].into() };
+        told.tree.take_part(1, vec![1, 2], begun.clone()).unwrap();
+        told.reopen();
+        assert_eq!(told.tree.begun(), &begun);
+        assert_eq!(told.tree.identity().observes, observes);
+        told.op(create("/a", b"x", CreateMode::Persistent));
+        told.checkpoint();
+        told.reopen();
+        assert_eq!(told.tree.begun(), &begun);
+
+        let mut export = told.tree.export().unwrap();
+        let mut import = Import::begin(told.disk.shared(), told.tree.identity(), 0).unwrap();
+        while let Some(chunk) = export.next_chunk(1 << 20).unwrap() {
+            import.push(&chunk).unwrap();
+        }
+        drop(export);
+        let staged = import.finish().unwrap();
+        told.tree = Tree::replace(told.disk.shared(), staged, options(1 << 20)).unwrap();
+        assert_eq!(told.tree.begun(), &Begun { observes, ..Begun::default() });
+    }
+}
+
 #[test]
 fn a_forced_quorum_is_of_a_later_epoch() {
     let mut told = Told::fresh();
@@ -129,7 +156,8 @@ fn that_a_tree_is_wrong_outlives_a_restart_and_not_another_tree() {
 
     told.tree.set_differs(Some(at)).unwrap();
     let mut export = told.tree.export().unwrap();
-    let mut import = Import::begin(told.disk.shared(), Identity { store_id: 11, disk: 1 }, 0).unwrap();
+    let mut import =
+        Import::begin(told.disk.shared(), Identity { store_id: 11, disk: 1, observes: false }, 0).unwrap();
     while let Some(chunk) = export.next_chunk(1 << 20).unwrap() {
         import.push(&chunk).unwrap();
     }

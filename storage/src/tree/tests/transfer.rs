@@ -62,7 +62,7 @@ fn chunks(mut export: Export, bytes_max: usize) -> Vec<Vec<u8>> {
 }
 
 fn import(disk: &MemoryDisk, chunks: &[Vec<u8>]) -> Result<Staged, ImportError> {
-    let mut import = Import::begin(disk.shared(), Identity { store_id: 77, disk: 1 }, 0)?;
+    let mut import = Import::begin(disk.shared(), Identity { store_id: 77, disk: 1, observes: false }, 0)?;
     chunks.iter().try_for_each(|chunk| import.push(chunk))?;
     import.finish()
 }
@@ -319,13 +319,13 @@ fn what_is_left_of_an_import_is_removed() {
     let disk = SimDisk::new();
     let shared = || Arc::new(disk.clone());
     drop(Tree::open(shared(), options(100_000)).unwrap());
-    let mut import = Import::begin(shared(), Identity { store_id: 1, disk: 1 }, 0).unwrap();
+    let mut import = Import::begin(shared(), Identity { store_id: 1, disk: 1, observes: false }, 0).unwrap();
     chunks.iter().for_each(|chunk| import.push(chunk).unwrap());
     assert!(import.is_complete() && import.head().is_some());
     drop(import);
     assert!(disk.exists(tables::UNFINISHED).unwrap());
     // Another one begins anew; so does a start.
-    let mut import = Import::begin(shared(), Identity { store_id: 1, disk: 1 }, 0).unwrap();
+    let mut import = Import::begin(shared(), Identity { store_id: 1, disk: 1, observes: false }, 0).unwrap();
     chunks.iter().for_each(|chunk| import.push(chunk).unwrap());
     assert_eq!(import.finish().unwrap().head().znodes, 118);
     drop(Tree::open(shared(), options(100_000)).unwrap());

@@ -67,7 +67,7 @@ impl Server {
     pub(super) fn begin(&mut self, ctx: &mut Context) {
         let own = id_of(self.host);
         if !self.consensus.is_alone() && !self.is_left_unrecorded(ctx, own, 1) {
-            let Identity { store_id, disk } = self.service.tree().identity();
+            let Identity { store_id, disk, .. } = self.service.tree().identity();
             self.consensus_in.push(consensus::Event::Met { server: id_of(self.host), disk, store_id });
             self.ask_all(ctx);
         }
@@ -83,7 +83,7 @@ impl Server {
     }
 
     fn ask_all(&mut self, ctx: &mut Context) {
-        let Identity { store_id, disk } = self.service.tree().identity();
+        let Identity { store_id, disk, .. } = self.service.tree().identity();
         for other in ctx.net.peers(self.host) {
             // Who has a table without this server refuses to link up with it.
             if let (Some(founding), true) = (&mut self.founding, ctx.net.refuses(other, self.host)) {
@@ -224,7 +224,7 @@ impl Server {
             }
             // It may never have heard with which store this one takes part.
             Some(leader) => {
-                let Identity { store_id, disk } = self.service.tree().identity();
+                let Identity { store_id, disk, .. } = self.service.tree().identity();
                 net::send(ctx, self.host, host_of(leader), PeerMessage::Ask(Ask { store_id, disk }));
             }
             None => {}
