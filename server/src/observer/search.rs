@@ -2,9 +2,9 @@
 //!
 //! Followers come first, for they are nearest to the source; then other observers; the leader, who has enough to do, last. Among
 //! equals each observer has an order of its own, so that they spread; and it asks a few observers only, and then a few others, ever
-//! more slowly, for when all are hungry there is nobody to find, and each may have to be linked up with first. Each server feeds a bounded number and refuses the
-//! rest, and so a tree grows by itself. An observer that nobody feeds feeds nobody, and each says by whom it is fed, up to a
-//! voter: nobody takes a feeder that it feeds itself, over however many others.
+//! more slowly, for when all are hungry there is nobody to find, and each may have to be linked up with first. Each server feeds
+//! a bounded number and refuses the rest, and so a tree grows by itself. An observer that nobody feeds feeds nobody, and each
+//! says by whom it is fed, up to a voter: nobody takes a feeder that it feeds itself, over however many others.
 
 use crate::moment::Moment;
 use std::collections::VecDeque;
