@@ -9,7 +9,7 @@ use warren_transport::peer::PeerEntry;
 const NOW: Moment = Moment { us: 1_000_000, wall_ms: 0 };
 
 fn member(id: ServerId, disk: u32, role: MemberRole) -> Member {
-    Member { id, disk, role, peer_addr: String::new(), client_addr: String::new() }
+    Member { id, disk, role, peer_addr: format!("s{id}:2182"), client_addr: String::new() }
 }
 
 fn table(version: i64, servers: Vec<Member>) -> Event {
