@@ -179,7 +179,8 @@ impl Server {
             true => Vec::new(),
             false => consensus::Configuration::of(tree.conf_state()).servers(),
         };
-        let others = membership::linked(tree.members(), tree.retired(), &voters, &self.file.servers);
+        let (members, file, current) = (tree.members(), &self.file.servers, self.service.has_epoch());
+        let others = membership::linked(members, tree.retired(), &voters, file, current);
         let others = others.into_iter().map(host_of).filter(|other| *other != self.host);
         net::set_peers(ctx, self.host, others.collect());
     }
