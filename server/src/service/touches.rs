@@ -10,6 +10,10 @@
 //!
 //! Reports and answers may be lost. A report therefore names everybody who was heard of since the last answered one.
 //!
+//! A proof costs a leader a round of heartbeats, and a hundred observers report as well as two followers. So proofs keep a
+//! distance, and one answers all reports that came before it was asked for; that is what waits a moment, and not the
+//! contact, which is when the report was sent.
+//!
 //! ```text
 //!   server                         leader                       quorum
 //!     │ heard of A, B                │                             │
@@ -28,6 +32,9 @@ use warren_transport::peer::{ServerId, Touches};
 const EVERY_MS_MIN: u64 = 20;
 /// …and at most; between these it is a quarter of the tick.
 const EVERY_MS_MAX: u64 = 500;
+/// A leader asks for a proof at most so many times between two reports of one server; what came since the last shares the next.
+/// With reports every 500 ms that is sooner than QUIC's acknowledgement of a report is due (25 ms), which goes with the answer then.
+const PROOFS_PER_REPORT: u64 = 25;
 /// Sessions in one message; a report of more is several messages.
 const SESSIONS_PER_MESSAGE_MAX: usize = 16_384;
 /// Reports that wait for their answer; with more, the oldest is forgotten, and a later one proves as much.
@@ -47,8 +54,12 @@ pub(super) struct Reports {
     contact_ms: u64,
     /// As the leader: whose reports to answer after the next proof.
     owed: VecDeque<(ServerId, u64)>,
+    /// As the leader: somebody, maybe itself, wants a proof that is not asked for yet.
+    wanted: bool,
     /// As the leader: the proof that is asked for.
     proof: Option<Proof>,
+    /// As the leader: not before this time is the next one asked for.
+    proof_ms: u64,
 }
 
 /// A report on its way: one message or several.
@@ -74,7 +85,9 @@ impl Reports {
             waiting: VecDeque::new(),
             contact_ms: 0,
             owed: VecDeque::new(),
+            wanted: false,
             proof: None,
+            proof_ms: 0,
         }
     }
 
@@ -83,7 +96,7 @@ impl Reports {
     pub(super) fn on_leader(&mut self, now_ms: u64) {
         self.waiting.clear();
         self.owed.clear();
-        self.proof = None;
+        (self.wanted, self.proof, self.proof_ms) = (false, None, now_ms);
         self.next_ms = now_ms;
     }
 
@@ -154,21 +167,27 @@ impl Reports {
             self.owed.pop_front();
         }
         self.owed.push_back((from, number));
+        self.wanted = true;
     }
 
-    /// As the leader: does anybody wait for a proof?
-    pub(super) fn is_owing(&self) -> bool {
-        !self.owed.is_empty()
+    /// As the leader: this server needs a proof itself.
+    pub(super) fn want(&mut self) {
+        self.wanted = true;
     }
 
-    /// As the leader: may a proof be asked for, under this token? One at a time. It will answer everything that is owed
-    /// by now.
+    /// As the leader: when a proof is to be asked for, ms of the server's monotonic clock. One at a time.
+    pub(super) fn proof_ms(&self) -> Option<u64> {
+        (self.wanted && self.proof.is_none()).then_some(self.proof_ms)
+    }
+
+    /// As the leader: is it time to ask for a proof? It will answer everything that is owed by now. The token is the one under
+    /// which it is asked for.
     pub(super) fn ask(&mut self, now_ms: u64, token: impl FnOnce() -> u64) -> Option<u64> {
-        if self.proof.is_some() {
-            return None;
-        }
+        self.proof_ms().filter(|proof_ms| now_ms >= *proof_ms)?;
         let token = token();
         self.proof = Some(Proof { token, asked_ms: now_ms, answers: std::mem::take(&mut self.owed) });
+        self.wanted = false;
+        self.proof_ms = now_ms + self.every_ms / PROOFS_PER_REPORT;
         Some(token)
     }
 
@@ -241,18 +260,41 @@ mod tests {
 
     #[test]
     fn a_leader_answers_what_came_before_it_asked_for_the_proof() {
-        let mut reports = Reports::new(0, 100);
+        let mut reports = Reports::new(0, 2_000);
+        assert_eq!((reports.proof_ms(), reports.ask(10, || 1)), (None, None), "nobody wants one");
         reports.owe(2, 5);
-        assert_eq!(reports.ask(50, || 1), Some(1));
+        assert_eq!(reports.ask(50, || 1), Some(1), "the first is not kept waiting");
         // This one came later than the question: it needs another.
         reports.owe(3, 9);
-        assert_eq!(reports.ask(60, || 2), None);
+        assert_eq!(reports.ask(160, || 2), None);
         assert_eq!(reports.on_proof(2), None);
         assert_eq!(reports.on_proof(1), Some(VecDeque::from([(2, 5)])));
-        assert_eq!((reports.contact_ms(), reports.is_owing()), (50, true));
-        assert_eq!(reports.ask(70, || 3), Some(3));
-        reports.on_leader(71);
-        assert_eq!(reports.on_proof(3), None, "it lost its leadership meanwhile");
         assert_eq!(reports.contact_ms(), 50);
+        assert_eq!(reports.ask(170, || 3), Some(3));
+        reports.on_leader(171);
+        assert_eq!(reports.on_proof(3), None, "it lost its leadership meanwhile");
+        assert_eq!((reports.contact_ms(), reports.proof_ms()), (50, None));
+    }
+
+    #[test]
+    fn reports_that_come_close_together_share_a_proof() {
+        let mut reports = Reports::new(0, 2_000);
+        reports.owe(2, 5);
+        assert_eq!(reports.ask(1_000, || 1), Some(1));
+        assert!(reports.on_proof(1).is_some());
+        for server in 3..=102 {
+            reports.owe(server, 7);
+            assert_eq!(reports.ask(1_000 + u64::from(server) / 6, || 2), None);
+        }
+        reports.want();
+        assert_eq!(reports.proof_ms(), Some(1_020));
+        assert_eq!(reports.ask(1_020, || 2), Some(2));
+        assert_eq!(reports.proof_ms(), None, "that answers all");
+        assert_eq!(reports.on_proof(2).map(|answers| answers.len()), Some(100));
+        assert_eq!(reports.contact_ms(), 1_020);
+        // Another leader's first is not kept waiting by what the former one asked.
+        reports.on_leader(1_060);
+        reports.want();
+        assert_eq!(reports.ask(1_060, || 3), Some(3));
     }
 }
