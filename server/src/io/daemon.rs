@@ -12,7 +12,9 @@ use super::reload::{Hangup, Reread};
 use super::restart::{self, Handed, Taken};
 use super::space::Space;
 use super::systemd::Systemd;
-use super::{Clock, SystemEntropy, admin, admin_server, certificates, last_backup, prometheus, with_data};
+use super::{
+    Clock, SystemEntropy, admin, admin_server, certificates, last_backup, pages, prometheus, with_data,
+};
 use crate::config::{self, Config, Listen};
 use crate::connection::Limits;
 use crate::consensus::{self, Configuration, Timers};
@@ -173,6 +175,7 @@ pub enum StartError {
 /// # Errors
 /// When it cannot start; once it serves, what is broken stops the process.
 pub fn run(config: Config, reread: Option<Reread>) -> Result<(), StartError> {
+    pages::keep_small();
     // For what is not a client's: accepting, signals, metrics, timers.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)

@@ -29,6 +29,7 @@ mod listen;
 mod log_stream;
 pub mod logging;
 mod members;
+mod pages;
 mod priority;
 mod prometheus;
 mod rebuild;

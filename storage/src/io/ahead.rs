@@ -13,6 +13,7 @@
 //! The mark is written to A and B in turn, by the sync after it changed and within that sync, so a torn one leaves the one before.
 //! A file with no mark at all was never synced and is empty.
 
+use super::read_ahead::ReadAhead;
 use super::readonly::refused;
 use super::sound::failed_before;
 use parking_lot::{Condvar, Mutex};
@@ -64,6 +65,7 @@ struct State {
 #[derive(Debug)]
 pub(super) struct AheadFile {
     file: File,
+    reads: ReadAhead,
     ahead_bytes: u64,
     state: Mutex<State>,
     zeroed: Condvar,
@@ -173,6 +175,7 @@ impl AheadFile {
         let (sequence, len) = latest.unwrap_or((0, 0));
         let ready = physical.saturating_sub(HEADER_BYTES) / PIECE_BYTES;
         Ok(Arc::new(AheadFile {
+            reads: ReadAhead::of(&file),
             file,
             ahead_bytes,
             state: Mutex::new(State {
@@ -281,7 +284,9 @@ impl StorageBackend for AheadBackend {
         if offset.saturating_add(out.len() as u64) > len {
             return Err(beyond(offset, out.len(), len));
         }
-        read_or_zeros(&self.file.file, HEADER_BYTES + offset, out)
+        let at = HEADER_BYTES + offset;
+        self.file.reads.before(&self.file.file, at, out.len());
+        read_or_zeros(&self.file.file, at, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! A file of the folder, which is trusted no more once a sync of it failed.
 
 use super::folder::Folder;
+use super::read_ahead::ReadAhead;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -11,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 #[derive(Debug)]
 pub(super) struct SoundFile {
     file: File,
+    ahead: ReadAhead,
     failed: AtomicBool,
     /// For its lock, too.
     folder: Arc<Folder>,
@@ -18,7 +20,7 @@ pub(super) struct SoundFile {
 
 impl SoundFile {
     pub(super) fn new(file: File, folder: Arc<Folder>) -> SoundFile {
-        SoundFile { file, failed: AtomicBool::new(false), folder }
+        SoundFile { ahead: ReadAhead::of(&file), file, failed: AtomicBool::new(false), folder }
     }
 
     pub(super) fn file(&self) -> &File {
@@ -30,6 +32,7 @@ impl SoundFile {
     }
 
     pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.ahead.before(&self.file, offset, out.len());
         self.file.read_exact_at(out, offset)
     }
 
