@@ -609,7 +609,8 @@ impl Service {
             );
             self.give_full_timeouts(now);
         }
-        if !self.alone && (self.reports.is_due(now.ms()) || stood_still) {
+        let rests = self.attached.is_empty() && self.connects.is_empty() && self.lookups.is_empty();
+        if !self.alone && (self.reports.is_due(now.ms(), rests) || stood_still) {
             self.report(now, stood_still);
         }
         self.ask_for_proof(now);

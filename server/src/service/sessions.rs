@@ -43,6 +43,7 @@ impl Service {
         if self.read_only.is_on() {
             return self.connect_read_only(now, connect);
         }
+        self.reports.on_connect(now.ms());
         let Connect { ref mailbox, session, .. } = connect;
         if session == 0 && self.tree.session_count() + self.connects.len() >= self.options.sessions_max {
             self.room.metrics.warren_session_refusals_total.add(1);

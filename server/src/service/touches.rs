@@ -1,12 +1,12 @@
 //! Who was heard of, told to the leader; and what its answer proves.
 //!
-//! A server that is no leader reports the sessions that it heard of, at least [`EVERY_MS_MAX`] apart and also when there
-//! are none. The leader lets their timeouts begin anew when the report arrives, and answers once a quorum has confirmed,
-//! *after* that, that it still leads (a read index). So an answer says of the moment at which its report was sent: no
-//! other leader had begun by then. Every leader, this one and a later one, therefore gives each session a full timeout
-//! from then on at least, and a server that closes a session's connection earlier than that, counted from the sending of
-//! the last answered report, closes it before anybody can expire the session. The leader asks for the same proof on its
-//! own behalf. That moment is called the *contact*.
+//! A server that is no leader reports the sessions that it heard of, at most [`EVERY_MS_MAX`] apart, also when it heard of
+//! none; one that nobody uses reports less often ([`REST`]). The leader lets their timeouts begin anew when the report
+//! arrives, and answers once a quorum has confirmed, *after* that, that it still leads (a read index). So an answer says of
+//! the moment at which its report was sent: no other leader had begun by then. Every leader, this one and a later one,
+//! therefore gives each session a full timeout from then on at least, and a server that closes a session's connection
+//! earlier than that, counted from the sending of the last answered report, closes it before anybody can expire the session.
+//! The leader asks for the same proof on its own behalf. That moment is called the *contact*.
 //!
 //! Reports and answers may be lost. A report therefore names everybody who was heard of since the last answered one.
 //!
@@ -32,6 +32,8 @@ use warren_transport::peer::{ServerId, Touches};
 const EVERY_MS_MIN: u64 = 20;
 /// …and at most; between these it is a quarter of the tick.
 const EVERY_MS_MAX: u64 = 500;
+/// A server that has no sessions, and that nobody asks for one, waits so many times as long between two reports.
+const REST: u64 = 4;
 /// A leader asks for a proof at most so many times between two reports of one server; what came since the last shares the next.
 /// With reports every 500 ms that is sooner than QUIC's acknowledgement of a report is due (25 ms), which goes with the answer then.
 const PROOFS_PER_REPORT: u64 = 25;
@@ -110,13 +112,18 @@ impl Reports {
         self.contact_ms
     }
 
-    /// Is it time? Then the next time is set.
-    pub(super) fn is_due(&mut self, now_ms: u64) -> bool {
+    /// Is it time? Then the next time is set; `rests`: nobody uses this server ([`REST`]).
+    pub(super) fn is_due(&mut self, now_ms: u64, rests: bool) -> bool {
         let due = now_ms >= self.next_ms;
         if due {
-            self.next_ms = now_ms + self.every_ms;
+            self.next_ms = now_ms + self.every_ms * if rests { REST } else { 1 };
         }
         due
+    }
+
+    /// A client asks for a session.
+    pub(super) fn on_connect(&mut self, now_ms: u64) {
+        self.next_ms = self.next_ms.min(now_ms + self.every_ms);
     }
 
     /// Who was heard of at this time or later belongs into the next report. Somewhat before the last answered one was
@@ -207,7 +214,9 @@ mod tests {
     #[test]
     fn the_contact_is_when_the_answered_report_was_sent() {
         let mut reports = Reports::new(1_000, 2_000);
-        assert!(reports.is_due(1_000) && !reports.is_due(1_499) && reports.is_due(1_500));
+        assert!(
+            reports.is_due(1_000, false) && !reports.is_due(1_499, false) && reports.is_due(1_500, false)
+        );
         let first = reports.report(1_500, &[7, 8]);
         assert_eq!(first, [Touches { number: 1, sessions: vec![7, 8] }]);
         let second = reports.report(2_000, &[]);
@@ -217,6 +226,19 @@ mod tests {
         assert!(reports.on_answer(2));
         assert!(!reports.on_answer(2) && !reports.on_answer(1) && !reports.on_answer(99));
         assert_eq!((reports.contact_ms(), reports.since_ms()), (2_000, 1_500));
+    }
+
+    #[test]
+    fn a_server_that_nobody_uses_reports_less_often_until_somebody_does() {
+        let mut reports = Reports::new(1_000, 2_000);
+        assert!(reports.is_due(1_000, true));
+        assert_eq!(reports.next_ms(), 3_000);
+        reports.on_connect(1_200);
+        assert_eq!(reports.next_ms(), 1_700);
+        reports.on_connect(1_600);
+        assert_eq!(reports.next_ms(), 1_700, "another one puts nothing off");
+        assert!(reports.is_due(1_700, false));
+        assert_eq!(reports.next_ms(), 2_200);
     }
 
     #[test]
