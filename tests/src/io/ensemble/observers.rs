@@ -1,6 +1,6 @@
 //! What is done to observers and to those that feed them, and that their clients notice nothing that they need not.
 
-use super::rounds::{FAULT, WORK, kill, leave_behind, stand_still};
+use super::rounds::{FAULT, WORK, kill, stand_still};
 use super::servers::id;
 use super::{Director, Outcome, polite};
 use crate::io::daemon::eventually;
@@ -110,10 +110,4 @@ pub(super) fn one_cut_off(director: &mut Director<'_>) -> Outcome<()> {
     director.servers.relay().set_all(Weather::FAIR);
     all_follow(director)?;
     director.work_on(WORK)
-}
-
-pub(super) fn far_behind(director: &mut Director<'_>) -> Outcome<()> {
-    let place = one(director)?;
-    leave_behind(director, place)?;
-    all_follow(director)
 }
