@@ -138,7 +138,7 @@ impl Server {
         self.service.publish();
         while let Some(action) = self.service.poll_action() {
             match action {
-                service::Action::Members { members, retired, recorded, .. } => {
+                service::Action::Members { members, retired, recorded } => {
                     work.push_back(consensus::Event::Members { members, retired, recorded });
                 }
                 service::Action::Submit(submissions) => work.push_back(consensus::Event::Submit(submissions)),
@@ -150,7 +150,7 @@ impl Server {
                     let written = checkpoint.write().unwrap();
                     self.serve(service::Event::Checkpointed(written), work);
                 }
-                service::Action::Superseded(_) => {}
+                service::Action::Superseded(_) | service::Action::Links => {}
                 service::Action::Purge(index) => self.log.purge(index).unwrap(),
             }
         }

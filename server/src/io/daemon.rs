@@ -17,7 +17,7 @@ use super::{
 };
 use crate::config::{self, Config, Listen};
 use crate::connection::Limits;
-use crate::consensus::{self, Configuration, Timers};
+use crate::consensus::{self, Timers};
 use crate::entropy::Entropy as _;
 use crate::founding::{Verdict, keep_promise};
 use crate::identity::Authentication;
@@ -586,8 +586,7 @@ fn start(
     let server_id = settings.map_or(SERVER_ID, |settings| settings.server_id);
     if let Some(ensemble) = &ensemble {
         ensemble.take_part(tree.identity());
-        let voters = Configuration::of(tree.conf_state()).servers();
-        ensemble.set_members(tree.members(), tree.retired(), &voters);
+        ensemble.set_members(&tree, false);
     }
     // Never 0, which stands for no run.
     let incarnation = entropy.next_u64().max(1);

@@ -8,6 +8,7 @@ use super::link_state::{LinkState, NOT_YET, hold, most_removed, peers};
 use super::priority::step_back;
 use crate::admin;
 use crate::config;
+use crate::consensus::Configuration;
 use crate::divergence::CONFIRMED_WITHIN;
 use crate::founding::{self, Founding, Verdict, WithData};
 use crate::membership;
@@ -24,7 +25,7 @@ use warren_storage::log::LogReader;
 use warren_storage::tree::{
     Export, Exporter, Identity, Import, ImportError, Staged, Tree, TreeError, TreeOptions,
 };
-use warren_storage::{DiskError, Members, SharedDisk};
+use warren_storage::{DiskError, SharedDisk};
 use warren_transport::io::links::{
     DownReason, Hold, LinkHandler, Links, PeerAddr, Refusal, RefusalReason, SnapshotError, SnapshotReceiver,
 };
@@ -72,7 +73,7 @@ pub(super) struct Ensemble {
     engine: OnceLock<(Engine, LogReader)>,
     founding: Mutex<Founding>,
     states: Mutex<BTreeMap<ServerId, LinkState>>,
-    /// To whom there is not always a link. Locked behind `states`.
+    /// To whom there is not always a link, or who left and may be back: nobody waits for them. Locked behind `states`.
     on_demand: Mutex<BTreeSet<ServerId>>,
     unknown: Mutex<Unknown>,
     /// Where each server was found last, as the file or a table said; at most one for each id.
@@ -151,24 +152,26 @@ impl Ensemble {
         self.observes.store(identity.observes, Ordering::Relaxed);
     }
 
-    /// These belong to the ensemble from now on, and those vote by raft's configuration.
-    pub(super) fn set_members(
-        &self,
-        members: &Members,
-        retired: &BTreeMap<ServerId, u32>,
-        voters: &[ServerId],
-    ) {
+    /// Of this tree those are from now on who belong to the ensemble and who vote by raft's configuration; see
+    /// [`membership::linked`] for `current`.
+    pub(super) fn set_members(&self, tree: &Tree, current: bool) {
+        let members = tree.members();
         if members.servers.is_empty() {
             return;
         }
+        let voters = Configuration::of(tree.conf_state()).servers();
         let file = membership::found(&self.config);
-        let mut wanted = membership::linked(members, retired, voters, &file);
+        let mut wanted = membership::linked(members, tree.retired(), &voters, &file, current);
         wanted.remove(&self.config.server_id);
+        let left = |id: &ServerId| tree.retired().contains_key(id) && !voters.contains(id);
         let peers: Vec<PeerAddr> = {
             let mut addrs = self.addrs.lock();
-            addrs.extend(members.servers.iter().map(|member| (member.id, member.peer_addr.clone())));
+            // Who left may have come back at another place than it had.
+            let back = file.servers.iter().filter(|member| left(&member.id));
+            let places = back.chain(&members.servers).map(|member| (member.id, member.peer_addr.clone()));
+            addrs.extend(places);
             // Who votes for a while yet, and is in no table and no file, was in a table of this run.
-            let votes = |id: ServerId| membership::may_vote(members, voters, &file, id);
+            let votes = |id: ServerId| membership::may_vote(members, &voters, &file, id);
             let own = votes(self.config.server_id);
             let peer = |id: &ServerId| {
                 Some(PeerAddr { id: *id, addr: addrs.get(id)?.clone(), hold: hold(own, votes(*id)) })
@@ -182,7 +185,7 @@ impl Ensemble {
             on_demand.clear();
             for peer in &peers {
                 let state = states.entry(peer.id).or_insert(LinkState::Idle);
-                if peer.hold == Hold::OnDemand {
+                if peer.hold == Hold::OnDemand || left(&peer.id) {
                     on_demand.insert(peer.id);
                     if !matches!(state, LinkState::Up) {
                         *state = LinkState::Idle;

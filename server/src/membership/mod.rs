@@ -270,10 +270,22 @@ pub fn found(ensemble: &config::Ensemble) -> Members {
 }
 
 /// With whom a server has links. Beside those in its table, these: who votes by raft's configuration, for a server that
-/// leaves is needed until a joint one is left; and who stands in its file and has not left, for its table may be of a time
-/// before that one came, and those it names may be gone.
-pub fn linked(members: &Members, retired: &BTreeMap<u8, u32>, voters: &[u8], file: &Members) -> BTreeSet<u8> {
-    let in_file = file.servers.iter().map(|member| member.id).filter(|id| !retired.contains_key(id));
+/// leaves is needed until a joint one is left; and who stands in its file, for its table may be of a time before that one
+/// came, and those it names may be gone.
+///
+/// Who left by the table counts in the file only as long as the table is not `current`. It is once the first entry of a
+/// leader's term is applied, for whoever leads was a member before. Until then, who left may have come back with another
+/// disk and be the only one that leads, or feeds: without a link nobody would ever say so here. A link is all that it gets.
+/// What its former disk says counts no more than before, and who votes is what log and table say.
+pub fn linked(
+    members: &Members,
+    retired: &BTreeMap<u8, u32>,
+    voters: &[u8],
+    file: &Members,
+    current: bool,
+) -> BTreeSet<u8> {
+    let left = |id: &u8| current && retired.contains_key(id);
+    let in_file = file.servers.iter().map(|member| member.id).filter(|id| !left(id));
     let in_table = members.servers.iter().map(|member| member.id);
     in_table.chain(in_file).chain(voters.iter().copied()).collect()
 }

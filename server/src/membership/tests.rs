@@ -236,6 +236,22 @@ fn an_ensemble_is_founded_as_its_file_says() {
     assert!(oddities(&change(&four(), &Change::Remove { id: 1 }).unwrap())[0].contains("2 voters need 2"));
 }
 
+/// The simulator's seeds 73104 and 76703: a server that was away while another one left and came back on a new disk refused
+/// that one, which led by then, and never heard that it was back.
+#[test]
+fn who_left_and_stands_in_the_file_has_a_link_until_the_table_is_current() {
+    let (table, file) =
+        (four(), Members { version: 0, servers: (5..=8).map(|id| member(id, Voter)).collect() });
+    let retired = BTreeMap::from([(6, 1), (7, 2), (9, 1)]);
+    let links = |current| linked(&table, &retired, &[1, 7], &file, current).into_iter().collect::<Vec<u8>>();
+    assert_eq!(links(false), [1, 2, 3, 4, 5, 6, 7, 8], "and nobody who stands nowhere");
+    assert_eq!(
+        links(true),
+        [1, 2, 3, 4, 5, 7, 8],
+        "who still votes is needed, and who never left may have come"
+    );
+}
+
 #[test]
 fn a_code_tells_what_it_can() {
     for refusal in [Refusal::InProgress, Refusal::NoQuorum, Refusal::Disabled, Refusal::Standalone] {

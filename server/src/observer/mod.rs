@@ -586,8 +586,10 @@ impl Observer {
 
     fn on_snapshot(&mut self, from: ServerId, message: &RaftMessage) {
         let Some(head) = &message.snapshot else { return };
+        // A tree may overtake the first thing that was said: with the number of the feed that was asked for, it is an answer,
+        // too. Who is sent one and does not take it waits long for the next.
         let wanted = message.kind == RaftKind::Snapshot
-            && self.search.feeder() == Some(from)
+            && self.search.asked() == Some(from)
             && *message.context == self.search.feed().to_le_bytes()
             && head.index > self.last.index
             && head.index <= NUMBER_MAX

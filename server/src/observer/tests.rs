@@ -654,6 +654,22 @@ fn without_a_feeder_there_is_no_leader_after_a_while_and_an_old_word_is_not_beli
     assert_eq!(leaders(&asked), [Some(1)]);
 }
 
+/// The tree comes by a stream of its own, and what the feeder said first is late.
+#[test]
+fn a_tree_is_taken_from_the_one_that_was_asked() {
+    let mut one = One::new(log());
+    let feeder = one.subscribe();
+    assert_eq!(one.observer.search.feeder(), None, "it has said nothing yet");
+    let head = warren_transport::peer::SnapshotHead { index: 50, term: 2, conf_state: Default::default() };
+    let message = RaftMessage {
+        context: one.observer.search.feed().to_le_bytes().to_vec().into(),
+        snapshot: Some(head),
+        ..RaftMessage::new(RaftKind::Snapshot, u64::from(feeder), 4, 2)
+    };
+    let told = one.tell(Event::SnapshotReceived { from: feeder, message });
+    assert!(matches!(&told[..], [Action::Install { .. }]), "{told:?}");
+}
+
 #[test]
 fn a_tree_is_taken_from_the_feeder_alone_and_the_log_goes_on_behind_it() {
     let mut one = One::new(log());

@@ -1,7 +1,7 @@
 //! What a server is told of its ensemble: who leads, who votes, and that it was so far behind that it gets another tree.
 
 use super::{Action, Service};
-use crate::consensus::{self, Configuration};
+use crate::consensus;
 use crate::moment::Moment;
 use crate::room::Standing;
 use crate::words::Mode;
@@ -141,8 +141,8 @@ impl Service {
             self.observer = own.role == MemberRole::Observer || self.observer && !recorded;
             self.show_standing();
         }
-        let voters = Configuration::of(self.tree.conf_state()).servers();
-        self.actions.push_back(Action::Members { members, retired, recorded, voters });
+        self.actions.push_back(Action::Links);
+        self.actions.push_back(Action::Members { members, retired, recorded });
     }
 
     /// A change that was decided is applied.

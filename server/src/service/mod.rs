@@ -150,9 +150,10 @@ pub enum Action {
         retired: BTreeMap<ServerId, u32>,
         /// See [`crate::consensus::Event::Members`].
         recorded: bool,
-        /// Who votes by raft's configuration; while it changes, those of both. Told anew when it changes, too.
-        voters: Vec<ServerId>,
     },
+    /// With whom there should be links ([`crate::membership::linked`]) may have changed: who belongs to the ensemble, who votes
+    /// by raft's configuration, or whether the table is current ([`Service::has_epoch`]).
+    Links,
     /// A change of the membership that this run of the server asked for ([`warren_storage::Asker`]) was applied.
     Reconfigured {
         /// Which.
@@ -240,6 +241,8 @@ pub struct Service {
     leading: bool,
     /// The term whose leader's first entry is applied.
     epoch_term: u64,
+    /// As of the last [`Action::Links`]: see [`Service::has_epoch`].
+    current: bool,
     checkpointing: bool,
     /// Checkpoints that are still being written and are of trees that are no longer ours.
     foreign_checkpoints: u32,
@@ -300,6 +303,7 @@ impl Service {
             term: 0,
             leader: None,
             leading: false,
+            current: false,
             checkpointing: false,
             foreign_checkpoints: 0,
             checkpoint_wanted: false,
@@ -362,7 +366,12 @@ impl Service {
         }
         self.apply_backlog(now)?;
         self.answer_syncs();
-        self.on_time(now)
+        self.on_time(now)?;
+        let current = self.has_epoch();
+        if std::mem::replace(&mut self.current, current) != current {
+            self.actions.push_back(Action::Links);
+        }
+        Ok(())
     }
 
     /// Everybody may read what was applied; then those who wait are woken. Call it after each [`Service::handle`].

@@ -247,6 +247,7 @@ impl Ensemble {
             | Action::Superseded(_)
             | Action::Purge(_)
             | Action::Members { .. }
+            | Action::Links
             | Action::Reconfigured { .. } => {}
         }
     }

@@ -6,7 +6,7 @@ use super::check::shown;
 use super::check::watches::Kept;
 use super::context::{Context, Event};
 use super::host::{Host, name_of};
-use super::server::{address_of, deliver};
+use super::server::{Server, address_of, deliver};
 use super::wire::Wire;
 use super::workload::{Asked, Workload};
 use super::world::server_of;
@@ -152,6 +152,9 @@ impl Client {
             return;
         }
         if ctx.healing {
+            if self.read_only && !self.is_well() && self.finds_more(hosts) {
+                return self.disconnect(ctx, hosts, "another server takes writes");
+            }
             self.act_healing(ctx, connection);
             return;
         }
@@ -204,6 +207,13 @@ impl Client {
             let asked = self.workload.draw(&mut ctx.dice);
             self.ask(ctx, connection, &asked);
         }
+    }
+
+    /// Who only reads looks at one server after the other for one that takes writes, and goes there (`ClientCnxn.pingRwServer`
+    /// of ZooKeeper): its own may be an observer whose only feeder is out of service.
+    fn finds_more(&mut self, hosts: &[Host]) -> bool {
+        self.home = (self.home + 1) % hosts.len();
+        hosts[self.home].server.as_ref().is_some_and(Server::takes_writes)
     }
 
     /// A write, a sync and a read, all of which must be answered.

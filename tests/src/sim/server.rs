@@ -179,7 +179,8 @@ impl Server {
             true => Vec::new(),
             false => consensus::Configuration::of(tree.conf_state()).servers(),
         };
-        let others = membership::linked(tree.members(), tree.retired(), &voters, &self.file.servers);
+        let (members, file, current) = (tree.members(), &self.file.servers, self.service.has_epoch());
+        let others = membership::linked(members, tree.retired(), &voters, file, current);
         let others = others.into_iter().map(host_of).filter(|other| *other != self.host);
         net::set_peers(ctx, self.host, others.collect());
     }
@@ -219,11 +220,19 @@ impl Server {
         self.room.is_serving()
     }
 
-    /// Is nothing under way?
+    /// Does it know a leader, and so take more than reads?
+    pub(super) fn takes_writes(&self) -> bool {
+        self.is_serving() && !self.room.is_read_only() && self.consensus.facts().leader.is_some()
+    }
+
+    /// Is nothing under way? What servers tell each other is no end to it: to a leader of a dozen there is always something of it
+    /// on its way, also where it is the only voter and all others observe.
     pub(super) fn is_quiet(&self) -> bool {
-        (self.consensus_in.is_empty() || !self.consensus.is_alone())
+        let is_told = |event: &consensus::Event| matches!(event, consensus::Event::Peer { .. });
+        let is_heard = |event: &ToService| matches!(event, ToService::Event(service::Event::Peer { .. }));
+        (self.consensus_in.iter().all(is_told) || !self.consensus.is_alone())
             && self.log_jobs.is_empty()
-            && self.service_in.is_empty()
+            && self.service_in.iter().all(is_heard)
             && self.checkpoint_jobs.is_empty()
             && self.written.is_empty()
             && self.repeats.is_empty()

@@ -250,7 +250,8 @@ impl World {
 
     fn is_quiet(&self) -> bool {
         let committed = self.ctx.checks.history.position();
-        let quiet = |s: &Server| s.is_quiet() && s.service().tree().position() == committed;
+        let quiet =
+            |s: &Server| s.is_quiet() && s.service().tree().position() == committed && s.takes_writes();
         self.hosts.iter().filter(|host| !host.parked).all(|host| host.server.as_ref().is_some_and(quiet))
     }
 

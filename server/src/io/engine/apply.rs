@@ -93,10 +93,12 @@ impl Desk {
             // Nothing that anybody waits for comes of it.
             service::Action::Abstain(wrong) => engine.consensus.push(consensus::Event::Abstain(wrong)),
             service::Action::Applied(index) => engine.consensus.leave(consensus::Event::Applied(index)),
-            service::Action::Members { members, retired, recorded, voters } => {
+            service::Action::Links => {
                 if let Some(ensemble) = &engine.ensemble {
-                    ensemble.set_members(&members, &retired, &voters);
+                    ensemble.set_members(self.service.tree(), self.service.has_epoch());
                 }
+            }
+            service::Action::Members { members, retired, recorded } => {
                 engine.consensus.push(consensus::Event::Members { members, retired, recorded });
             }
             service::Action::Reconfigured { request, answer } => engine.reconfigure.answer(request, answer),

@@ -81,9 +81,9 @@ impl Server {
                     self.wake(ctx, Step::Consensus);
                 }
                 service::Action::Send { to, message } => self.on_send(ctx, to, message),
-                service::Action::Members { members, retired, recorded, .. } => {
+                service::Action::Links => self.link(ctx),
+                service::Action::Members { members, retired, recorded } => {
                     ctx.note(&self.name, format_args!("{members:?}"));
-                    self.link(ctx);
                     self.consensus_in.push(consensus::Event::Members { members, retired, recorded });
                     self.wake(ctx, Step::Consensus);
                 }
