@@ -50,7 +50,7 @@ fn planted_faults_are_caught() {
         (Planted::JoinersFound, 1, "configurations in one order", 600),
         (Planted::JoinsUnrecorded, 3, "elected by the configuration", 60),
         (Planted::FounderSaysEmpty, 3, "elected by the configuration", 60),
-        (Planted::ConfigurationNotKept, 3, "raft's configuration and the table agree", 5),
+        (Planted::ConfigurationNotKept, 3, "raft's configuration and the table agree", 20),
     ];
     for planted in Planted::ALL {
         assert!(expected.iter().any(|(each, ..)| *each == planted), "{planted:?}");
