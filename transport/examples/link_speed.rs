@@ -91,6 +91,7 @@ fn main() {
             echo,
         });
         let config = LinksConfig {
+            on_snapshot_thread: || {},
             ensemble: "speed".into(),
             server_id: id,
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),

@@ -349,7 +349,7 @@ impl Service {
             }
             Event::ReadAt { index, mut tokens } => {
                 // A proof needs nothing applied.
-                tokens.retain(|token| !self.on_proof(now, *token));
+                tokens.retain(|token| !self.on_proof(*token));
                 self.read_at.push_back((index, tokens));
             }
             Event::Leader { term, leader } => self.on_leader(now, term, leader),
@@ -407,6 +407,8 @@ impl Service {
             next = earliest(next, Some(at_ms(self.reports.next_ms())));
             next = earliest(next, self.read_only.begins_at());
         }
+        // Observers report to the only voter, too.
+        next = earliest(next, self.reports.proof_ms().map(at_ms));
         if self.compares() {
             next = earliest(next, Some(self.compare_at()));
         }
@@ -616,9 +618,11 @@ impl Service {
             );
             self.give_full_timeouts(now);
         }
-        if !self.alone && (self.reports.is_due(now.ms()) || stood_still) {
+        let rests = self.attached.is_empty() && self.connects.is_empty() && self.lookups.is_empty();
+        if !self.alone && (self.reports.is_due(now.ms(), rests) || stood_still) {
             self.report(now, stood_still);
         }
+        self.ask_for_proof(now);
         self.look_for_read_only(now);
         self.compare(now);
         if self.leads_on() {

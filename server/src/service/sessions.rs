@@ -43,6 +43,7 @@ impl Service {
         if self.read_only.is_on() {
             return self.connect_read_only(now, connect);
         }
+        self.reports.on_connect(now.ms());
         let Connect { ref mailbox, session, .. } = connect;
         if session == 0 && self.tree.session_count() + self.connects.len() >= self.options.sessions_max {
             self.room.metrics.warren_session_refusals_total.add(1);
@@ -255,7 +256,6 @@ impl Service {
                     self.expiry.touch(session, now.ms());
                 }
                 self.reports.owe(from, report.number);
-                self.ask_for_proof(now);
             }
             PeerMessage::TouchesAck(answer) if self.leader == Some(from) && !self.leading => {
                 self.reports.on_answer(answer.number);
@@ -266,7 +266,8 @@ impl Service {
         }
     }
 
-    fn ask_for_proof(&mut self, now: Moment) {
+    /// If somebody wants one, and it is time.
+    pub(super) fn ask_for_proof(&mut self, now: Moment) {
         let room = &self.room;
         if let Some(token) = self.reports.ask(now.ms(), || room.next_token()) {
             self.submit(Submission::Sync(token));
@@ -274,15 +275,12 @@ impl Service {
     }
 
     /// The token's requests may be answered. Was it ours, for the proof that this server leads?
-    pub(super) fn on_proof(&mut self, now: Moment, token: u64) -> bool {
+    pub(super) fn on_proof(&mut self, token: u64) -> bool {
         let Some(answers) = self.reports.on_proof(token) else { return false };
         self.room.set_contact_ms(self.reports.contact_ms());
         for (to, number) in answers {
             let message = PeerMessage::TouchesAck(TouchesAck { number });
             self.actions.push_back(Action::Send { to, message });
-        }
-        if self.reports.is_owing() {
-            self.ask_for_proof(now);
         }
         true
     }
@@ -313,7 +311,7 @@ impl Service {
             self.tell(&mailbox, Zxid::ZERO, Item::CutOff(CUT_OFF));
         }
         if self.leading {
-            self.ask_for_proof(now);
+            self.reports.want();
         } else if let Some(to) = self.leader {
             // The order of a hash map is nobody's business.
             heard.sort_unstable();

@@ -9,9 +9,12 @@ use warren_tests::io::ensemble::{self, Plan};
 /// Kill, hold up and cut off servers of an ensemble under load, and compare what clients were told with what is kept
 #[derive(Parser)]
 struct Flags {
-    /// So many servers
+    /// So many servers that vote
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(3..=9))]
     servers: u8,
+    /// So many observers; with any, only rounds about them, unless others are named
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u8).range(0..=9))]
+    observers: u8,
     /// So many rounds, drawn by chance; 0: each once
     #[arg(long, default_value_t = 0)]
     rounds: u32,
@@ -34,10 +37,16 @@ fn main() -> ExitCode {
     let seed = flags.seed.unwrap_or_else(|| u64::from(std::process::id()) << 20 ^ crash::now_ms());
     let run = || {
         let folder = ensemble::folder()?;
-        println!("ensemble: {} servers, seed {seed}, folder {}", flags.servers, folder.display());
+        println!(
+            "ensemble: {} servers, {} observers, seed {seed}, folder {}",
+            flags.servers,
+            flags.observers,
+            folder.display()
+        );
         let kept = ensemble::run(Plan {
             warrend: flags.warrend,
             servers: flags.servers.into(),
+            observers: flags.observers.into(),
             rounds: flags.rounds,
             only: flags.only,
             seed,

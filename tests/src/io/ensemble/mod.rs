@@ -6,6 +6,7 @@
 //! server and compares what it finds with what it was told. A client whose server nothing was done to must not have lost its
 //! connection.
 
+mod observers;
 mod polite;
 mod rounds;
 mod servers;
@@ -29,8 +30,10 @@ use warren_transport::Request;
 pub struct Plan {
     /// The daemon's binary.
     pub warrend: PathBuf,
-    /// How many of it.
+    /// How many of it vote.
     pub servers: usize,
+    /// How many observe. With any, only rounds about observers are run, unless others are named.
+    pub observers: usize,
     /// Rounds, drawn by chance; 0: each once, in the order of the list.
     pub rounds: u32,
     /// Only these; none means all.
@@ -51,6 +54,12 @@ const GOES_ON_WITHIN: Duration = Duration::from_secs(10);
 
 /// A thread that wants to run every few ms and does not for so long tells of a machine that cannot be tested on.
 const STOOD_STILL: Duration = Duration::from_secs(1);
+
+/// In rounds about observers no log ends while a fault lasts: an observer whose feeder is lost could be behind what the next
+/// one has, and closes its connections to take a snapshot.
+const SETTINGS_WITH_OBSERVERS: &str = "\
+[sessions]\ntick_ms = 100\ntimeout_ms_min = 500\ntimeout_ms_max = 60000\n\
+[limits]\nmemory_mb = 512\n[storage]\nsegment_mb = 64\ndisk_reserve_mb = 64\n";
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -73,8 +82,18 @@ pub fn run(plan: Plan) -> io::Result<bool> {
     let mut dice = Dice::new(plan.seed);
     let rounds = choose(&plan, &mut dice);
     let elsewhere = plan.small.as_deref().map(|small| (rounds::ON_SMALL_DISK, small));
-    let mut servers =
-        Servers::new(&plan.warrend, &plan.folder, plan.servers, SETTINGS, elsewhere, &mut dice)?;
+    let settings = match rounds.iter().any(|round| round.needs_observers) {
+        true => SETTINGS_WITH_OBSERVERS,
+        false => SETTINGS,
+    };
+    let mut servers = Servers::new(
+        &plan.warrend,
+        &plan.folder,
+        (plan.servers, plan.observers),
+        settings,
+        elsewhere,
+        &mut dice,
+    )?;
     servers.start()?;
     let at = servers.daemons.iter().map(|daemon| daemon.clients).collect();
     let stage = Stage::new("ensemble", at, plan.seed, plan.folder, rounds.len() as u32, CLIENTS);
@@ -111,8 +130,13 @@ pub fn run(plan: Plan) -> io::Result<bool> {
 /// In the order of the list, or by chance.
 fn choose(plan: &Plan, dice: &mut Dice) -> Vec<&'static Round> {
     let wanted = |round: &&Round| {
-        (plan.only.is_empty() || plan.only.iter().any(|name| name == round.name))
+        let is_meant = match plan.only.is_empty() {
+            true => round.needs_observers == (plan.observers > 0),
+            false => plan.only.iter().any(|name| name == round.name),
+        };
+        is_meant
             && (plan.small.is_some() || !round.needs_small_disk)
+            && (plan.observers > 0 || !round.needs_observers)
     };
     let known: Vec<&Round> = rounds::ALL.iter().filter(wanted).collect();
     match plan.rounds {

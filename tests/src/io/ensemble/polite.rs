@@ -31,7 +31,8 @@ struct Polite {
 
 /// Stop this server and start it again under the eyes of clients on all of them.
 pub(super) fn through_a_stop(director: &mut Director<'_>, stopped: usize) -> Outcome<()> {
-    through(director, Some(stopped), |servers, all| {
+    let homes = director.servers.places();
+    through(director, homes, Some(stopped), |servers, all| {
         servers.daemons[stopped].stop()?;
         all_are_answered(all)?;
         Ok(servers.daemons[stopped].start()?)
@@ -40,20 +41,32 @@ pub(super) fn through_a_stop(director: &mut Director<'_>, stopped: usize) -> Out
 
 /// Have this server begin anew in place under the eyes of clients on all of them.
 pub(super) fn through_a_beginning(director: &mut Director<'_>, place: usize) -> Outcome<()> {
-    through(director, None, |servers, _| Ok(servers.begin_anew(place)?))
+    let homes = director.servers.places();
+    through(director, homes, None, |servers, _| Ok(servers.begin_anew(place)?))
 }
 
-/// Something is done to the servers, and all clients are answered before, behind it and in the end. Only those of the server
-/// that was stopped are sent away, and once.
+/// Kill these and start them again under the eyes of clients of the observers, none of which is among them.
+pub(super) fn through_a_kill(director: &mut Director<'_>, killed: &[usize]) -> Outcome<()> {
+    let homes = director.servers.observers();
+    through(director, homes, None, |servers, all| {
+        killed.iter().for_each(|place| servers.daemons[*place].kill());
+        all_are_answered(all)?;
+        killed.iter().try_for_each(|place| servers.daemons[*place].spawn())?;
+        killed.iter().try_for_each(|place| servers.daemons[*place].serving())?;
+        Ok(())
+    })
+}
+
+/// Something is done to the servers, and all clients of those in `homes` are answered before, behind it and in the end. Only
+/// those of the server that was stopped are sent away, and once.
 fn through(
     director: &mut Director<'_>,
+    homes: std::ops::Range<usize>,
     stopped: Option<usize>,
     mut act: impl FnMut(&mut Servers, &[Polite]) -> Outcome<()>,
 ) -> Outcome<()> {
     let servers = &director.stage.servers;
-    let all: Vec<Polite> = director
-        .servers
-        .places()
+    let all: Vec<Polite> = homes
         .flat_map(|home| (0..EACH).map(move |_| home))
         .map(|home| Polite { home, answers: AtomicU64::new(0), moves: AtomicU64::new(0) })
         .collect();

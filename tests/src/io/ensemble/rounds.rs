@@ -1,7 +1,7 @@
 //! What is done to the servers, round by round.
 
 use super::servers::id;
-use super::{Director, Outcome, polite, strangers};
+use super::{Director, Outcome, observers, polite, strangers};
 use crate::io::daemon::eventually;
 use crate::io::relay::Weather;
 use rustix::process::Signal;
@@ -17,10 +17,20 @@ pub(super) struct Round {
     pub(super) run: fn(&mut Director<'_>) -> Outcome<()>,
     /// Clients stay away from the server whose disk is small, which refuses writes meanwhile.
     pub(super) needs_small_disk: bool,
+    /// It is about observers.
+    pub(super) needs_observers: bool,
 }
 
 const fn round(name: &'static str, run: fn(&mut Director<'_>) -> Outcome<()>) -> Round {
-    Round { name, run, needs_small_disk: false }
+    Round { name, run, needs_small_disk: false, needs_observers: false }
+}
+
+const fn on_small_disk(name: &'static str, run: fn(&mut Director<'_>) -> Outcome<()>) -> Round {
+    Round { needs_small_disk: true, ..round(name, run) }
+}
+
+const fn with_observers(name: &'static str, run: fn(&mut Director<'_>) -> Outcome<()>) -> Round {
+    Round { needs_observers: true, ..round(name, run) }
 }
 
 /// All of them.
@@ -43,17 +53,23 @@ pub(super) const ALL: &[Round] = &[
     round("as many are killed as may be, the leader among them", minority_killed),
     round("all are killed at once", all_killed),
     round("a follower is far behind and takes a snapshot", far_behind),
-    Round { name: "a follower's disk is full", run: disk_full, needs_small_disk: true },
+    on_small_disk("a follower's disk is full", disk_full),
     round("rolling restart", rolling_restart),
     round("all begin anew in place, one after the other", begin_anew),
+    with_observers("the leader is killed, and observers' clients go on", observers::leader_killed),
+    with_observers("an observer's feeder is killed", observers::feeder_killed),
+    with_observers("an observer's feeder stands still", observers::feeder_stands_still),
+    with_observers("an observer is killed", observers::one_killed),
+    with_observers("all observers are killed at once", observers::all_killed),
+    with_observers("an observer is cut off", observers::one_cut_off),
 ];
 
 /// The place of the server whose disk is small.
 pub(super) const ON_SMALL_DISK: usize = 2;
 /// How long the clients work before and after a fault.
-const WORK: Duration = Duration::from_millis(200);
+pub(super) const WORK: Duration = Duration::from_millis(200);
 /// How long a server stands still, or is out of reach: longer than an election takes.
-const FAULT: Duration = Duration::from_millis(1_500);
+pub(super) const FAULT: Duration = Duration::from_millis(1_500);
 /// Between two turns of a link that comes and goes.
 const FLAP: Duration = Duration::from_millis(150);
 /// Znodes of this size, written so often, fill the log far beyond what is kept of it.
@@ -61,7 +77,7 @@ const BULK_BYTES: usize = 700_000;
 const BULK_WRITES: usize = 120;
 
 /// Kill it, see the others go on, and start it again.
-fn kill(director: &mut Director<'_>, places: &[usize]) -> Outcome<()> {
+pub(super) fn kill(director: &mut Director<'_>, places: &[usize]) -> Outcome<()> {
     director.work_on(WORK)?;
     places.iter().for_each(|place| director.stage.harm(*place));
     places.iter().for_each(|place| director.servers.daemons[*place].kill());
@@ -91,7 +107,7 @@ fn follower_killed(director: &mut Director<'_>) -> Outcome<()> {
 
 fn minority_killed(director: &mut Director<'_>) -> Outcome<()> {
     let leader = director.servers.leader(&[])?;
-    let all = director.servers.daemons.len();
+    let all = director.servers.voters().len();
     let places: Vec<usize> = (0..(all - 1) / 2).map(|n| (leader + n) % all).collect();
     kill(director, &places)
 }
@@ -122,7 +138,7 @@ fn handed_over(director: &mut Director<'_>) -> Outcome<()> {
     director.work_on(WORK)
 }
 
-fn stand_still(director: &mut Director<'_>, place: usize) -> Outcome<()> {
+pub(super) fn stand_still(director: &mut Director<'_>, place: usize) -> Outcome<()> {
     director.work_on(WORK)?;
     director.stage.harm(place);
     director.servers.daemons[place].signal(Signal::STOP)?;
@@ -200,7 +216,7 @@ fn follower_cut_off(director: &mut Director<'_>) -> Outcome<()> {
 /// Followers do not reach each other; the leader reaches all of them, and nobody else should lead.
 fn followers_apart(director: &mut Director<'_>) -> Outcome<()> {
     let leader = director.servers.leader(&[])?;
-    let followers: Vec<usize> = director.servers.places().filter(|place| *place != leader).collect();
+    let followers: Vec<usize> = director.servers.voters().filter(|place| *place != leader).collect();
     for one in &followers {
         for other in followers.iter().filter(|other| *other > one) {
             director.servers.relay().set_between(id(*one), id(*other), Weather::CUT);

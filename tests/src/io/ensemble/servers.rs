@@ -22,6 +22,8 @@ const WORD_WITHIN: Duration = Duration::from_secs(1);
 /// The servers. Places count from 0, ids from 1.
 pub(in crate::io) struct Servers {
     pub(in crate::io) daemons: Vec<Daemon>,
+    /// The first so many of them; the others observe.
+    voters: usize,
     /// `None`: they reach each other directly.
     relay: Option<Relay>,
     /// Where each listens to the others.
@@ -35,17 +37,18 @@ pub(in crate::io) fn id(place: usize) -> u8 {
 }
 
 impl Servers {
-    /// So many, each in a folder of its own below `folder`, or where `elsewhere` says; not started yet. All that they say
-    /// to each other passes a relay.
+    /// So many that vote and so many that observe, each in a folder of its own below `folder`, or where `elsewhere` says; not
+    /// started yet. All that they say to each other passes a relay.
     pub(in crate::io) fn new(
         warrend: &Path,
         folder: &Path,
-        count: usize,
+        (voters, observers): (usize, usize),
         settings: &str,
         elsewhere: Option<(usize, &Path)>,
         dice: &mut Dice,
     ) -> io::Result<Servers> {
-        let mut servers = Servers::direct(warrend, folder, count, settings, elsewhere, dice)?;
+        let mut servers = Servers::direct(warrend, folder, voters + observers, settings, elsewhere, dice)?;
+        servers.voters = voters;
         let listening: BTreeMap<u8, SocketAddr> =
             servers.peers.iter().enumerate().map(|(place, peer)| (id(place), *peer)).collect();
         servers.relay = Some(Relay::start(&listening, dice.fork())?);
@@ -53,7 +56,7 @@ impl Servers {
         Ok(servers)
     }
 
-    /// The same without a relay.
+    /// So many that vote, without a relay.
     pub(in crate::io) fn direct(
         warrend: &Path,
         folder: &Path,
@@ -81,7 +84,7 @@ impl Servers {
                 peers.push(peer);
             }
         }
-        let servers = Servers { daemons, relay: None, peers, authority };
+        let servers = Servers { daemons, voters: count, relay: None, peers, authority };
         servers.places().try_for_each(|place| servers.certify(place))?;
         servers.configure(settings)?;
         Ok(servers)
@@ -108,10 +111,11 @@ impl Servers {
         for (place, daemon) in self.daemons.iter().enumerate() {
             let _ = write!(
                 text,
-                "[[ensemble.server]]\nid = {}\npeer_addr = \"{}\"\nclient_addr = \"{}\"\n",
+                "[[ensemble.server]]\nid = {}\npeer_addr = \"{}\"\nclient_addr = \"{}\"\nrole = \"{}\"\n",
                 id(place),
                 self.relay.as_ref().map_or(self.peers[place], |relay| relay.face(id(place))),
-                daemon.clients
+                daemon.clients,
+                if self.voters().contains(&place) { "voter" } else { "observer" }
             );
         }
         text
@@ -150,6 +154,16 @@ impl Servers {
         0..self.daemons.len()
     }
 
+    /// Of those that vote.
+    pub(in crate::io) fn voters(&self) -> std::ops::Range<usize> {
+        0..self.voters
+    }
+
+    /// Of those that observe.
+    pub(in crate::io) fn observers(&self) -> std::ops::Range<usize> {
+        self.voters..self.daemons.len()
+    }
+
     /// Does this server say that it leads?
     pub(in crate::io) fn leads(&self, place: usize) -> bool {
         self.daemons[place].pid().is_some()
@@ -171,10 +185,10 @@ impl Servers {
         }
     }
 
-    /// One that does not lead.
+    /// One that votes and does not lead.
     pub(in crate::io) fn follower(&self, dice: &mut Dice) -> io::Result<usize> {
         let leader = self.leader(&[])?;
-        let followers: Vec<usize> = self.places().filter(|place| *place != leader).collect();
+        let followers: Vec<usize> = self.voters().filter(|place| *place != leader).collect();
         Ok(*dice.pick(&followers))
     }
 

@@ -4,11 +4,13 @@
 use super::link::{self, by_peer, is_alert};
 use super::peer::Peer;
 use super::refusal::{Fault, RefusalReason};
-use super::{Alive, Hold, LinkTimers, Shared, tls};
+use super::tls::{self, Purpose};
+use super::{Alive, Hold, LinkTimers, Shared, bulk};
 use quinn::{ConnectionError, Incoming};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
@@ -179,7 +181,7 @@ async fn attempt(shared: &Shared, peer: &Peer) -> Result<quinn::Connection, Stri
     let found: Vec<SocketAddr> = found.filter(usable).take(ADDRESSES_MAX).collect();
     let mut failure = "its name has no address that can be reached from ours".to_owned();
     for addr in found {
-        match connect(shared, peer, addr).await {
+        match connect(shared, peer, addr, Purpose::Link).await {
             Ok(connection) => return Ok(connection),
             Err(why) => failure = format!("{addr}: {why}"),
         }
@@ -187,12 +189,21 @@ async fn attempt(shared: &Shared, peer: &Peer) -> Result<quinn::Connection, Stri
     Err(failure)
 }
 
-async fn connect(shared: &Shared, peer: &Peer, addr: SocketAddr) -> Result<quinn::Connection, String> {
-    let (crypto, verdict) = tls::dialling(&shared.identity(), &shared.names, peer.id);
+/// One connection to this address, judged; or why not, in words. Refusals are counted here.
+pub(super) async fn connect(
+    shared: &Shared,
+    peer: &Peer,
+    addr: SocketAddr,
+    purpose: Purpose,
+) -> Result<quinn::Connection, String> {
+    let (crypto, verdict) = tls::dialling(&shared.identity(), &shared.names, peer.id, purpose);
     let crypto = quinn::crypto::rustls::QuicClientConfig::try_from(crypto)
         .expect("the provider has QUIC's first cipher");
     let mut config = quinn::ClientConfig::new(Arc::new(crypto));
-    config.transport_config(shared.transport.clone());
+    config.transport_config(shared.transport(purpose).clone());
+    if purpose == Purpose::Snapshot {
+        config.initial_dst_cid_provider(Arc::new(bulk::marked_id));
+    }
     let connecting = shared.endpoint.connect_with(config, addr, SERVER_NAME).map_err(|e| e.to_string())?;
     let e = match timeout(shared.timers.handshake, connecting).await {
         Ok(Ok(connection)) => return Ok(connection),
@@ -233,20 +244,34 @@ pub(super) async fn listen(shared: Arc<Shared>, alive: Alive) {
             continue;
         }
         let (shared, alive) = (shared.clone(), alive.clone());
-        tokio::spawn(async move {
+        // Where a connection is accepted, it runs.
+        let (purpose, here) = (bulk::purpose(&incoming), Handle::current());
+        let thread = match purpose {
+            Purpose::Link => here,
+            Purpose::Snapshot => shared.bulk.clone(),
+        };
+        thread.spawn(async move {
             let _alive = alive;
-            if let Some((peer, connection)) = let_in(&shared, incoming).await {
-                drop(permit);
-                link::run(&shared, &peer, connection).await;
+            let Some((peer, connection)) = let_in(&shared, incoming, purpose).await else { return };
+            drop(permit);
+            match purpose {
+                Purpose::Link => {
+                    link::run(&shared, &peer, connection).await;
+                }
+                Purpose::Snapshot => bulk::receive(&shared, &peer, connection).await,
             }
         });
     }
 }
 
 /// A dialler that is who it must be.
-async fn let_in(shared: &Shared, incoming: Incoming) -> Option<(Arc<Peer>, quinn::Connection)> {
+async fn let_in(
+    shared: &Shared,
+    incoming: Incoming,
+    purpose: Purpose,
+) -> Option<(Arc<Peer>, quinn::Connection)> {
     let addr = incoming.remote_address();
-    let (config, verdict) = server_config(shared);
+    let (config, verdict) = server_config(shared, purpose);
     let outcome = match incoming.accept_with(Arc::new(config)) {
         Ok(connecting) => timeout(shared.timers.handshake, connecting).await,
         Err(e) => Ok(Err(e)),
@@ -274,9 +299,9 @@ async fn let_in(shared: &Shared, incoming: Incoming) -> Option<(Arc<Peer>, quinn
 }
 
 /// For one dialler.
-pub(super) fn server_config(shared: &Shared) -> (quinn::ServerConfig, tls::Verdict) {
-    let (crypto, verdict) = tls::listening(&shared.identity(), &shared.names);
-    (super::endpoint::server_config(crypto, &shared.transport), verdict)
+fn server_config(shared: &Shared, purpose: Purpose) -> (quinn::ServerConfig, tls::Verdict) {
+    let (crypto, verdict) = tls::listening(&shared.identity(), &shared.names, purpose);
+    (super::endpoint::server_config(crypto, shared.transport(purpose)), verdict)
 }
 
 /// A handshake that failed before a certificate was judged.

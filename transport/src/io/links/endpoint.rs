@@ -1,6 +1,6 @@
 //! QUIC as we use it: one UDP socket, the windows and times of its connections.
 
-use super::snapshot::SNAPSHOTS_PER_LINK_MAX;
+use super::tls::Purpose;
 use super::{LinkTimers, dial};
 use crate::peer::Lane;
 use quinn::{
@@ -15,13 +15,8 @@ use std::time::Duration;
 
 /// Bytes of one stream that the receiver has not read yet, at most.
 pub const STREAM_WINDOW_BYTES: u32 = 2 << 20;
-/// Streams in each direction, at most.
-const STREAMS_MAX: u32 = Lane::ALL.len() as u32 + SNAPSHOTS_PER_LINK_MAX;
-/// Bytes of all streams of a link that the receiver has not read yet, at most. Every stream may fill its own window, so that one
-/// that stands still (a snapshot on a slow disk) never takes another's room.
-const LINK_WINDOW_BYTES: u32 = STREAMS_MAX * STREAM_WINDOW_BYTES;
-/// Bytes of a link that are sent and not acknowledged, at most: above what the receiver's window lets through.
-const SEND_WINDOW_BYTES: u64 = 2 * LINK_WINDOW_BYTES as u64;
+/// Streams of a link in each direction, at most.
+const LANES: u32 = Lane::ALL.len() as u32;
 /// Asked from the kernel for each direction of the socket; it may give less.
 const SOCKET_BUFFER_BYTES: usize = 4 << 20;
 /// Until a round trip was measured. QUIC's own first guess, 333 ms, would make a lost first packet cost a second.
@@ -37,19 +32,26 @@ const INCOMING_BYTES_TOTAL_MAX: u64 = 4 << 20;
 /// What a key is derived for.
 const CONNECTION_IDS: &[u8] = b"warren connection ids";
 
-pub(super) fn transport(timers: &LinkTimers) -> TransportConfig {
+pub(super) fn transport(timers: &LinkTimers, purpose: Purpose) -> TransportConfig {
+    let streams = match purpose {
+        Purpose::Link => LANES,
+        Purpose::Snapshot => 1,
+    };
+    // Every stream may fill its own window, so that one that stands still never takes another's room.
+    let window_bytes = streams * STREAM_WINDOW_BYTES;
     let mut transport = TransportConfig::default();
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(MTU_BYTES_MAX);
     transport
-        .max_concurrent_uni_streams(VarInt::from_u32(STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(streams))
         .max_concurrent_bidi_streams(VarInt::from_u32(0))
         .datagram_receive_buffer_size(None)
         .max_idle_timeout(Some(IdleTimeout::try_from(timers.idle).expect("a minute fits")))
         .keep_alive_interval(Some(timers.idle / KEEP_ALIVES))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-        .receive_window(VarInt::from_u32(LINK_WINDOW_BYTES))
-        .send_window(SEND_WINDOW_BYTES)
+        .receive_window(VarInt::from_u32(window_bytes))
+        // What is not acknowledged: above what the receiver's window lets through.
+        .send_window(2 * u64::from(window_bytes))
         .initial_rtt(FIRST_RTT)
         .mtu_discovery_config(Some(discovery));
     transport

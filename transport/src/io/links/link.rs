@@ -1,4 +1,4 @@
-//! One link while it lives: a connection that both ends have judged, three lanes each way, and snapshots.
+//! One link while it lives: a connection that both ends have judged, and three lanes each way.
 //!
 //! A lane is a stream in one direction. Its first byte says which it is; frames follow ([`codec`]). The first lane of the other
 //! end is also its hello: in TLS 1.3 the dialler learns only by what comes behind the handshake that it was let in.
@@ -6,7 +6,6 @@
 use super::peer::{Peer, Turn};
 use super::queue::Queue;
 use super::refusal::{Fault, Refusal, RefusalReason, said};
-use super::snapshot::SnapshotReceiver;
 use super::{DownReason, Shared};
 use crate::peer::{Lane, PeerMessage, codec};
 use bytes::BytesMut;
@@ -19,10 +18,6 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-/// First byte of a snapshot's stream; a lane's is its place in [`Lane::ALL`].
-pub(super) const TAG_SNAPSHOT: u8 = 3;
-/// Of QUIC's streams; a lane's is above.
-pub(super) const PRIORITY_SNAPSHOT: i32 = 0;
 /// Both ends have said hello by then, or the link is given up.
 pub(super) const HELLO_WITHIN: Duration = Duration::from_secs(2);
 /// Encoded at once, bytes, and one message more.
@@ -41,6 +36,7 @@ const CLOSE_UNUSED: VarInt = VarInt::from_u32(6);
 /// The TLS alert that says: the certificate is good, and its server is none of ours (RFC 8446, section 6.2).
 const ALERT_ACCESS_DENIED: u64 = 0x100 + 49;
 
+/// First byte of a lane.
 fn tag(lane: Lane) -> u8 {
     lane as u8
 }
@@ -104,8 +100,6 @@ impl Live {
 pub(super) enum Ended {
     /// The connection is gone, and says why itself.
     Connection,
-    /// This stream alone is over, and may be.
-    Stream,
     /// The peer does what it must not.
     Fault(Fault),
 }
@@ -225,7 +219,7 @@ async fn drive(
                 Err(e) => break down(&e),
             },
             Some(ended) = tasks.join_next() => match ended {
-                Ok(Ok(()) | Err(Ended::Stream)) => {}
+                Ok(Ok(())) => {}
                 Ok(Err(Ended::Connection)) => break down(&connection.closed().await),
                 Ok(Err(Ended::Fault(fault))) => {
                     shared.refuse(Some(peer.id), connection.remote_address(), fault.clone());
@@ -270,12 +264,6 @@ async fn receive(
         Ok(first) => first?,
         Err(_) => return Err(Ended::bad_stream("a stream without a beginning")),
     };
-    if first == TAG_SNAPSHOT {
-        live.note_use();
-        let receiver = SnapshotReceiver::open(&tokio::runtime::Handle::current(), stream).await?;
-        shared.handler.snapshot(peer.id, receiver);
-        return Ok(());
-    }
     let Some(lane) = Lane::ALL.into_iter().find(|lane| tag(*lane) == first) else {
         return Err(Ended::bad_stream("a stream of no known purpose"));
     };
@@ -290,8 +278,7 @@ async fn read_tag(stream: &mut RecvStream) -> Result<u8, Ended> {
     match stream.read_exact(&mut first).await {
         Ok(()) => Ok(first[0]),
         Err(quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(_))) => Err(Ended::Connection),
-        // A snapshot that is given up at once may end before it began.
-        Err(quinn::ReadExactError::ReadError(_)) => Err(Ended::Stream),
+        Err(quinn::ReadExactError::ReadError(_)) => Err(Ended::bad_stream("it ended a lane")),
         Err(quinn::ReadExactError::FinishedEarly(_)) => Err(Ended::bad_stream("an empty stream")),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Links::send ──▶ queue.rs, one per lane ──▶ link.rs ══ QUIC ══▶ link.rs ──▶ LinkHandler::message
-//!  Links::open_snapshot ──▶ snapshot.rs ═════════ QUIC ═════════▶ snapshot.rs ──▶ LinkHandler::snapshot
+//!  Links::open_snapshot ──▶ snapshot.rs ─▶ bulk.rs ══ QUIC ══▶ bulk.rs ─▶ snapshot.rs ──▶ LinkHandler::snapshot
 //!                     dial.rs dials servers with lower ids and lets in those with higher ones; tls.rs judges both
 //! ```
 //!
@@ -11,13 +11,14 @@
 //!
 //! A link is up when both ends have judged each other's certificate and said hello. Messages of one lane arrive in order, or the
 //! link ends; a link that ends loses what was on its way. It runs on threads of its own, so that no crowd of clients
-//! delays a heartbeat.
+//! delays a heartbeat; and a snapshot has a connection and a thread of its own, so that none does, either.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "this is io: sockets, tasks and the clock"
 )]
 
+mod bulk;
 mod dial;
 mod endpoint;
 mod link;
@@ -56,8 +57,8 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
-use tls::{Identity, Names};
-use tokio::runtime::Runtime;
+use tls::{Identity, Names, Purpose};
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 
 /// How long stopping may take, once everybody was told.
@@ -136,13 +137,15 @@ pub struct LinksConfig {
     pub seed: u64,
     /// Threads that carry all links; 1 at least.
     pub threads: usize,
+    /// Called on the thread that carries snapshots, as it starts: it may let others go first.
+    pub on_snapshot_thread: fn(),
 }
 
 /// Who is told. Called from the links' own threads, which wait meanwhile: nothing here may block.
 pub trait LinkHandler: Send + Sync + 'static {
     /// `from` says something; that it is `from` is certain. Only while its link is up.
     fn message(&self, from: ServerId, message: PeerMessage);
-    /// `from` sends a snapshot; whoever receives it does so on a thread of its own.
+    /// `from` sends a snapshot; whoever receives it does so on a thread of its own. Its link was up when it began.
     fn snapshot(&self, from: ServerId, receiver: SnapshotReceiver);
     /// The link is up: messages can be sent, and may come.
     fn link_up(&self, server: ServerId);
@@ -273,6 +276,8 @@ pub struct Links {
 /// What ends with the links.
 struct Running {
     runtime: Runtime,
+    /// For snapshots.
+    bulk: Runtime,
     alive: Alive,
     ended: mpsc::Receiver<()>,
 }
@@ -304,6 +309,9 @@ struct Shared {
     endpoint: quinn::Endpoint,
     local: SocketAddr,
     transport: Arc<quinn::TransportConfig>,
+    bulk_transport: Arc<quinn::TransportConfig>,
+    /// Where connections for snapshots run.
+    bulk: Handle,
     /// True once all stops.
     stop: watch::Sender<bool>,
 }
@@ -311,6 +319,13 @@ struct Shared {
 impl Shared {
     fn identity(&self) -> Arc<Identity> {
         self.identity.read().clone()
+    }
+
+    fn transport(&self, purpose: Purpose) -> &Arc<quinn::TransportConfig> {
+        match purpose {
+            Purpose::Link => &self.transport,
+            Purpose::Snapshot => &self.bulk_transport,
+        }
     }
 
     fn peer(&self, server: ServerId) -> Option<Arc<Peer>> {
@@ -338,7 +353,17 @@ impl Links {
     /// # Errors
     /// When the configuration or a certificate cannot be used, or the system refuses socket or threads.
     pub fn start(config: LinksConfig, handler: Arc<dyn LinkHandler>) -> Result<Links, LinkError> {
-        let LinksConfig { ensemble, server_id, listen, peers, tls, timers, seed, threads } = config;
+        let LinksConfig {
+            ensemble,
+            server_id,
+            listen,
+            peers,
+            tls,
+            timers,
+            seed,
+            threads,
+            on_snapshot_thread,
+        } = config;
         check_ensemble_name(&ensemble)?;
         if server_id == 0 {
             return Err(LinkError::ServerId(server_id));
@@ -357,16 +382,24 @@ impl Links {
         }
         let names = Arc::new(Names { ensemble, own: server_id, peers: RwLock::new(holds(&by_id)) });
         let identity = Arc::new(Identity::new(&tls, &names)?);
-        let transport = Arc::new(endpoint::transport(&timers));
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(threads.max(1))
-            .thread_name("warren-link")
-            .enable_all()
-            .build()
-            .map_err(LinkError::Threads)?;
+        let transport = Arc::new(endpoint::transport(&timers, Purpose::Link));
+        let bulk_transport = Arc::new(endpoint::transport(&timers, Purpose::Snapshot));
+        let runtime = |name, threads, on_start: fn()| {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(threads).thread_name(name).on_thread_start(on_start).enable_all();
+            builder.build().map_err(LinkError::Threads)
+        };
+        let bulk = runtime("warren-bulk", 1, on_snapshot_thread)?;
+        let runtime = match runtime("warren-link", threads.max(1), || {}) {
+            Ok(runtime) => runtime,
+            Err(e) => {
+                bulk.shutdown_background();
+                return Err(e);
+            }
+        };
         let opened = {
             let _entered = runtime.enter();
-            let (crypto, _) = tls::listening(&identity, &names);
+            let (crypto, _) = tls::listening(&identity, &names, Purpose::Link);
             let server = endpoint::server_config(crypto, &transport);
             endpoint::open(listen, server, identity.reset_key())
                 .and_then(|endpoint| endpoint.local_addr().map(|local| (endpoint, local)))
@@ -376,6 +409,7 @@ impl Links {
             Err(source) => {
                 // Dropped, it would wait, which the caller's own runtime does not allow.
                 runtime.shutdown_background();
+                bulk.shutdown_background();
                 return Err(LinkError::Listen { addr: listen, source });
             }
         };
@@ -390,11 +424,13 @@ impl Links {
             endpoint,
             local,
             transport,
+            bulk_transport,
+            bulk: bulk.handle().clone(),
             stop: watch::Sender::new(false),
         });
         let (alive, ended) = mpsc::channel(1);
         runtime.spawn(dial::listen(shared.clone(), alive.clone()));
-        let running = Running { runtime, alive, ended };
+        let running = Running { runtime, bulk, alive, ended };
         for peer in shared.peers.read().values() {
             running.dial(&shared, peer);
         }
@@ -475,12 +511,12 @@ impl Links {
     /// When there is no link, or no room for one more within [`SNAPSHOT_STALL`].
     pub fn open_snapshot(&self, to: ServerId, head: RaftMessage) -> Result<SnapshotSender, SnapshotError> {
         let down = SnapshotError::Down(to);
-        let Some(live) = self.shared.peer(to).and_then(|peer| peer.live()) else { return Err(down) };
-        let Some(runtime) = self.running.lock().as_ref().map(|running| running.runtime.handle().clone())
-        else {
+        let Some(peer) = self.shared.peer(to) else { return Err(down) };
+        let Some(live) = peer.live() else { return Err(down) };
+        if self.running.lock().is_none() {
             return Err(down);
-        };
-        SnapshotSender::open(runtime, &live.connection, head)
+        }
+        SnapshotSender::open(&self.shared, &peer, live, head)
     }
 
     /// Use other certificates from now on, for every handshake to come. A link stays up if the new authority vouches for the
@@ -530,7 +566,7 @@ impl Links {
     /// End all links, telling the peers, and wait until they are told and [`LinkHandler::link_down`] was called for each; a second at
     /// most. What waits to be sent is dropped.
     pub fn stop(&self) {
-        let Some(Running { runtime, alive, mut ended }) = self.running.lock().take() else { return };
+        let Some(Running { runtime, bulk, alive, mut ended }) = self.running.lock().take() else { return };
         drop(alive);
         self.shared.stop.send_replace(true);
         self.shared.endpoint.close(link::CLOSE_STOPPING, DownReason::Stopping.to_string().as_bytes());
@@ -544,6 +580,7 @@ impl Links {
         // Whether it ends by the word or by the clock, it ends.
         let _ = heard.recv_timeout(GOODBYE_WITHIN);
         runtime.shutdown_background();
+        bulk.shutdown_background();
     }
 }
 
@@ -553,6 +590,7 @@ impl Drop for Links {
             self.shared.stop.send_replace(true);
             self.shared.endpoint.close(link::CLOSE_STOPPING, DownReason::Stopping.to_string().as_bytes());
             running.runtime.shutdown_background();
+            running.bulk.shutdown_background();
         }
     }
 }

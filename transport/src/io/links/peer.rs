@@ -2,13 +2,13 @@
 
 use super::link::Live;
 use super::queue::Queue;
-use super::{DownReason, Hold, SendError};
+use super::{DownReason, Hold, SNAPSHOTS_PER_LINK_MAX, SendError};
 use crate::peer::{PeerMessage, ServerId};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::{Notify, OwnedMutexGuard, watch};
+use tokio::sync::{Notify, OwnedMutexGuard, Semaphore, watch};
 
 /// Messages that wait for a link that is being made, at most.
 pub const WAITING_MESSAGES_MAX: usize = 64;
@@ -25,6 +25,9 @@ pub(super) struct Peer {
     /// Whoever dials has to look again.
     changed: Notify,
     pub(super) overflows: AtomicU64,
+    /// Snapshots that it may be sent, or may send, now: [`SNAPSHOTS_PER_LINK_MAX`] each.
+    pub(super) sending: Arc<Semaphore>,
+    pub(super) receiving: Semaphore,
     /// True once it is no peer any more.
     pub(super) gone: watch::Sender<bool>,
 }
@@ -80,6 +83,8 @@ impl Peer {
             turn: Arc::default(),
             changed: Notify::new(),
             overflows: AtomicU64::new(0),
+            sending: Arc::new(Semaphore::new(SNAPSHOTS_PER_LINK_MAX)),
+            receiving: Semaphore::new(SNAPSHOTS_PER_LINK_MAX),
             gone: watch::Sender::new(false),
         })
     }

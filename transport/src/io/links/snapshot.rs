@@ -1,29 +1,37 @@
-//! A snapshot on its way: a stream of its own, behind everything else in priority, with its head before it.
+//! A snapshot on its way: the one stream of a connection of its own ([`super::bulk`]), with its head before it.
 //!
 //! Both ends block, for they stand on plain threads beside a disk; how far one may run ahead of the other is QUIC's window for
-//! a stream, and [`CHUNKS_AHEAD`]. The end of the stream is said: what breaks off before it is no snapshot.
+//! a stream, and [`CHUNKS_AHEAD`]. The end of the stream is said: what breaks off before it is no snapshot. Whoever is done
+//! with it closes the connection and says how it went.
 
-use super::link::{Ended, TAG_SNAPSHOT};
+use super::link::{Ended, Live};
+use super::peer::Peer;
+use super::{Shared, bulk};
 use crate::peer::codec::{self, LENGTH_BYTES};
 use crate::peer::{Lane, PeerMessage, RaftKind, RaftMessage, ServerId};
 use bytes::{Bytes, BytesMut};
-use quinn::{ReadExactError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{Connection, ConnectionError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::timeout;
 
 /// The longest chunk, bytes.
 pub const SNAPSHOT_CHUNK_BYTES_MAX: usize = 4 << 20;
-/// Snapshots under way on a link, in each direction, at most; the next one waits for [`SNAPSHOT_STALL`], then fails.
-pub const SNAPSHOTS_PER_LINK_MAX: u32 = 2;
+/// Snapshots under way between two servers, in each direction, at most; the next one waits for [`SNAPSHOT_STALL`], then fails.
+pub const SNAPSHOTS_PER_LINK_MAX: usize = 2;
 /// Without any progress for so long, a snapshot is given up.
 pub const SNAPSHOT_STALL: Duration = Duration::from_secs(30);
 /// A length that says: that was all.
 const END: u32 = 0;
-/// Told to the other end when a snapshot is given up.
+/// How a connection for a snapshot is closed, in QUIC: something else came between.
+pub(super) const BROKEN: VarInt = VarInt::from_u32(0);
+/// It is given up.
 const GIVEN_UP: VarInt = VarInt::from_u32(1);
+/// Everything was received.
+const RECEIVED: VarInt = VarInt::from_u32(2);
 /// The lane whose limits a snapshot's head keeps.
 const HEAD_LANE: Lane = Lane::Append;
 
@@ -33,6 +41,9 @@ pub enum SnapshotError {
     /// There is no link to that server.
     #[error("there is no link to server {0}")]
     Down(ServerId),
+    /// The link is up, and no connection for the snapshot could be made.
+    #[error("no connection for the snapshot can be made: {0}")]
+    Unconnected(String),
     /// The head is no [`RaftKind::Snapshot`] within its limit.
     #[error("the head of a snapshot is not one")]
     Head,
@@ -56,10 +67,21 @@ pub enum SnapshotError {
     CutOff,
 }
 
+impl From<ConnectionError> for SnapshotError {
+    fn from(e: ConnectionError) -> SnapshotError {
+        match e {
+            ConnectionError::ApplicationClosed(close) if close.error_code == GIVEN_UP => {
+                SnapshotError::GivenUp
+            }
+            _ => SnapshotError::Broken,
+        }
+    }
+}
+
 impl From<WriteError> for SnapshotError {
     fn from(e: WriteError) -> SnapshotError {
         match e {
-            WriteError::Stopped(_) => SnapshotError::GivenUp,
+            WriteError::ConnectionLost(e) => e.into(),
             _ => SnapshotError::Broken,
         }
     }
@@ -69,7 +91,7 @@ impl From<ReadExactError> for SnapshotError {
     fn from(e: ReadExactError) -> SnapshotError {
         match e {
             ReadExactError::FinishedEarly(_) => SnapshotError::CutOff,
-            ReadExactError::ReadError(quinn::ReadError::Reset(_)) => SnapshotError::GivenUp,
+            ReadExactError::ReadError(quinn::ReadError::ConnectionLost(e)) => e.into(),
             ReadExactError::ReadError(_) => SnapshotError::Broken,
         }
     }
@@ -86,14 +108,17 @@ async fn unless_stalled<T, E: Into<SnapshotError>>(
 #[derive(Debug)]
 pub struct SnapshotSender {
     runtime: Handle,
+    connection: Connection,
     stream: SendStream,
-    whole: bool,
+    link: Arc<Live>,
+    _one_of_few: OwnedSemaphorePermit,
 }
 
 impl SnapshotSender {
     pub(super) fn open(
-        runtime: Handle,
-        connection: &quinn::Connection,
+        shared: &Shared,
+        peer: &Peer,
+        link: Arc<Live>,
         head: RaftMessage,
     ) -> Result<SnapshotSender, SnapshotError> {
         if head.kind != RaftKind::Snapshot || head.snapshot.is_none() {
@@ -101,15 +126,17 @@ impl SnapshotSender {
         }
         let head = PeerMessage::Raft(head);
         codec::size_bound(&head).map_err(|_| SnapshotError::Head)?;
-        let mut opening = BytesMut::from(&[TAG_SNAPSHOT][..]);
+        let mut opening = BytesMut::new();
         codec::encode(&head, &mut opening);
-        let opened = runtime.block_on(async {
-            let broken = |_: quinn::ConnectionError| SnapshotError::Broken;
-            let stream = unless_stalled(async { connection.open_uni().await.map_err(broken) }).await?;
-            let _ = stream.set_priority(super::link::PRIORITY_SNAPSHOT);
-            Ok::<_, SnapshotError>(stream)
-        });
-        let mut sender = SnapshotSender { runtime, stream: opened?, whole: false };
+        let runtime = shared.bulk.clone();
+        let (permit, connection, stream) = runtime.block_on(async {
+            let room = timeout(SNAPSHOT_STALL, peer.sending.clone().acquire_owned()).await;
+            let permit = room.map_err(|_| SnapshotError::Stalled)?.expect("nobody closes it");
+            let connection = bulk::connect(shared, peer, &link).await?;
+            let stream = unless_stalled(connection.open_uni()).await?;
+            Ok::<_, SnapshotError>((permit, connection, stream))
+        })?;
+        let mut sender = SnapshotSender { runtime, connection, stream, link, _one_of_few: permit };
         sender.put(opening.freeze())?;
         Ok(sender)
     }
@@ -135,21 +162,16 @@ impl SnapshotSender {
     /// As [`SnapshotSender::send`].
     pub fn finish(mut self) -> Result<(), SnapshotError> {
         self.put(Bytes::copy_from_slice(&END.to_be_bytes()))?;
-        self.stream.finish().map_err(|_| SnapshotError::Broken)?;
-        self.whole = true;
-        let stopped = self.stream.stopped();
-        let end = self
-            .runtime
-            .block_on(unless_stalled(async { stopped.await.map_err(|_| SnapshotError::Broken) }))?;
-        // The receiver may let go of the stream once it has read the end, and before that was acknowledged.
-        match end {
-            None => Ok(()),
-            Some(code) if code == RECEIVED => Ok(()),
-            Some(_) => Err(SnapshotError::GivenUp),
+        let _ = self.stream.finish();
+        let closed = self.runtime.block_on(async { timeout(SNAPSHOT_STALL, self.connection.closed()).await });
+        match closed.map_err(|_| SnapshotError::Stalled)? {
+            ConnectionError::ApplicationClosed(close) if close.error_code == RECEIVED => Ok(()),
+            e => Err(e.into()),
         }
     }
 
     fn put(&mut self, mut bytes: Bytes) -> Result<(), SnapshotError> {
+        self.link.note_use();
         while !bytes.is_empty() {
             // Piece by piece, so that slow is not taken for stalled.
             let piece = bytes.split_to(bytes.len().min(PIECE_BYTES));
@@ -159,8 +181,6 @@ impl SnapshotSender {
     }
 }
 
-/// Told to the sender when everything was read.
-const RECEIVED: VarInt = VarInt::from_u32(2);
 /// What is written or read at once, bytes.
 const PIECE_BYTES: usize = 256 << 10;
 /// Room for what is received begins with this at most, bytes.
@@ -170,16 +190,15 @@ const CHUNKS_AHEAD: usize = 2;
 
 impl Drop for SnapshotSender {
     fn drop(&mut self) {
-        if !self.whole {
-            let _ = self.stream.reset(GIVEN_UP);
-        }
+        // Of one that is closed already, because all was received, this changes nothing.
+        self.connection.close(GIVEN_UP, b"");
     }
 }
 
 /// The receiving end. Its calls block and stand on plain threads, never in a task. Dropped before its end, it
 /// gives the snapshot up.
 ///
-/// Chunks are put together in a task beside the link: the thread wakes once for a chunk, not for every packet.
+/// Chunks are put together in a task beside the connection: the thread wakes once for a chunk, not for every packet.
 #[derive(Debug)]
 pub struct SnapshotReceiver {
     head: RaftMessage,
@@ -188,17 +207,21 @@ pub struct SnapshotReceiver {
 }
 
 impl SnapshotReceiver {
-    /// The head has come; the tag was read before.
-    pub(super) async fn open(runtime: &Handle, mut stream: RecvStream) -> Result<SnapshotReceiver, Ended> {
+    /// Once the head has come. On the thread that carries snapshots.
+    pub(super) async fn open(
+        connection: Connection,
+        link: Arc<Live>,
+        mut stream: RecvStream,
+    ) -> Result<SnapshotReceiver, Ended> {
         let body = match read_block(&mut stream, HEAD_LANE.frame_bytes_max()).await {
             Ok(body) => body,
             // The sender may give up at any moment.
-            Err(_) => return Err(Ended::Stream),
+            Err(_) => return Err(Ended::Connection),
         };
         match codec::decode(&body, HEAD_LANE) {
             Ok(PeerMessage::Raft(head)) if head.kind == RaftKind::Snapshot && head.snapshot.is_some() => {
                 let (tell, chunks) = mpsc::channel(CHUNKS_AHEAD);
-                runtime.spawn(assemble(stream, tell));
+                tokio::spawn(assemble(connection, link, stream, tell));
                 Ok(SnapshotReceiver { head, chunks, whole: false })
             }
             Ok(_) => Err(Ended::bad_stream("a snapshot whose head is another message")),
@@ -227,23 +250,28 @@ impl SnapshotReceiver {
     }
 }
 
-/// Give the chunks of a stream to who receives them, and an empty one when that was all.
-async fn assemble(mut stream: RecvStream, chunks: mpsc::Sender<Result<Vec<u8>, SnapshotError>>) {
-    loop {
+/// Give the chunks of a stream to who receives them, and an empty one when that was all; then close its connection.
+async fn assemble(
+    connection: Connection,
+    link: Arc<Live>,
+    mut stream: RecvStream,
+    chunks: mpsc::Sender<Result<Vec<u8>, SnapshotError>>,
+) {
+    let outcome = loop {
         let chunk = tokio::select! {
             chunk = read_block(&mut stream, SNAPSHOT_CHUNK_BYTES_MAX) => chunk,
-            () = chunks.closed() => break,
+            () = chunks.closed() => break GIVEN_UP,
         };
+        link.note_use();
         let (is_end, failed) = (chunk.as_ref().is_ok_and(Vec::is_empty), chunk.is_err());
         if chunks.send(chunk).await.is_err() || failed {
-            break;
+            break GIVEN_UP;
         }
         if is_end {
-            let _ = stream.stop(RECEIVED);
-            return;
+            break RECEIVED;
         }
-    }
-    let _ = stream.stop(GIVEN_UP);
+    };
+    connection.close(outcome, b"");
 }
 
 /// A length and that many bytes. Room grows with what arrives, not with what is claimed.

@@ -25,8 +25,24 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 use webpki::{EndEntityCert, KeyUsage};
 
-/// What is spoken inside TLS; another number speaks otherwise.
-pub(super) const ALPN: &[u8] = b"warren/1";
+/// What a connection is for. Each is another protocol inside TLS; another number speaks otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It is the link.
+    Link,
+    /// One snapshot, from whoever dials.
+    Snapshot,
+}
+
+impl Purpose {
+    pub(super) const fn alpn(self) -> &'static [u8] {
+        match self {
+            Purpose::Link => b"warren/1",
+            Purpose::Snapshot => b"warren-snapshot/1",
+        }
+    }
+}
+
 /// The longest PEM file that is read, bytes.
 const PEM_BYTES_MAX: u64 = 1 << 20;
 /// Certificates in one file, at most: a chain, or authorities old and new.
@@ -117,8 +133,8 @@ pub(super) struct Names {
 enum Expected {
     /// The server that was dialled.
     Dialled(ServerId),
-    /// A configured server. One with a lower id does not dial here while [`Hold::Always`] there is a link.
-    Dialler,
+    /// A configured server. One with a lower id does not dial here for a link that is held [`Hold::Always`].
+    Dialler(Purpose),
     /// This server, as its peers would see it.
     Own,
 }
@@ -248,13 +264,13 @@ impl Identity {
             Expected::Dialled(wanted) => {
                 (RefusalReason::WrongServer, format!("server {server} is where server {wanted} should be"))
             }
-            Expected::Dialler if hold.is_none() => {
+            Expected::Dialler(_) if hold.is_none() => {
                 (RefusalReason::UnknownServer, format!("server {server} is not configured here"))
             }
-            Expected::Dialler if server < own && hold == Some(Hold::Always) => {
+            Expected::Dialler(Purpose::Link) if server < own && hold == Some(Hold::Always) => {
                 (RefusalReason::WrongDirection, format!("server {server} dialled; server {own} dials it"))
             }
-            Expected::Dialler => return Ok(server),
+            Expected::Dialler(_) => return Ok(server),
         };
         Err(Fault::new(reason, detail))
     }
@@ -265,6 +281,7 @@ pub(super) fn dialling(
     identity: &Arc<Identity>,
     names: &Arc<Names>,
     server: ServerId,
+    purpose: Purpose,
 ) -> (rustls::ClientConfig, Verdict) {
     let (judge, verdict) = Judge::new(identity, names, Expected::Dialled(server));
     let mut config = rustls::ClientConfig::builder_with_provider(identity.provider.clone())
@@ -273,7 +290,7 @@ pub(super) fn dialling(
         .dangerous()
         .with_custom_certificate_verifier(judge)
         .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified.clone())));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![purpose.alpn().to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;
@@ -281,14 +298,18 @@ pub(super) fn dialling(
 }
 
 /// The crypto of a connection that somebody dialled, and where its verdict will be.
-pub(super) fn listening(identity: &Arc<Identity>, names: &Arc<Names>) -> (rustls::ServerConfig, Verdict) {
-    let (judge, verdict) = Judge::new(identity, names, Expected::Dialler);
+pub(super) fn listening(
+    identity: &Arc<Identity>,
+    names: &Arc<Names>,
+    purpose: Purpose,
+) -> (rustls::ServerConfig, Verdict) {
+    let (judge, verdict) = Judge::new(identity, names, Expected::Dialler(purpose));
     let mut config = rustls::ServerConfig::builder_with_provider(identity.provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3")
         .with_client_cert_verifier(judge)
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(identity.certified.clone())));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = vec![purpose.alpn().to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;

@@ -3,7 +3,7 @@
 use crate::io::certs;
 use crate::io::links::{
     DownReason, Hold, LinkHandler, LinkTimers, Links, LinksConfig, PeerAddr, Refusal, RefusalReason,
-    SnapshotReceiver, TlsFiles,
+    SnapshotReceiver, TlsFiles, bulk,
 };
 use crate::peer::{ForwardAck, PeerMessage, RaftKind, RaftMessage, ServerId, SnapshotHead, TouchesAck};
 use bytes::Bytes;
@@ -205,6 +205,7 @@ pub(super) fn config(server_id: ServerId, tls: TlsFiles, peers: &[(ServerId, Str
         timers: LinkTimers { redial_max: Duration::from_millis(100), ..LinkTimers::default() },
         seed: u64::from(server_id),
         threads: 1,
+        on_snapshot_thread: || {},
     }
 }
 
@@ -293,6 +294,17 @@ impl Raw {
         files: Option<&TlsFiles>,
         alpn: &[u8],
     ) -> quinn::Connecting {
+        self.connecting_as(addr, files, alpn, false)
+    }
+
+    /// `marked`: as if for a snapshot.
+    pub(super) fn connecting_as(
+        &self,
+        addr: SocketAddr,
+        files: Option<&TlsFiles>,
+        alpn: &[u8],
+        marked: bool,
+    ) -> quinn::Connecting {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = rustls::ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -309,7 +321,10 @@ impl Raw {
             None => builder.with_no_client_auth(),
         };
         crypto.alpn_protocols = vec![alpn.to_vec()];
-        let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(crypto).unwrap()));
+        let mut config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(crypto).unwrap()));
+        if marked {
+            config.initial_dst_cid_provider(Arc::new(bulk::marked_id));
+        }
         let _entered = self.runtime.enter();
         self.endpoint.connect_with(config, addr, "warren").unwrap()
     }
@@ -330,6 +345,12 @@ impl Raw {
 
     pub(super) fn connect(&self, addr: SocketAddr, files: &TlsFiles) -> quinn::Connection {
         let connecting = self.connecting(addr, Some(files), b"warren/1");
+        self.runtime.block_on(connecting).unwrap()
+    }
+
+    /// The same for a snapshot.
+    pub(super) fn connect_for_snapshot(&self, addr: SocketAddr, files: &TlsFiles) -> quinn::Connection {
+        let connecting = self.connecting_as(addr, Some(files), b"warren-snapshot/1", true);
         self.runtime.block_on(connecting).unwrap()
     }
 

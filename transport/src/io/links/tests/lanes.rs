@@ -2,7 +2,8 @@
 
 use super::harness::*;
 use crate::io::links::{
-    QUEUE_APPEND_BYTES_MAX, SNAPSHOT_CHUNK_BYTES_MAX, STREAM_WINDOW_BYTES, SendError, SnapshotError,
+    QUEUE_APPEND_BYTES_MAX, RefusalReason, SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOTS_PER_LINK_MAX,
+    STREAM_WINDOW_BYTES, SendError, SnapshotError,
 };
 use crate::peer::{Lane, PeerMessage, RaftKind, codec};
 use bytes::Bytes;
@@ -221,16 +222,86 @@ fn a_snapshot_that_is_cut_off_is_not_whole() {
     let ca = Ca::new("prod");
     let one = start(config(1, ca.files(1), &[(2, NOWHERE.into())]));
     let raw = Raw::new();
-    let connection = raw.connect(one.addr(), &ca.files(2));
-    raw.stream(&connection, &[0]);
-    let mut opening = bytes::BytesMut::from(&[3][..]);
+    let link = raw.connect(one.addr(), &ca.files(2));
+    raw.stream(&link, &[0]);
+    one.told.up(2);
+    let mut opening = bytes::BytesMut::new();
     codec::encode(&PeerMessage::Raft(head(1)), &mut opening);
+    let connection = raw.connect_for_snapshot(one.addr(), &ca.files(2));
     raw.ended_stream(&connection, &opening);
     let (_, mut receiver) = one.told.snapshot();
     assert!(matches!(receiver.next_chunk(), Err(SnapshotError::CutOff)));
+    raw.closed(&connection);
 
     opening.extend_from_slice(&u32::MAX.to_be_bytes());
+    let connection = raw.connect_for_snapshot(one.addr(), &ca.files(2));
     raw.stream(&connection, &opening);
     let (_, mut receiver) = one.told.snapshot();
     assert!(matches!(receiver.next_chunk(), Err(SnapshotError::Chunk { .. })));
+    raw.closed(&connection);
+}
+
+#[test]
+fn a_snapshot_comes_beside_a_link_only_and_few_at_once() {
+    let ca = Ca::new("prod");
+    let one = start(config(1, ca.files(1), &[(2, NOWHERE.into())]));
+    let raw = Raw::new();
+    let alone = raw.connect_for_snapshot(one.addr(), &ca.files(2));
+    raw.closed(&alone);
+    let link = raw.connect(one.addr(), &ca.files(2));
+    raw.stream(&link, &[0]);
+    one.told.up(2);
+    let mut opening = bytes::BytesMut::new();
+    codec::encode(&PeerMessage::Raft(head(1)), &mut opening);
+    let mut under_way = Vec::new();
+    for _ in 0..SNAPSHOTS_PER_LINK_MAX {
+        let connection = raw.connect_for_snapshot(one.addr(), &ca.files(2));
+        raw.stream(&connection, &opening);
+        under_way.push((connection, one.told.snapshot()));
+    }
+    let one_more = raw.connect_for_snapshot(one.addr(), &ca.files(2));
+    raw.closed(&one_more);
+    // When one is given up there is room again.
+    let (given_up, receiver) = under_way.pop().unwrap();
+    drop(receiver);
+    raw.closed(&given_up);
+    let connection = raw.connect_for_snapshot(one.addr(), &ca.files(2));
+    raw.stream(&connection, &opening);
+    under_way.push((connection, one.told.snapshot()));
+    // And all of them end with the link.
+    link.close(0u32.into(), b"");
+    for (connection, (_, mut receiver)) in under_way {
+        raw.closed(&connection);
+        assert!(matches!(receiver.next_chunk(), Err(SnapshotError::Broken | SnapshotError::GivenUp)));
+    }
+}
+
+#[test]
+fn what_does_not_begin_as_a_snapshot_ends_the_link_too() {
+    let ca = Ca::new("prod");
+    let one = start(config(1, ca.files(1), &[(2, NOWHERE.into())]));
+    let raw = Raw::new();
+    let link = raw.connect(one.addr(), &ca.files(2));
+    raw.stream(&link, &[0]);
+    one.told.up(2);
+    let mut other = bytes::BytesMut::new();
+    codec::encode(&append(1, 10), &mut other);
+    let connection = raw.connect_for_snapshot(one.addr(), &ca.files(2));
+    raw.stream(&connection, &other);
+    one.told.refused(RefusalReason::BadStream);
+    raw.closed(&connection);
+    raw.closed(&link);
+}
+
+/// The mark and the protocol belong together.
+#[test]
+fn a_connection_is_what_its_mark_says() {
+    let ca = Ca::new("prod");
+    let one = start(config(1, ca.files(1), &[(2, NOWHERE.into())]));
+    let raw = Raw::new();
+    for (alpn, marked) in [(&b"warren-snapshot/1"[..], false), (b"warren/1", true)] {
+        let connecting = raw.connecting_as(one.addr(), Some(&ca.files(2)), alpn, marked);
+        assert!(raw.runtime.block_on(connecting).is_err());
+        one.told.refused(RefusalReason::Protocol);
+    }
 }
