@@ -58,6 +58,7 @@ pub(super) fn knock(servers: &Servers, folder: &Path) -> Outcome<()> {
         certs::write_secret(&cert, &certs::issue(authority, id(stranger))?)?;
         let before = servers.daemons.iter().map(refused).collect::<Outcome<Vec<f64>>>()?;
         let config = LinksConfig {
+            on_snapshot_thread: || {},
             ensemble: "trial".into(),
             server_id: id(stranger),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
