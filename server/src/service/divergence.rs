@@ -6,6 +6,7 @@
 //! is older than the fault. That it is wrong is durable, in the tree's own file: a restart does not forget it, and another
 //! server's tree in that file's place has nothing of it.
 
+use super::sessions::WRONG;
 use super::{Action, Service};
 use crate::consensus::{Configuration, Submission, raft_id, voter_ids};
 use crate::divergence::Verdict;
@@ -156,7 +157,7 @@ impl Service {
         let at = Position { index, term: self.tree.position().term };
         self.tree.set_differs(Some(at))?;
         self.room.set_serving(false);
-        self.dismiss_everybody("this server's tree is not what the log makes");
+        self.dismiss_everybody(WRONG);
         self.show_wrong();
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! What a server is told of its ensemble: who leads, who votes, and that it was so far behind that it gets another tree.
 
+use super::sessions::EXPELLED;
 use super::{Action, Service};
 use crate::consensus;
 use crate::moment::Moment;
@@ -94,7 +95,7 @@ impl Service {
             "this server does not belong to the ensemble any more, and serves nobody. Stop it; to let it come back, empty its \
              folder, start it, and run `warren member add {id} …` (or `replace {id}` while it is listed) on another server"
         );
-        self.dismiss_everybody("this server was removed from the ensemble");
+        self.dismiss_everybody(EXPELLED);
         // While it still leads: it does not know any more when those clients were heard of.
         self.expiry.clear();
         self.room.set_serving(false);

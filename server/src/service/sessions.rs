@@ -11,6 +11,11 @@ use warren_storage::tree::{Outcome, Reply};
 use warren_storage::{Command, Logged, SessionId, Zxid};
 use warren_transport::peer::{PeerMessage, ServerId, TouchesAck};
 
+/// Why nobody is served whose tree is wrong.
+pub(super) const WRONG: &str = "this server's tree is not what the log makes";
+/// Why nobody is served by one that was removed.
+pub(super) const EXPELLED: &str = "this server was removed from the ensemble";
+
 /// A connection that waits for its session.
 pub(super) struct Connect {
     pub(super) mailbox: Arc<Mailbox>,
@@ -40,6 +45,11 @@ fn logged(command: Command<'_>) -> Vec<u8> {
 
 impl Service {
     pub(super) fn on_connect(&mut self, now: Moment, connect: Connect, asked: Option<u64>) {
+        // It asked before everybody was dismissed, and was not known here yet.
+        let out = self.is_wrong().then_some(WRONG).or(self.expelled.then_some(EXPELLED));
+        if let Some(why) = out {
+            return self.tell(&connect.mailbox, Zxid::ZERO, Item::Close(why));
+        }
         if self.read_only.is_on() {
             return self.connect_read_only(now, connect);
         }

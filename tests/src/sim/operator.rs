@@ -195,10 +195,12 @@ fn is_former(own: &Member, number: u32) -> bool {
 pub(super) fn is_enough(ctx: &Context, hosts: &[Host], without: Option<usize>) -> bool {
     let has = |id: u64| {
         let host = host_of(server_of(id));
-        let Identity { store_id, disk, .. } = hosts[host].identity();
-        // An observer that was emptied and promoted has another store than the one that votes.
+        let Identity { store_id, disk, observes } = hosts[host].identity();
+        // An observer that was emptied and promoted has another store than the one that votes. And one that a client's reconfig
+        // makes a voter at once is silent until the log has its store: only who founds votes before.
         let recorded = ctx.checks.history.tree().recorded_store(server_of(id));
-        Some(host) != without && disk == disk_of(id) && recorded.is_none_or(|store| store == store_id)
+        let votes = recorded.map_or(!observes, |store| store == store_id);
+        Some(host) != without && disk == disk_of(id) && votes
     };
     ctx.checks.configurations.newest().all(|conf| conf.is_quorum(has))
 }

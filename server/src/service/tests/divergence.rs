@@ -62,6 +62,10 @@ fn who_is_wrong_serves_nobody_and_the_others_go_on() {
         })
         .collect();
     assert_eq!(why, [None, None, Some("this server's tree is not what the log makes")]);
+    // Nor is anybody served who was on the way (the simulator's seed 101995).
+    let mut late = ensemble.connect(2, 0, [0; 16], 60_000);
+    late.look(&ensemble);
+    assert_eq!(late.closed(), Some("this server's tree is not what the log makes"));
     let metrics = |at: usize| {
         let metrics = &ensemble.servers[at].room.metrics;
         (metrics.digest_mismatches_count.value(), metrics.warren_tree_differs.value())
