@@ -172,7 +172,8 @@ impl Observer {
             appends: VecDeque::new(),
             appended: 0,
             installing: None,
-            told: (hard_state.term.max(term), None),
+            // Not the term in which it may have asked for votes, when it voted: the others may never go there.
+            told: (term, None),
             leader_at: now,
             path: Vec::new(),
             passive: Passive::new(&start.conf_state)?,

@@ -630,6 +630,25 @@ fn writes_and_questions_go_to_the_leader_and_are_asked_again() {
     assert_eq!(one.observer.facts().own, 0);
 }
 
+/// The simulator's seed 112217: it asked for votes in term 4 when it was a voter no more, and did not know yet.
+#[test]
+fn a_former_voter_follows_a_leader_of_a_term_before_its_own_last_one() {
+    let mut log = log();
+    let hard_state = Some(HardState { term: 4, vote: 4, commit: 1 });
+    log.append(Append { records: &[record(1, 3, 0)], hard_state }).unwrap();
+    let mut one = One::new(log);
+    let feeder = one.subscribe();
+    let asked = one.feed(feeder, 1, 3, &[]);
+    assert!(asked.iter().any(|action| matches!(action, Action::Leader { term: 3, leader: Some(1) })));
+    // What it promised stays.
+    let asked = one.feed(feeder, 1, 3, &[record(2, 3, 0)]);
+    let kept = asked.iter().find_map(|action| match action {
+        Action::Append { hard_state, .. } => *hard_state,
+        _ => None,
+    });
+    assert_eq!(kept, Some(HardState { term: 4, vote: 4, commit: 2 }));
+}
+
 #[test]
 fn without_a_feeder_there_is_no_leader_after_a_while_and_an_old_word_is_not_believed() {
     let mut one = One::new(log());

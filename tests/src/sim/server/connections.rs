@@ -98,7 +98,12 @@ impl Server {
         // Whole requests may be in the buffer, and more with the network.
         let wants_input = client.connection.wants_input(&self.room);
         let more = ctx.wires.get(&id).is_some_and(|w| w.to_server.has_arrived() || w.to_server.is_over());
+        // Whoever is gone never makes room, and a write to it fails.
+        let failed = !flushed && ctx.wires.get(&id).is_some_and(|wire| wire.client_gone);
         self.submit(ctx, effects);
+        if failed {
+            self.close(ctx, id, "the network failed");
+        }
         if flushed {
             if let Some(ending) = ending {
                 self.close(ctx, id, &format!("{ending:?}"));
