@@ -4,7 +4,7 @@
 //! Whoever has a snapshot to send dials, from the same socket and to the place where the link leads; certificates are judged as
 //! a link's. The connection lives no longer than the link does. Which thread a connection runs on is to be known before its
 //! first packet is opened, so its first id says what it is for; a stranger who says the same gains nothing by it, as the
-//! handshake asks for another protocol ([`tls::Purpose`]).
+//! handshake asks for another protocol ([`Purpose`]).
 
 use super::link::{Ended, Live};
 use super::peer::Peer;
