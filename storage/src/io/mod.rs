@@ -2,8 +2,8 @@
 //!
 //! `folder` is the folder with its lock; `ahead` a file that is appended to under durable commits, over space
 //! zeroed beforehand; `plain` an ordinary file whose large writes are spread out, `bulk` one that is written once beside
-//! everything else, `sound` what both stand on, `read_ahead` how files are read in turn; `mend` what follows a failed sync; `reserve` space for when the disk is
-//! full; `readonly` a folder that is only looked at.
+//! everything else, `sound` what both stand on, `read_ahead` how files are read in turn; `mend` what follows a failed sync;
+//! `reserve` space for when the disk is full; `readonly` a folder that is only looked at.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,

@@ -42,5 +42,6 @@ pub(super) const HEAD_KEY: &str = "head";
 /// See [`META`] and [`super::Tree::differs`].
 pub(super) const DIFFERS_KEY: &str = "differs";
 
-/// See [`META`] and [`super::Tree::begun`]. Of a tree that came by a snapshot only an observer has it: what others begin with is in the log.
+/// See [`META`] and [`super::Tree::begun`]. Of a tree that came by a snapshot only an observer has it: what others begin with
+/// is in the log.
 pub(super) const BEGUN_KEY: &str = "begun";

@@ -1,6 +1,7 @@
 //! A disk that fills up: the daemon refuses what would grow, does everything else, and goes on by itself when there is
 //! space again.
 
+use super::crash;
 use super::daemon::{Daemon, LOOK_EVERY, PATIENCE, eventually};
 use crate::sim::Dice;
 use std::fs;
@@ -14,9 +15,6 @@ use warren_transport::{Change, Opcode, Request, Response};
 
 /// What the daemon keeps free; the disk must be several times as large.
 const RESERVE_MB: u64 = 100;
-const SETTINGS: &str = "\
-[sessions]\ntick_ms = 100\ntimeout_ms_min = 500\ntimeout_ms_max = 60000\n\
-[limits]\nmemory_mb = 16\n[storage]\nsegment_mb = 8\ndisk_reserve_mb = 100\n";
 /// Bytes of each znode that fills the disk.
 const ZNODE_BYTES: usize = 256 << 10;
 /// More than a disk that is small has space for.
@@ -88,7 +86,7 @@ impl Trial {
         let ballast = fs::File::create(folder.join("ballast"))?;
         rustix::fs::fallocate(&ballast, rustix::fs::FallocateFlags::empty(), 0, RESERVE_MB << 20)?;
         let mut dice = Dice::new(u64::from(std::process::id()));
-        let mut daemon = Daemon::new(warrend, folder, SETTINGS, &mut dice)?;
+        let mut daemon = Daemon::new(warrend, folder, &crash::settings(16, 8, RESERVE_MB), &mut dice)?;
         daemon.start()?;
         let connection = connect(&daemon)?;
         let mut mortal = connect(&daemon)?;

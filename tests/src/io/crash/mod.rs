@@ -29,7 +29,7 @@ use warren_transport::Request;
 use watcher::Watcher;
 use writer::Writer;
 
-pub(super) use stage::{Client, Left, SESSION_MS, SETTINGS, SHORT_SESSION_MS, Stage, create};
+pub(super) use stage::{Client, Left, SESSION_MS, SHORT_SESSION_MS, Stage, create, settings, small_settings};
 use stage::{must_become, stat, stat_of};
 
 /// What to do.
@@ -54,7 +54,7 @@ pub(super) const CLIENTS: usize = WRITERS + HOLDERS + WATCHERS;
 /// Carry the plan out and print what came of it. Is every promise kept?
 pub fn run(plan: Plan) -> std::io::Result<bool> {
     let mut dice = Dice::new(plan.seed);
-    let mut daemon = Daemon::new(&plan.warrend, &plan.folder, SETTINGS, &mut dice)?;
+    let mut daemon = Daemon::new(&plan.warrend, &plan.folder, &small_settings(), &mut dice)?;
     daemon.start()?;
     let stage = Stage::new("crash", vec![daemon.clients], plan.seed, plan.folder, plan.rounds, CLIENTS);
     let clients = match clients(&stage, &mut dice) {

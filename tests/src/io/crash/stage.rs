@@ -108,12 +108,21 @@ pub(in crate::io) trait Client: Send {
 
 /// A long timeout, so that no machine is too slow for it.
 pub(in crate::io) const SESSION_MS: i32 = 40_000;
-/// The shortest that [`SETTINGS`] allow; what is abandoned ends soon.
+/// The shortest that [`settings`] allow; what is abandoned ends soon.
 pub(in crate::io) const SHORT_SESSION_MS: i32 = 500;
-/// Small memory and small segments, so that checkpoints and new segments are in every run.
-pub(in crate::io) const SETTINGS: &str = "\
-[sessions]\ntick_ms = 100\ntimeout_ms_min = 500\ntimeout_ms_max = 60000\n\
-[limits]\nmemory_mb = 16\n[storage]\nsegment_mb = 8\ndisk_reserve_mb = 64\n";
+
+/// Of a daemon under trial: short ticks and sessions, and so many MiB each.
+pub(in crate::io) fn settings(memory_mb: u64, segment_mb: u64, disk_reserve_mb: u64) -> String {
+    format!(
+        "[sessions]\ntick_ms = 100\ntimeout_ms_min = 500\ntimeout_ms_max = 60000\n[limits]\nmemory_mb = {memory_mb}\n\
+         [storage]\nsegment_mb = {segment_mb}\ndisk_reserve_mb = {disk_reserve_mb}\n"
+    )
+}
+
+/// With small memory and small segments, so that checkpoints and new segments are in every run.
+pub(in crate::io) fn small_settings() -> String {
+    settings(16, 8, 64)
+}
 
 impl Stage {
     /// For a director and so many clients.

@@ -12,7 +12,7 @@ mod rounds;
 mod servers;
 mod strangers;
 
-use super::crash::{self, CLIENTS, Client, Left, Promise, SESSION_MS, SETTINGS, Stage, create};
+use super::crash::{self, CLIENTS, Client, Left, Promise, SESSION_MS, Stage, create};
 use super::daemon::LOOK_EVERY;
 use crate::sim::Dice;
 use rounds::Round;
@@ -55,12 +55,6 @@ const GOES_ON_WITHIN: Duration = Duration::from_secs(10);
 /// A thread that wants to run every few ms and does not for so long tells of a machine that cannot be tested on.
 const STOOD_STILL: Duration = Duration::from_secs(1);
 
-/// In rounds about observers no log ends while a fault lasts: an observer whose feeder is lost could be behind what the next
-/// one has, and closes its connections to take a snapshot.
-const SETTINGS_WITH_OBSERVERS: &str = "\
-[sessions]\ntick_ms = 100\ntimeout_ms_min = 500\ntimeout_ms_max = 60000\n\
-[limits]\nmemory_mb = 512\n[storage]\nsegment_mb = 64\ndisk_reserve_mb = 64\n";
-
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// Who does things to the servers.
@@ -83,14 +77,16 @@ pub fn run(plan: Plan) -> io::Result<bool> {
     let rounds = choose(&plan, &mut dice);
     let elsewhere = plan.small.as_deref().map(|small| (rounds::ON_SMALL_DISK, small));
     let settings = match rounds.iter().any(|round| round.needs_observers) {
-        true => SETTINGS_WITH_OBSERVERS,
-        false => SETTINGS,
+        // No log ends while a fault lasts: an observer whose feeder is lost could be behind what the next one has, and closes
+        // its connections to take a snapshot.
+        true => crash::settings(512, 64, 64),
+        false => crash::small_settings(),
     };
     let mut servers = Servers::new(
         &plan.warrend,
         &plan.folder,
         (plan.servers, plan.observers),
-        settings,
+        &settings,
         elsewhere,
         &mut dice,
     )?;

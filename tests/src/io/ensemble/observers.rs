@@ -43,8 +43,7 @@ fn one(director: &mut Director<'_>) -> Outcome<usize> {
 pub(super) fn leader_killed(director: &mut Director<'_>) -> Outcome<()> {
     all_follow(director)?;
     let leader = director.servers.leader(&[])?;
-    director.stage.harm(leader);
-    polite::through_a_kill(director, &[leader])?;
+    polite::through_a_kill(director, leader)?;
     all_follow(director)
 }
 
@@ -54,10 +53,9 @@ pub(super) fn feeder_killed(director: &mut Director<'_>) -> Outcome<()> {
     if director.servers.observers().contains(&fed_by) {
         // Its own clients lose their connection, and have a round of their own.
         kill(director, &[fed_by])?;
-        return all_follow(director);
+    } else {
+        polite::through_a_kill(director, fed_by)?;
     }
-    director.stage.harm(fed_by);
-    polite::through_a_kill(director, &[fed_by])?;
     all_follow(director)
 }
 

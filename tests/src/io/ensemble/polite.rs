@@ -45,15 +45,14 @@ pub(super) fn through_a_beginning(director: &mut Director<'_>, place: usize) -> 
     through(director, homes, None, |servers, _| Ok(servers.begin_anew(place)?))
 }
 
-/// Kill these and start them again under the eyes of clients of the observers, none of which is among them.
-pub(super) fn through_a_kill(director: &mut Director<'_>, killed: &[usize]) -> Outcome<()> {
+/// Kill this server and start it again under the eyes of clients of the observers, of which it is none.
+pub(super) fn through_a_kill(director: &mut Director<'_>, killed: usize) -> Outcome<()> {
+    director.stage.harm(killed);
     let homes = director.servers.observers();
     through(director, homes, None, |servers, all| {
-        killed.iter().for_each(|place| servers.daemons[*place].kill());
+        servers.daemons[killed].kill();
         all_are_answered(all)?;
-        killed.iter().try_for_each(|place| servers.daemons[*place].spawn())?;
-        killed.iter().try_for_each(|place| servers.daemons[*place].serving())?;
-        Ok(())
+        Ok(servers.daemons[killed].start()?)
     })
 }
 

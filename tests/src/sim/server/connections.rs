@@ -103,8 +103,7 @@ impl Server {
         self.submit(ctx, effects);
         if failed {
             self.close(ctx, id, "the network failed");
-        }
-        if flushed {
+        } else if flushed {
             if let Some(ending) = ending {
                 self.close(ctx, id, &format!("{ending:?}"));
             } else if full || (wants_input && more) {

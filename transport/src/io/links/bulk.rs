@@ -66,10 +66,7 @@ pub(super) async fn receive(shared: &Shared, peer: &Peer, connection: Connection
     let taking = async {
         match begin(&connection, &live).await {
             Ok(receiver) => shared.handler.snapshot(peer.id, receiver),
-            Err(Ended::Fault(fault)) => {
-                shared.refuse(Some(peer.id), connection.remote_address(), fault.clone());
-                live.close(super::DownReason::Refused(fault.reason, fault.detail));
-            }
+            Err(Ended::Fault(fault)) => live.refuse(shared, peer.id, fault),
             Err(Ended::Connection) => connection.close(snapshot::BROKEN, b"it did not begin"),
         }
     };

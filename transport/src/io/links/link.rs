@@ -7,7 +7,7 @@ use super::peer::{Peer, Turn};
 use super::queue::Queue;
 use super::refusal::{Fault, Refusal, RefusalReason, said};
 use super::{DownReason, Shared};
-use crate::peer::{Lane, PeerMessage, codec};
+use crate::peer::{Lane, PeerMessage, ServerId, codec};
 use bytes::BytesMut;
 use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
@@ -79,6 +79,12 @@ impl Live {
         self.used.swap(false, Ordering::Relaxed)
     }
 
+    /// The peer does what it must not, on the link or beside it: say so, and end the link.
+    pub(super) fn refuse(&self, shared: &Shared, server: ServerId, fault: Fault) {
+        shared.refuse(Some(server), self.connection.remote_address(), fault.clone());
+        self.close(DownReason::Refused(fault.reason, fault.detail));
+    }
+
     pub(super) fn close(&self, why: DownReason) {
         let text = why.to_string();
         let code = match why {
@@ -123,8 +129,7 @@ pub(super) async fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: Conn
     let hello = match timeout(HELLO_WITHIN, hello(&connection)).await {
         Ok(Ok(hello)) => hello,
         Ok(Err(Ended::Fault(fault))) => {
-            shared.refuse(Some(peer.id), connection.remote_address(), fault.clone());
-            live.close(DownReason::Refused(fault.reason, fault.detail));
+            live.refuse(shared, peer.id, fault);
             return false;
         }
         Ok(Err(_)) => {

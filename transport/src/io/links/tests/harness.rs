@@ -234,6 +234,11 @@ pub(super) fn pair(ca: &Ca) -> (Server, Server) {
     (one, two)
 }
 
+/// Server 1 of an ensemble of two, and what passes for server 2 where the test has it do so.
+pub(super) fn one_and_raw(ca: &Ca) -> (Server, Raw) {
+    (start(config(1, ca.files(1), &[(2, NOWHERE.into())])), Raw::new())
+}
+
 pub(super) fn raft(kind: RaftKind, index: u64) -> RaftMessage {
     RaftMessage {
         log_term: 4,
@@ -348,7 +353,14 @@ impl Raw {
         self.runtime.block_on(connecting).unwrap()
     }
 
-    /// The same for a snapshot.
+    /// The link of the server with these files, which says hello and no more.
+    pub(super) fn link(&self, server: &Server, files: &TlsFiles) -> quinn::Connection {
+        let connection = self.connect(server.addr(), files);
+        self.stream(&connection, &[0]);
+        connection
+    }
+
+    /// A connection for a snapshot.
     pub(super) fn connect_for_snapshot(&self, addr: SocketAddr, files: &TlsFiles) -> quinn::Connection {
         let connecting = self.connecting_as(addr, Some(files), b"warren-snapshot/1", true);
         self.runtime.block_on(connecting).unwrap()

@@ -6,7 +6,7 @@ use crate::io::links::{
     STREAM_WINDOW_BYTES, SendError, SnapshotError,
 };
 use crate::peer::{Lane, PeerMessage, RaftKind, codec};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use std::time::Instant;
 
 #[test]
@@ -57,10 +57,8 @@ fn the_longest_message_passes_and_a_longer_one_is_refused_here() {
 #[test]
 fn a_lane_that_stands_still_overflows_and_delays_no_other() {
     let ca = Ca::new("prod");
-    let one = start(config(1, ca.files(1), &[(2, NOWHERE.into())]));
-    let raw = Raw::new();
-    let connection = raw.connect(one.addr(), &ca.files(2));
-    raw.stream(&connection, &[0]);
+    let (one, raw) = one_and_raw(&ca);
+    let connection = raw.link(&one, &ca.files(2));
     one.told.up(2);
     let lanes = raw.runtime.block_on(async {
         let mut lanes = Vec::new();
@@ -107,6 +105,12 @@ fn a_lane_that_stands_still_overflows_and_delays_no_other() {
         assert!(Instant::now() < until, "there is room again");
         std::thread::yield_now();
     }
+}
+
+fn encoded(message: &PeerMessage) -> BytesMut {
+    let mut frame = BytesMut::new();
+    codec::encode(message, &mut frame);
+    frame
 }
 
 fn chunk(n: usize) -> Vec<u8> {
@@ -220,22 +224,19 @@ fn what_is_no_snapshot_is_not_sent_as_one() {
 #[test]
 fn a_snapshot_that_is_cut_off_is_not_whole() {
     let ca = Ca::new("prod");
-    let one = start(config(1, ca.files(1), &[(2, NOWHERE.into())]));
-    let raw = Raw::new();
-    let link = raw.connect(one.addr(), &ca.files(2));
-    raw.stream(&link, &[0]);
+    let (one, raw) = one_and_raw(&ca);
+    let _link = raw.link(&one, &ca.files(2));
     one.told.up(2);
-    let mut opening = bytes::BytesMut::new();
-    codec::encode(&PeerMessage::Raft(head(1)), &mut opening);
+    let opening = encoded(&PeerMessage::Raft(head(1)));
     let connection = raw.connect_for_snapshot(one.addr(), &ca.files(2));
     raw.ended_stream(&connection, &opening);
     let (_, mut receiver) = one.told.snapshot();
     assert!(matches!(receiver.next_chunk(), Err(SnapshotError::CutOff)));
     raw.closed(&connection);
 
-    opening.extend_from_slice(&u32::MAX.to_be_bytes());
+    let too_long = [&opening[..], &u32::MAX.to_be_bytes()].concat();
     let connection = raw.connect_for_snapshot(one.addr(), &ca.files(2));
-    raw.stream(&connection, &opening);
+    raw.stream(&connection, &too_long);
     let (_, mut receiver) = one.told.snapshot();
     assert!(matches!(receiver.next_chunk(), Err(SnapshotError::Chunk { .. })));
     raw.closed(&connection);
@@ -244,15 +245,12 @@ fn a_snapshot_that_is_cut_off_is_not_whole() {
 #[test]
 fn a_snapshot_comes_beside_a_link_only_and_few_at_once() {
     let ca = Ca::new("prod");
-    let one = start(config(1, ca.files(1), &[(2, NOWHERE.into())]));
-    let raw = Raw::new();
+    let (one, raw) = one_and_raw(&ca);
     let alone = raw.connect_for_snapshot(one.addr(), &ca.files(2));
     raw.closed(&alone);
-    let link = raw.connect(one.addr(), &ca.files(2));
-    raw.stream(&link, &[0]);
+    let link = raw.link(&one, &ca.files(2));
     one.told.up(2);
-    let mut opening = bytes::BytesMut::new();
-    codec::encode(&PeerMessage::Raft(head(1)), &mut opening);
+    let opening = encoded(&PeerMessage::Raft(head(1)));
     let mut under_way = Vec::new();
     for _ in 0..SNAPSHOTS_PER_LINK_MAX {
         let connection = raw.connect_for_snapshot(one.addr(), &ca.files(2));
@@ -279,15 +277,11 @@ fn a_snapshot_comes_beside_a_link_only_and_few_at_once() {
 #[test]
 fn what_does_not_begin_as_a_snapshot_ends_the_link_too() {
     let ca = Ca::new("prod");
-    let one = start(config(1, ca.files(1), &[(2, NOWHERE.into())]));
-    let raw = Raw::new();
-    let link = raw.connect(one.addr(), &ca.files(2));
-    raw.stream(&link, &[0]);
+    let (one, raw) = one_and_raw(&ca);
+    let link = raw.link(&one, &ca.files(2));
     one.told.up(2);
-    let mut other = bytes::BytesMut::new();
-    codec::encode(&append(1, 10), &mut other);
     let connection = raw.connect_for_snapshot(one.addr(), &ca.files(2));
-    raw.stream(&connection, &other);
+    raw.stream(&connection, &encoded(&append(1, 10)));
     one.told.refused(RefusalReason::BadStream);
     raw.closed(&connection);
     raw.closed(&link);
@@ -297,8 +291,7 @@ fn what_does_not_begin_as_a_snapshot_ends_the_link_too() {
 #[test]
 fn a_connection_is_what_its_mark_says() {
     let ca = Ca::new("prod");
-    let one = start(config(1, ca.files(1), &[(2, NOWHERE.into())]));
-    let raw = Raw::new();
+    let (one, raw) = one_and_raw(&ca);
     for (alpn, marked) in [(&b"warren-snapshot/1"[..], false), (b"warren/1", true)] {
         let connecting = raw.connecting_as(one.addr(), Some(&ca.files(2)), alpn, marked);
         assert!(raw.runtime.block_on(connecting).is_err());

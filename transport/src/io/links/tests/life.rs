@@ -144,8 +144,7 @@ fn a_newer_connection_of_the_same_server_replaces_the_older() {
     let ca = Ca::new("prod");
     let (one, two) = pair(&ca);
     let raw = Raw::new();
-    let connection = raw.connect(one.addr(), &ca.files(2));
-    raw.stream(&connection, &[0]);
+    let _link = raw.link(&one, &ca.files(2));
     assert_eq!(one.told.down(2), DownReason::Replaced);
     one.told.up(2);
     assert_eq!(two.told.down(1), DownReason::ByPeer(DownReason::Replaced.to_string()));

@@ -303,8 +303,7 @@ fn streams_that_are_none_of_ours() {
 #[test]
 fn a_peer_that_does_not_say_hello_has_no_link() {
     let ca = Ca::new("prod");
-    let one = start(config(1, ca.files(1), &[(2, NOWHERE.into())]));
-    let raw = Raw::new();
+    let (one, raw) = one_and_raw(&ca);
     let connection = raw.connect(one.addr(), &ca.files(2));
     let closed = raw.closed(&connection);
     assert!(matches!(closed, quinn::ConnectionError::ApplicationClosed(_)), "{closed:?}");
