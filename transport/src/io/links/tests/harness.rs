@@ -227,8 +227,18 @@ impl Server {
 
 /// Servers 1 and 2 of one ensemble, with their link up.
 pub(super) fn pair(ca: &Ca) -> (Server, Server) {
-    let one = start(config(1, ca.files(1), &[(2, NOWHERE.into())]));
-    let two = start(config(2, ca.files(2), &[(1, one.addr().to_string())]));
+    pair_with(ca, |_| {})
+}
+
+/// The same, with timers of their own.
+pub(super) fn pair_with(ca: &Ca, set: impl Fn(&mut LinkTimers)) -> (Server, Server) {
+    let begin = |id, addr| {
+        let mut config = config(id, ca.files(id), &[(3 - id, addr)]);
+        set(&mut config.timers);
+        start(config)
+    };
+    let one = begin(1, NOWHERE.into());
+    let two = begin(2, one.addr().to_string());
     one.told.up(2);
     two.told.up(1);
     (one, two)

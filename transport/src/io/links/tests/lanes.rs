@@ -1,13 +1,15 @@
 //! What travels on a link.
 
 use super::harness::*;
+use crate::io::links::endpoint::MTU_BYTES_MAX;
 use crate::io::links::{
     QUEUE_APPEND_BYTES_MAX, RefusalReason, SNAPSHOT_CHUNK_BYTES_MAX, SNAPSHOTS_PER_LINK_MAX,
     STREAM_WINDOW_BYTES, SendError, SnapshotError,
 };
 use crate::peer::{Lane, PeerMessage, RaftKind, codec};
 use bytes::{Bytes, BytesMut};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 #[test]
 fn messages_of_one_lane_arrive_in_order_and_whole() {
@@ -50,6 +52,34 @@ fn the_longest_message_passes_and_a_longer_one_is_refused_here() {
     let mut vote = raft(RaftKind::RequestVote, 1);
     vote.context = Bytes::from(vec![0; codec::CONSENSUS_FRAME_BYTES_MAX]);
     assert!(matches!(one.links.send(2, PeerMessage::Raft(vote)), Err(SendError::Message(_))));
+}
+
+/// Loopback takes far longer ones than Ethernet, and quinn hands ten to the kernel at once.
+#[test]
+fn datagrams_are_as_long_as_the_path_takes_and_several_are_sent_at_once() {
+    let ca = Ca::new("prod");
+    let (one, two) = pair(&ca);
+    let connection = one.links.shared.peer(2).unwrap().live().unwrap().connection.clone();
+    let until = Instant::now() + PATIENCE;
+    let mut sent = 0;
+    while connection.stats().path.current_mtu < MTU_BYTES_MAX {
+        assert!(Instant::now() < until, "{:?}", connection.stats().path);
+        one.links.send(2, append(sent, 100_000)).unwrap();
+        assert_eq!(two.told.message(), (1, append(sent, 100_000)));
+        sent += 1;
+    }
+    let before = connection.stats();
+    for n in sent..sent + 50 {
+        one.links.send(2, append(n, 500_000)).unwrap();
+        assert_eq!(two.told.message(), (1, append(n, 500_000)));
+    }
+    let after = connection.stats();
+    let bytes = after.udp_tx.bytes - before.udp_tx.bytes;
+    let datagrams = after.udp_tx.datagrams - before.udp_tx.datagrams;
+    // Were they too long together, the kernel would take none, and they would be taken for too long for the path.
+    assert!(bytes / datagrams > u64::from(MTU_BYTES_MAX) / 2, "{bytes} bytes in {datagrams} datagrams");
+    let calls = after.udp_tx.ios - before.udp_tx.ios;
+    assert!(datagrams > calls, "{datagrams} datagrams by {calls} calls");
 }
 
 /// A peer that does not read its appends: the queue takes what it may, then says so; heartbeats pass; and when the peer reads
@@ -207,6 +237,26 @@ fn a_snapshot_ends_with_its_link() {
     one.told.down(2);
     assert!(matches!(sender.send(b"more".to_vec()), Err(SnapshotError::Broken)));
     assert!(matches!(one.links.open_snapshot(2, head(1)), Err(SnapshotError::Down(2))));
+}
+
+/// As when others keep all processors busy: a link is found silent long before.
+#[test]
+fn a_snapshot_whose_threads_stand_still_for_a_while_arrives() {
+    let ca = Ca::new("prod");
+    let idle = Duration::from_millis(300);
+    let (one, two) = pair_with(&ca, |timers| timers.idle = idle);
+    let mut sender = one.links.open_snapshot(2, head(1)).unwrap();
+    sender.send(chunk(1)).unwrap();
+    let (_, mut receiver) = two.told.snapshot();
+    assert!(receiver.next_chunk().unwrap() == Some(chunk(1)));
+    let busy =
+        [&one, &two].map(|server| server.links.shared.bulk.spawn(async move { thread::sleep(3 * idle) }));
+    sender.send(chunk(2)).unwrap();
+    sender.finish().unwrap();
+    assert!(receiver.next_chunk().unwrap() == Some(chunk(2)));
+    assert_eq!(receiver.next_chunk().unwrap(), None);
+    assert!(busy.iter().all(tokio::task::JoinHandle::is_finished));
+    assert!(!two.told.has(|told| matches!(told, Told::Down(..))));
 }
 
 #[test]
