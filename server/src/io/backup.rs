@@ -10,7 +10,7 @@ use super::bulk;
 use super::engine::Engine;
 use super::facts::Registry;
 use super::last_backup::{self, LastBackup};
-use super::priority::step_back;
+use super::priority::only_when_idle;
 use crate::admin::{self, BackupHead, LINE_BYTES_MAX, Request, Response, line};
 use std::io;
 use std::thread;
@@ -148,7 +148,7 @@ async fn begin(
     let (began, head) = oneshot::channel();
     let (chunks, received) = mpsc::channel(CHUNKS_AHEAD);
     let run = move || {
-        step_back(bulk::NICENESS);
+        only_when_idle();
         let begun = exporter.export().and_then(|export| Ok((export.head(), export.sessions()?, export)));
         match begun {
             Ok((head, sessions, export)) => {

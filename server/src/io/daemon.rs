@@ -7,14 +7,14 @@ use super::facts::Registry;
 use super::leaving::Leaving;
 use super::link_state::peers;
 use super::listen::{listen, listen_again, resolve};
-use super::priority::step_back;
+use super::priority::only_when_idle;
 use super::reconfigure::Reconfigurations;
 use super::reload::{Hangup, Reread};
 use super::restart::{self, Handed, Taken};
 use super::space::Space;
 use super::systemd::Systemd;
 use super::{
-    Clock, SystemEntropy, admin, admin_server, bulk, certificates, last_backup, pages, prometheus, with_data,
+    Clock, SystemEntropy, admin, admin_server, certificates, last_backup, pages, prometheus, with_data,
 };
 use crate::config::{self, Config, Listen};
 use crate::connection::Limits;
@@ -549,7 +549,7 @@ async fn join(
         timers: LinkTimers::default(),
         seed: SystemEntropy.next_u64(),
         threads: LINK_THREADS,
-        on_snapshot_thread: || step_back(bulk::NICENESS),
+        on_snapshot_thread: only_when_idle,
     };
     let ensemble = Ensemble::new(
         settings.clone(),

@@ -5,7 +5,7 @@ use super::bulk;
 use super::daemon::COMPARE_EVERY;
 use super::engine::Engine;
 use super::link_state::{LinkState, NOT_YET, hold, most_removed, peers};
-use super::priority::step_back;
+use super::priority::only_when_idle;
 use crate::admin;
 use crate::config;
 use crate::consensus::Configuration;
@@ -359,7 +359,7 @@ impl Ensemble {
     pub(super) fn send_snapshot(self: &Arc<Self>, room: &Arc<Room>, to: ServerId, message: RaftMessage) {
         let (ensemble, room) = (self.clone(), room.clone());
         let run = move || {
-            step_back(bulk::NICENESS);
+            only_when_idle();
             let sent = ensemble.confirmed(&room, to).and_then(|export| ensemble.stream(to, message, export));
             match &sent {
                 Ok(bytes) => tracing::info!(server = to, bytes, "sent a snapshot"),
@@ -627,7 +627,7 @@ impl LinkHandler for Handler {
     fn snapshot(&self, from: ServerId, stream: SnapshotReceiver) {
         let ensemble = self.0.clone();
         let run = move || {
-            step_back(bulk::NICENESS);
+            only_when_idle();
             let Some((engine, _)) = ensemble.engine.get() else { return };
             match ensemble.receive(from, stream) {
                 Ok(message) => engine.snapshot_received(from, message),
