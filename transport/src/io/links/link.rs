@@ -12,6 +12,7 @@ use bytes::BytesMut;
 use parking_lot::Mutex;
 use quinn::{Connection, ConnectionError, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
@@ -55,7 +56,7 @@ pub(super) struct Live {
     pub(super) connection: Connection,
     pub(super) queues: [Queue; 3],
     chain: Vec<CertificateDer<'static>>,
-    /// Why we closed it, when it was from outside its own task.
+    /// Why it ends, as the first said that ended it.
     closing: Mutex<Option<DownReason>>,
     /// A message went either way since this was asked last.
     used: AtomicBool,
@@ -79,12 +80,26 @@ impl Live {
         self.used.swap(false, Ordering::Relaxed)
     }
 
-    /// The peer does what it must not, on the link or beside it: say so, and end the link.
+    /// The peer does what it must not, on the link or beside it: say so once, and end the link.
     pub(super) fn refuse(&self, shared: &Shared, server: ServerId, fault: Fault) {
-        shared.refuse(Some(server), self.connection.remote_address(), fault.clone());
-        self.close(DownReason::Refused(fault.reason, fault.detail));
+        let why = DownReason::Refused(fault.reason, fault.detail.clone());
+        if self.is_first_to_close(&why) {
+            shared.refuse(Some(server), self.connection.remote_address(), fault);
+        }
+        self.close(why);
     }
 
+    /// The task of a lane is over, and its stream is still there: the peer must not see that end first.
+    fn lane_ended(&self, shared: &Shared, server: ServerId, ended: Result<Infallible, Ended>) {
+        match ended {
+            Err(Ended::Fault(fault)) => self.refuse(shared, server, fault),
+            // The connection tells who waits for it, too.
+            Err(Ended::Connection) => {}
+        }
+    }
+
+    /// End the link; the first to do so says why. Before its streams end: who sees one of those end while the link lasts takes it
+    /// for a fault.
     pub(super) fn close(&self, why: DownReason) {
         let text = why.to_string();
         let code = match why {
@@ -96,8 +111,15 @@ impl Live {
             DownReason::Unused => CLOSE_UNUSED,
             DownReason::Stopping | DownReason::ByPeer(_) | DownReason::Lost(_) => CLOSE_STOPPING,
         };
-        self.closing.lock().get_or_insert(why);
+        self.is_first_to_close(&why);
         self.connection.close(code, text.as_bytes());
+    }
+
+    fn is_first_to_close(&self, why: &DownReason) -> bool {
+        let mut closing = self.closing.lock();
+        let is_first = closing.is_none();
+        closing.get_or_insert_with(|| why.clone());
+        is_first
     }
 }
 
@@ -126,8 +148,9 @@ pub(super) async fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: Conn
         used: AtomicBool::new(true),
         connection: connection.clone(),
     });
-    let hello = match timeout(HELLO_WITHIN, hello(&connection)).await {
-        Ok(Ok(hello)) => hello,
+    let mut ours = Vec::with_capacity(Lane::ALL.len());
+    let first = match timeout(HELLO_WITHIN, hello(&connection, &mut ours)).await {
+        Ok(Ok(first)) => first,
         Ok(Err(Ended::Fault(fault))) => {
             live.refuse(shared, peer.id, fault);
             return false;
@@ -157,9 +180,8 @@ pub(super) async fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: Conn
         live.close(DownReason::RemovedHere);
     }
     shared.handler.link_up(peer.id);
-    let why = drive(shared, peer, &turn, &live, hello).await;
-    live.close(why.clone());
-    let why = live.closing.lock().take().unwrap_or(why);
+    drive(shared, peer, &turn, &live, ours, first).await;
+    let why = live.closing.lock().take().expect("whoever ends a link says why");
     peer.leave(&turn, &live, &why);
     if why == DownReason::Unused {
         tracing::debug!(server = peer.id, "the link is closed: {why}");
@@ -170,14 +192,8 @@ pub(super) async fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: Conn
     true
 }
 
-/// Our lanes, opened and announced; the other end's first.
-struct Hello {
-    ours: Vec<(Lane, SendStream)>,
-    first: RecvStream,
-}
-
-async fn hello(connection: &Connection) -> Result<Hello, Ended> {
-    let mut ours = Vec::with_capacity(Lane::ALL.len());
+/// Open our lanes and announce them, and return the first of the other end.
+async fn hello(connection: &Connection, ours: &mut Vec<(Lane, SendStream)>) -> Result<RecvStream, Ended> {
     for lane in Lane::ALL {
         let mut stream = connection.open_uni().await.map_err(|_| Ended::Connection)?;
         let _ = stream.set_priority(priority(lane));
@@ -188,26 +204,34 @@ async fn hello(connection: &Connection) -> Result<Hello, Ended> {
     if read_tag(&mut first).await? != tag(Lane::Consensus) {
         return Err(Ended::bad_stream("its first stream is not the consensus lane"));
     }
-    Ok(Hello { ours, first })
+    Ok(first)
 }
 
+/// Until the link is closed; [`Live::closing`] says why.
 async fn drive(
     shared: &Arc<Shared>,
     peer: &Arc<Peer>,
     turn: &Turn,
     live: &Arc<Live>,
-    hello: Hello,
-) -> DownReason {
+    ours: Vec<(Lane, SendStream)>,
+    mut first: RecvStream,
+) {
     let connection = &live.connection;
-    let mut tasks: JoinSet<Result<(), Ended>> = JoinSet::new();
-    for (lane, stream) in hello.ours {
-        let live = live.clone();
-        tasks.spawn(async move { write(live.queue(lane), stream).await });
+    let mut tasks = JoinSet::new();
+    for (lane, mut stream) in ours {
+        let (shared, live, server) = (shared.clone(), live.clone(), peer.id);
+        tasks.spawn(async move {
+            let ended = write(live.queue(lane), &mut stream).await;
+            live.lane_ended(&shared, server, ended);
+        });
     }
     let seen = Arc::new(AtomicU8::new(1 << tag(Lane::Consensus)));
     {
         let (shared, peer, live) = (shared.clone(), peer.clone(), live.clone());
-        tasks.spawn(async move { read(&shared, &peer, &live, Lane::Consensus, hello.first).await });
+        tasks.spawn(async move {
+            let ended = read(&shared, &peer, &live, Lane::Consensus, &mut first).await;
+            live.lane_ended(&shared, peer.id, ended);
+        });
     }
     let mut looks = interval_at(Instant::now() + shared.timers.unused, shared.timers.unused);
     // Two looks at once, after a pause of the machine, would find a link unused that is not.
@@ -216,33 +240,30 @@ async fn drive(
     let why = loop {
         tokio::select! {
             accepted = connection.accept_uni() => match accepted {
-                Ok(stream) => {
+                Ok(mut stream) => {
                     let (shared, peer, live) = (shared.clone(), peer.clone(), live.clone());
                     let seen = seen.clone();
-                    tasks.spawn(async move { receive(&shared, &peer, &live, &seen, stream).await });
+                    tasks.spawn(async move {
+                        let ended = receive(&shared, &peer, &live, &seen, &mut stream).await;
+                        live.lane_ended(&shared, peer.id, ended);
+                    });
                 }
                 Err(e) => break down(&e),
             },
-            Some(ended) = tasks.join_next() => match ended {
-                Ok(Ok(())) => {}
-                Ok(Err(Ended::Connection)) => break down(&connection.closed().await),
-                Ok(Err(Ended::Fault(fault))) => {
-                    shared.refuse(Some(peer.id), connection.remote_address(), fault.clone());
-                    break DownReason::Refused(fault.reason, fault.detail);
-                }
-                Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+            Some(ended) = tasks.join_next() => if let Err(panicked) = ended {
+                std::panic::resume_unwind(panicked.into_panic());
             },
             _ = looks.tick() => if peer.retire(turn, live) { break DownReason::Unused },
             () = super::stopped(&mut stop) => break DownReason::Stopping,
         }
     };
+    live.close(why);
     // Nothing is delivered behind the word that the link is down.
     tasks.shutdown().await;
-    why
 }
 
 /// Send what the queue has, until the connection ends.
-async fn write(queue: &Queue, mut stream: SendStream) -> Result<(), Ended> {
+async fn write(queue: &Queue, stream: &mut SendStream) -> Result<Infallible, Ended> {
     let mut messages: Vec<PeerMessage> = Vec::new();
     let mut out = BytesMut::new();
     loop {
@@ -263,9 +284,9 @@ async fn receive(
     peer: &Arc<Peer>,
     live: &Live,
     seen: &AtomicU8,
-    mut stream: RecvStream,
-) -> Result<(), Ended> {
-    let first = match timeout(super::SNAPSHOT_STALL, read_tag(&mut stream)).await {
+    stream: &mut RecvStream,
+) -> Result<Infallible, Ended> {
+    let first = match timeout(super::SNAPSHOT_STALL, read_tag(stream)).await {
         Ok(first) => first?,
         Err(_) => return Err(Ended::bad_stream("a stream without a beginning")),
     };
@@ -294,8 +315,8 @@ async fn read(
     peer: &Peer,
     live: &Live,
     lane: Lane,
-    mut stream: RecvStream,
-) -> Result<(), Ended> {
+    stream: &mut RecvStream,
+) -> Result<Infallible, Ended> {
     let mut received = BytesMut::new();
     loop {
         while let Some(body) =

@@ -86,7 +86,7 @@ pub(super) enum Told {
 /// A handler that remembers everything.
 #[derive(Default)]
 pub(super) struct Recorder {
-    told: Mutex<Vec<Told>>,
+    pub(super) told: Mutex<Vec<Told>>,
     more: Condvar,
 }
 
@@ -230,11 +230,11 @@ pub(super) fn pair(ca: &Ca) -> (Server, Server) {
     pair_with(ca, |_| {})
 }
 
-/// The same, with timers of their own.
-pub(super) fn pair_with(ca: &Ca, set: impl Fn(&mut LinkTimers)) -> (Server, Server) {
+/// The same, set otherwise.
+pub(super) fn pair_with(ca: &Ca, set: impl Fn(&mut LinksConfig)) -> (Server, Server) {
     let begin = |id, addr| {
         let mut config = config(id, ca.files(id), &[(3 - id, addr)]);
-        set(&mut config.timers);
+        set(&mut config);
         start(config)
     };
     let one = begin(1, NOWHERE.into());

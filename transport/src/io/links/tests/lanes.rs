@@ -244,7 +244,7 @@ fn a_snapshot_ends_with_its_link() {
 fn a_snapshot_whose_threads_stand_still_for_a_while_arrives() {
     let ca = Ca::new("prod");
     let idle = Duration::from_millis(300);
-    let (one, two) = pair_with(&ca, |timers| timers.idle = idle);
+    let (one, two) = pair_with(&ca, |config| config.timers.idle = idle);
     let mut sender = one.links.open_snapshot(2, head(1)).unwrap();
     sender.send(chunk(1)).unwrap();
     let (_, mut receiver) = two.told.snapshot();

@@ -2,7 +2,7 @@
 
 use super::harness::*;
 use crate::io::links::{
-    DownReason, Hold, LinkError, LinkTimers, Links, PeerAddr, SendError, TlsError, TlsFiles,
+    DownReason, Hold, LinkError, LinkTimers, Links, PeerAddr, RefusalReason, SendError, TlsError, TlsFiles,
     WAITING_MESSAGES_MAX,
 };
 use std::net::{SocketAddr, UdpSocket};
@@ -25,6 +25,29 @@ fn a_link_comes_up_and_is_told_when_the_other_server_stops() {
     assert_eq!(two.links.send(1, heartbeat(1)), Err(SendError::Down(1)));
     assert_eq!(two.links.send(7, heartbeat(1)), Err(SendError::Unknown(7)));
     one.links.stop();
+}
+
+/// Its lanes end with it, and the other end must not hear of that first: it would take it for a fault.
+#[test]
+fn a_link_that_ends_in_order_is_no_fault() {
+    let ca = Ca::new("prod");
+    let (one, two) = pair_with(&ca, |config| config.threads = 2);
+    let live = one.links.shared.peer(2).unwrap().live().unwrap();
+    live.was_used();
+    // Whoever of it delivers a message is not done with that.
+    let told = one.told.told.lock();
+    two.links.send(1, heartbeat(1)).unwrap();
+    let until = Instant::now() + PATIENCE;
+    while !live.was_used() {
+        assert!(Instant::now() < until, "the message does not arrive");
+        std::thread::yield_now();
+    }
+    // The first half of a stop.
+    one.links.shared.stop.send_replace(true);
+    assert_eq!(two.told.down(1), DownReason::ByPeer("the server stops".into()));
+    assert_eq!(two.count(RefusalReason::BadStream), 0);
+    drop(told);
+    assert_eq!(one.told.down(2), DownReason::Stopping);
 }
 
 #[test]
