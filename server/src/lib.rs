@@ -27,6 +27,7 @@ pub mod observer;
 pub mod pace;
 pub mod pulse;
 pub mod records;
+mod retention;
 pub mod room;
 pub mod service;
 pub mod version;

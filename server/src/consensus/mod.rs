@@ -68,6 +68,8 @@ const MEASURES_MAX: usize = 1_024;
 const PLACE_WITHIN: Duration = Duration::from_secs(5);
 /// A follower that could not take a snapshot, for want of space say, is sent the next after this.
 const STREAM_AGAIN_AFTER: Duration = Duration::from_secs(2);
+/// A follower that was silent for no longer finds the log as it left it, where the disk has room for that.
+const WANTED_FOR: Duration = Duration::from_secs(60);
 
 /// Why consensus cannot begin or go on: the store is damaged, or we are.
 #[derive(Debug, thiserror::Error)]
@@ -340,6 +342,20 @@ impl Consensus {
         self.outbox = outbox;
         self.outbox.begin_term();
         tokens.into_iter().for_each(|token| self.reads.push(token));
+    }
+
+    /// As the leader: the log from here on is still to be sent to a follower that is there, or was a moment ago; `None` when there is
+    /// none.
+    pub fn wanted_by_followers(&self, now: Moment) -> Option<u64> {
+        let raft = &self.node.raft;
+        let others = raft.prs().iter().filter(|(id, _)| **id != raft.id && self.leading);
+        let there = others.filter(|(id, _)| self.roster.was_heard(now, **id, WANTED_FOR));
+        let has = |p: &raft::Progress| match p.state {
+            // What comes behind the tree that it is being sent.
+            ProgressState::Snapshot => p.matched.max(p.pending_snapshot),
+            _ => p.matched,
+        };
+        there.map(|(_, p)| has(p) + 1).min()
     }
 
     /// How it stands.

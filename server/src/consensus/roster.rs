@@ -165,6 +165,11 @@ impl Roster {
     pub(super) fn hear(&mut self, now: Moment, from: u64) {
         self.heard.insert(from, now);
     }
+
+    /// As the leader: within this time?
+    pub(super) fn was_heard(&self, now: Moment, id: u64, within: Duration) -> bool {
+        self.heard.get(&id).is_some_and(|heard| now.since(*heard) <= within)
+    }
 }
 
 /// Does it vote, or is it to?
@@ -397,8 +402,7 @@ impl Consensus {
     /// Is it there, and has it nearly all of the log?
     pub(super) fn is_level(&self, now: Moment, id: u64) -> bool {
         let raft = &self.node.raft;
-        let heard = self.roster.heard.get(&id);
-        let heard = heard.is_some_and(|heard| now.since(*heard) <= self.timers.election());
+        let heard = self.roster.was_heard(now, id, self.timers.election());
         let progress = raft.prs().get(id).filter(|_| heard);
         progress.is_some_and(|p| {
             // Behind a snapshot raft waits for the next entry before it sends freely again.

@@ -1,10 +1,11 @@
 //! Free space on the disk of the store: looked at from time to time, and by whoever is about to eat it.
 
 use super::engine::Engine;
+use crate::retention::Retention;
 use crate::room::Room;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use warren_storage::Disk as _;
 use warren_storage::io::FolderDisk;
 use warren_storage::tree;
@@ -30,8 +31,8 @@ pub(super) struct Space {
     room: Arc<Room>,
     reserve_bytes: u64,
     refusing: Mutex<bool>,
-    /// Is less than the reserve free on the disk itself?
-    tight: AtomicBool,
+    /// So much more than the reserve is free on the disk itself, bytes.
+    above_reserve_bytes: AtomicU64,
     written_bytes: AtomicU64,
     /// [`Space::rows_bytes`] as of the last checkpoint: what was deleted since is not free in the tree's file yet.
     checkpointed_bytes: AtomicU64,
@@ -49,12 +50,14 @@ struct Free {
 impl Space {
     pub(super) fn new(disk: Arc<FolderDisk>, reserve_mb: u32, room: Arc<Room>) -> Space {
         disk.wait_for_space();
+        let reserve_bytes = u64::from(reserve_mb) << 20;
+        let free_bytes = disk.free_bytes().unwrap_or(0);
         let space = Space {
             disk,
             room,
-            reserve_bytes: u64::from(reserve_mb) << 20,
+            reserve_bytes,
             refusing: Mutex::new(false),
-            tight: AtomicBool::new(false),
+            above_reserve_bytes: AtomicU64::new(free_bytes.saturating_sub(reserve_bytes)),
             written_bytes: AtomicU64::new(0),
             checkpointed_bytes: AtomicU64::new(0),
         };
@@ -79,7 +82,12 @@ impl Space {
 
     /// Is so little free on the disk that the log must be kept short, whether growth is refused or not?
     pub(super) fn is_tight(&self) -> bool {
-        self.tight.load(Ordering::Relaxed)
+        self.above_reserve_bytes.load(Ordering::Relaxed) == 0
+    }
+
+    /// How much of the log stays.
+    pub(super) fn retention(&self) -> Retention {
+        Retention::with(self.above_reserve_bytes.load(Ordering::Relaxed))
     }
 
     /// Does a write wait for space?
@@ -98,7 +106,7 @@ impl Space {
         let metrics = &self.room.metrics;
         metrics.warren_disk_free_bytes.set(free.disk as i64);
         metrics.warren_tree_free_bytes.set(free.tree as i64);
-        self.tight.store(free.disk < self.reserve_bytes, Ordering::Relaxed);
+        self.above_reserve_bytes.store(free.disk.saturating_sub(self.reserve_bytes), Ordering::Relaxed);
         let mut refusing = self.refusing.lock();
         if refuses(free, self.reserve_bytes, *refusing) == *refusing {
             let deleted = self.checkpointed_bytes.load(Ordering::Relaxed).saturating_sub(self.rows_bytes());

@@ -297,8 +297,16 @@ impl Seat {
     }
 
     /// The log from here on is still to be sent to an observer; `None` when none is fed.
-    pub fn wanted_from(&self) -> Option<u64> {
+    pub fn wanted_by_observers(&self) -> Option<u64> {
         self.feeds.wanted_from()
+    }
+
+    /// As [`Consensus::wanted_by_followers`]; an observer has none.
+    pub fn wanted_by_followers(&self, now: Moment) -> Option<u64> {
+        match self.machine() {
+            Machine::Voter(consensus) => consensus.wanted_by_followers(now),
+            Machine::Observer(_) => None,
+        }
     }
 
     /// As [`Consensus::take_measures`].

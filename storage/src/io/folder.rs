@@ -20,6 +20,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
@@ -77,6 +78,8 @@ pub(super) struct Folder {
     /// Files over zeroed space that are open, so that none is used again under its readers.
     open: Mutex<HashMap<String, Weak<AheadFile>>>,
     pub(super) reserve: Reserve,
+    /// No spare is longer, bytes.
+    spare_bytes_max: AtomicU64,
 }
 
 /// The way to the thread that prepares space.
@@ -170,8 +173,14 @@ impl FolderDisk {
             }
         }
         let reserve = Reserve::find(&path);
-        let folder =
-            Arc::new(Folder { path: path.clone(), handle, _lock: lock, open: Mutex::default(), reserve });
+        let folder = Arc::new(Folder {
+            path: path.clone(),
+            handle,
+            _lock: lock,
+            open: Mutex::default(),
+            reserve,
+            spare_bytes_max: AtomicU64::new(u64::MAX),
+        });
         let work = Arc::new(Work::default());
         work.queue.lock().spare_ready = spare_ready;
         // The thread holds the folder and with it the lock: nobody else opens it while this one still writes.
@@ -191,6 +200,12 @@ impl FolderDisk {
     /// Set space aside for writes that find the disk full, unless it is. See [`ReserveState`].
     pub fn keep_reserve(&self, bytes: u64) -> Result<(), DiskError> {
         self.folder.reserve.take(bytes).map_err(self.failed("cannot take", reserve::FILE))
+    }
+
+    /// No file that is used again is longer than this from now on. A segment that took one large append is far longer than most,
+    /// and all that come after it would be.
+    pub fn use_again_up_to(&self, bytes: u64) {
+        self.folder.spare_bytes_max.store(bytes, Ordering::Relaxed);
     }
 
     /// From now on a write that finds the disk full, and nothing set aside, waits for space instead of failing.
@@ -231,7 +246,8 @@ impl FolderDisk {
         };
         let file = options().open(path)?;
         // Make the next one ready while this one is filled.
-        self.wake.want_spare(spare_bytes.max(HEADER_BYTES + ahead_bytes));
+        let wanted = spare_bytes.max(HEADER_BYTES + ahead_bytes);
+        self.wake.want_spare(wanted.min(self.folder.spare_bytes_max.load(Ordering::Relaxed)));
         Ok(file)
     }
 }
@@ -382,6 +398,10 @@ impl FolderDisk {
     fn is_kept(&self, path: &Path, name: &str) -> bool {
         let kept = self.folder.kept();
         let bytes = fs::metadata(path).map_or(0, |m| m.len());
+        // As long as that it may stay until it is the spare's turn.
+        if bytes > self.folder.spare_bytes_max.load(Ordering::Relaxed) {
+            return false;
+        }
         if self.folder.free_bytes().unwrap_or(0) < bytes.saturating_mul(SPARES_FREE_MIN) {
             for path in kept {
                 let _ = fs::remove_file(path);
@@ -400,12 +420,7 @@ impl FolderDisk {
         let trash = self.folder.path.join(format!("{TRASH}{name}"));
         fs::rename(path, &trash)?;
         let file = OpenOptions::new().write(true).open(&trash)?;
-        let mut length = file.metadata()?.len();
-        while length > GIVE_BACK_BYTES {
-            length -= GIVE_BACK_BYTES;
-            file.set_len(length)?;
-            thread::sleep(GIVE_BACK_PAUSE);
-        }
+        shorten_gently(&file, GIVE_BACK_BYTES)?;
         fs::remove_file(&trash)
     }
 
@@ -413,6 +428,17 @@ impl FolderDisk {
     fn wants(&self, path: &Path) -> bool {
         File::open(path).is_ok_and(|file| AheadFile::is_one(&file))
     }
+}
+
+/// Cut a file to this length in steps.
+fn shorten_gently(file: &File, to_bytes: u64) -> io::Result<()> {
+    let mut length = file.metadata()?.len();
+    while length > to_bytes {
+        length = length.saturating_sub(GIVE_BACK_BYTES).max(to_bytes);
+        file.set_len(length)?;
+        thread::sleep(GIVE_BACK_PAUSE);
+    }
+    Ok(())
 }
 
 /// Bytes that are given back to the file system at once. Taking a whole segment apart in one transaction of the file
@@ -523,6 +549,7 @@ fn make_spare(work: &Work, folder: &Folder, bytes: u64) -> io::Result<()> {
             folder.handle.sync_all()?;
         }
         AheadFile::clear(&file)?;
+        shorten_gently(&file, folder.spare_bytes_max.load(Ordering::Relaxed))?;
         let mut at = file.metadata()?.len();
         while at < bytes {
             if is_stopped(work) {

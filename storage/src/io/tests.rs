@@ -5,6 +5,7 @@ use crate::disk::Disk;
 use crate::log::{Append, HardState, Log, LogError, LogOptions, LogRecord, RecordKind};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
@@ -135,6 +136,39 @@ fn spares_are_hidden_and_used() {
         assert!(disk.list().unwrap().iter().all(|n| n.starts_with("log-")));
     }
     disk.remove("log-0").unwrap();
+}
+
+/// One large append must not make all files that come after it as long.
+#[test]
+fn a_file_that_is_used_again_is_no_longer_than_it_may_be() {
+    const MAX_BYTES: u64 = 2 << 20;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("kept-log-0"), vec![7; 20 << 20]).unwrap();
+    let disk = FolderDisk::open(dir.path()).unwrap();
+    disk.use_again_up_to(MAX_BYTES);
+    let spare_bytes = || std::fs::metadata(dir.path().join("spare")).map(|m| m.len());
+    let file = disk.open("log-1", 1 << 20).unwrap();
+    until(|| spare_bytes().is_ok());
+    assert_eq!(spare_bytes().unwrap(), MAX_BYTES);
+    file.set_len(20 << 20).unwrap();
+    file.write(19 << 20, &[7; 5_000]).unwrap();
+    file.sync_data().unwrap();
+    drop(file);
+    disk.remove("log-1").unwrap();
+    drop(disk.open("log-2", 1 << 20).unwrap());
+    until(|| spare_bytes().is_ok());
+    for entry in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+        let bytes = entry.metadata().unwrap().len();
+        assert!(bytes <= MAX_BYTES, "{:?} has {bytes} bytes", entry.file_name());
+    }
+}
+
+fn until(holds: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < until);
+        std::thread::yield_now();
+    }
 }
 
 /// What kill -9 leaves is what the system has of the files: a copy of the folder while the log is open.

@@ -325,3 +325,28 @@ fn appends_that_wait_for_one_sync_leave_what_one_after_the_other_would() {
     super::join(&mut records, &mut state, vec![record(2, 4)], hard_state(4));
     assert_eq!((records, state), (vec![record(2, 4)], hard_state(4)), "further back than what waits");
 }
+
+#[test]
+fn the_latest_records_begin_with_a_segment() {
+    let (mut log, _) = Log::open(Arc::new(SimDisk::new()), OPTIONS).unwrap();
+    assert_eq!((log.latest_from(0), log.latest_from(1)), (1, 1));
+    const RECORD_BYTES: u64 = 1_000;
+    for index in 1..=200 {
+        let record = LogRecord {
+            index,
+            term: 1,
+            kind: RecordKind::Normal,
+            data: vec![0; RECORD_BYTES as usize].into(),
+        };
+        log.append(Append { records: &[record], hard_state: None }).unwrap();
+    }
+    assert!(log.segments() > 4);
+    assert_eq!((log.latest_from(0), log.latest_from(u64::MAX)), (201, 1));
+    for bytes in [1, 30_000, 50_000, 100_000] {
+        let latest = (201 - log.latest_from(bytes)) * RECORD_BYTES;
+        assert!(latest > bytes * 9 / 10, "{latest} of {bytes}");
+        assert!(latest < bytes + OPTIONS.segment_bytes_max + RECORD_BYTES, "{latest} of {bytes}");
+    }
+    log.purge(log.latest_from(50_000) - 1).unwrap();
+    assert_eq!(log.reader().first_index(), log.latest_from(50_000));
+}

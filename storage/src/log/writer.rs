@@ -31,6 +31,14 @@ pub struct LogOptions {
     pub cache_bytes: usize,
 }
 
+impl LogOptions {
+    /// What the file of a segment takes on the disk, bytes, where no single append is large: redb needs about as much as the
+    /// records, and the rest is ahead of them.
+    pub fn file_bytes(&self) -> u64 {
+        2 * self.segment_bytes_max + self.journal_bytes + self.ahead_bytes
+    }
+}
+
 impl Default for LogOptions {
     fn default() -> LogOptions {
         LogOptions {
@@ -211,6 +219,23 @@ impl Log {
     /// Bytes of records, those truncated within a segment included.
     pub fn bytes(&self) -> u64 {
         self.shared.view.read().sealed.iter().map(|s| s.link.bytes).sum::<u64>() + self.stamped.segment_bytes
+    }
+
+    /// The first index of the newest segments that have so many bytes of records together, or of all that there are; for 0
+    /// bytes that of the next record.
+    pub fn latest_from(&self, bytes: u64) -> u64 {
+        let view = self.shared.view.read();
+        let newest = (self.stamped.segment_bytes, view.newest().first_index());
+        let older = view.sealed.iter().rev().map(|sealed| (sealed.link.bytes, sealed.link.first_index));
+        let (mut from, mut found) = (self.shared.tail.lock().last_index + 1, 0);
+        for (segment_bytes, first_index) in std::iter::once(newest).chain(older) {
+            if found >= bytes {
+                break;
+            }
+            found += segment_bytes;
+            from = first_index;
+        }
+        from
     }
 
     /// How many files the log has.

@@ -2,7 +2,7 @@
 //! say to it by hand. Rules that matter to one voter already are in `lone`; those about changes of membership (4, 6, 7)
 //! have nothing to be tried on while there are none.
 
-use super::super::{Action, Consensus, Event, Start, Submission, Timers, found, raft_id};
+use super::super::{Action, Consensus, Event, Start, Submission, Timers, WANTED_FOR, found, raft_id};
 use super::cluster::{Cluster, Dice};
 use crate::moment::Moment;
 use bytes::Bytes;
@@ -598,6 +598,22 @@ fn sends_a_snapshot_to_three() -> (One, u64, Position) {
     one.hear(3, message(RaftKind::HeartbeatResponse, 3, facts.term));
     assert_eq!(one.snapshots.drain(..).count(), 1);
     (one, facts.term, position)
+}
+
+/// raft knows only who was heard since it last looked for its quorum, and a purge just behind that look ended the log of all.
+#[test]
+fn the_log_is_wanted_by_followers_that_were_there_a_moment_ago() {
+    let mut one = One::new();
+    assert_eq!(one.consensus.wanted_by_followers(one.now), None);
+    one.lead();
+    let facts = one.consensus.facts();
+    one.hear(2, RaftMessage { index: facts.last_index, ..message(RaftKind::AppendResponse, 2, facts.term) });
+    assert_eq!(one.consensus.wanted_by_followers(one.now), Some(facts.last_index + 1));
+    assert_eq!(one.consensus.wanted_by_followers(one.now + WANTED_FOR), Some(facts.last_index + 1));
+    assert_eq!(one.consensus.wanted_by_followers(one.now + WANTED_FOR + Duration::from_millis(1)), None);
+    // Of one that is sent a tree, only what comes behind that is still to come.
+    let (one, _, position) = sends_a_snapshot_to_three();
+    assert_eq!(one.consensus.wanted_by_followers(one.now), Some(position.index + 1));
 }
 
 /// It was sent a second one at once, and a third: each time its clients had to connect anew.

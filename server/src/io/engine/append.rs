@@ -43,15 +43,6 @@ pub(super) enum LogJob {
     Close(mpsc::Sender<()>),
 }
 
-/// A checkpoint is asked for when so much was logged since the last one: refused requests are logged too, and fill no
-/// overlay that would ask for one. It also bounds what a start replays.
-const LOGGED_BYTES_MAX: u64 = 128 << 20;
-/// The same on a disk below its reserve, which the log must not eat.
-const LOGGED_BYTES_MAX_FULL: u64 = 4 << 20;
-
-/// The log is kept for followers that are behind, up to this many bytes.
-const KEPT_BYTES_MAX: u64 = 512 << 20;
-
 /// How long it waits for the purge that frees space. Then it goes on, and asks again.
 const PURGE_WAIT_MAX: Duration = Duration::from_secs(1);
 
@@ -110,8 +101,7 @@ impl Keeper {
         let bytes = records.iter().map(|record| record.data.len() as u64).sum::<u64>();
         kept.logged_bytes += bytes;
         self.space.wrote(bytes, engine);
-        let most = if self.space.is_tight() { LOGGED_BYTES_MAX_FULL } else { LOGGED_BYTES_MAX };
-        if kept.logged_bytes > most && !kept.asked {
+        if kept.logged_bytes > self.space.retention().logged_bytes && !kept.asked {
             kept.asked = true;
             engine.checkpoint_now();
         }
@@ -121,7 +111,9 @@ impl Keeper {
     /// Below the reserve, and so much logged that the purge which was asked for must come first?
     fn must_wait_for_purge(&self) -> bool {
         let kept = &mut *self.state.lock();
-        let must = kept.asked && kept.logged_bytes > 2 * LOGGED_BYTES_MAX_FULL && self.space.is_tight();
+        let must = kept.asked
+            && kept.logged_bytes > 2 * self.space.retention().logged_bytes
+            && self.space.is_tight();
         if must {
             kept.asked = false;
         }
@@ -167,12 +159,10 @@ pub(super) fn run(clock: &Clock, engine: &Engine, leavings: &Inbox<Chore>) {
                     let kept = &mut *keeper.state.lock();
                     (kept.logged_bytes, kept.asked) = (0, false);
                     let Some(log) = kept.log.as_mut() else { continue };
-                    // A follower that is a little behind gets the log, one that is far behind the tree.
-                    let wanted = engine.wanted_from.load(Ordering::Relaxed);
-                    let through = match log.bytes() <= KEPT_BYTES_MAX && !keeper.space.is_tight() {
-                        true => checkpoint.index.min(wanted - 1),
-                        false => checkpoint.index,
-                    };
+                    let retention = keeper.space.retention();
+                    let wanted_from = engine.wanted_from.load(Ordering::Relaxed);
+                    let latest_from = |bytes| log.latest_from(bytes);
+                    let through = retention.through(checkpoint.index, wanted_from, latest_from);
                     match log.forget(through) {
                         Ok(forgotten) if forgotten.is_empty() => {}
                         Ok(forgotten) => leavings.push(Chore::Remove(forgotten)),

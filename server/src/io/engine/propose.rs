@@ -125,7 +125,7 @@ pub(super) fn run(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Ar
                 room.metrics
                     .leader_uptime
                     .set(led_since.map_or(0, |since| now.since(since).as_millis() as i64));
-                show(&consensus, engine, &room.metrics);
+                show(&consensus, now, engine, &room.metrics);
             }
         }
     }
@@ -143,7 +143,7 @@ fn measure(consensus: &mut Seat, metrics: &Metrics) {
     }
 }
 
-fn show(consensus: &Seat, engine: &Engine, metrics: &Metrics) {
+fn show(consensus: &Seat, now: crate::moment::Moment, engine: &Engine, metrics: &Metrics) {
     let facts = consensus.facts();
     metrics.quorum_size.set(facts.voters.len() as i64);
     metrics.synced_followers.set(facts.followers.iter().filter(|f| f.active && f.synced).count() as i64);
@@ -158,9 +158,8 @@ fn show(consensus: &Seat, engine: &Engine, metrics: &Metrics) {
     metrics.warren_feeder_id.set(facts.feeder.map_or(0, i64::from));
     metrics.warren_observers_fed.set(facts.observers.len() as i64);
     metrics.warren_committed_index.set(facts.committed as i64);
-    let behind = facts.followers.iter().filter(|f| f.active).map(|f| f.matched + 1);
-    let behind = behind.chain(consensus.wanted_from()).min();
-    engine.wanted_from.store(behind.unwrap_or(u64::MAX), Ordering::Relaxed);
+    let wanted = consensus.wanted_by_followers(now).into_iter().chain(consensus.wanted_by_observers()).min();
+    engine.wanted_from.store(wanted.unwrap_or(u64::MAX), Ordering::Relaxed);
     *engine.facts.lock() = Some(facts);
 }
 

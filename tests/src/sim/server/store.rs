@@ -91,7 +91,7 @@ impl Server {
         }
         let followers = self.consensus.facts().followers;
         let wanted = followers.iter().filter(|f| f.active).map(|f| f.matched);
-        let wanted = wanted.chain(self.consensus.wanted_from().map(|from| from - 1)).min();
+        let wanted = wanted.chain(self.consensus.wanted_by_observers().map(|from| from - 1)).min();
         wanted.map_or(checkpoint, |wanted| checkpoint.min(wanted))
     }
 
