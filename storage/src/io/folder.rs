@@ -398,7 +398,7 @@ impl FolderDisk {
     fn is_kept(&self, path: &Path, name: &str) -> bool {
         let kept = self.folder.kept();
         let bytes = fs::metadata(path).map_or(0, |m| m.len());
-        // As long as that it may stay until it is the spare's turn.
+        // It would take that much until it is its turn.
         if bytes > self.folder.spare_bytes_max.load(Ordering::Relaxed) {
             return false;
         }

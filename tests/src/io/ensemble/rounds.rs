@@ -15,7 +15,7 @@ use warren_transport::{Change, Opcode, Request};
 pub(super) struct Round {
     pub(super) name: &'static str,
     pub(super) run: fn(&mut Director<'_>) -> Outcome<()>,
-    /// Clients stay away from the server whose disk is small, which refuses writes meanwhile.
+    /// Clients stay away from the server whose disk is small, which may refuse writes meanwhile.
     pub(super) needs_small_disk: bool,
     /// It is about observers.
     pub(super) needs_observers: bool,
@@ -52,7 +52,7 @@ pub(super) const ALL: &[Round] = &[
     round("certificates are renewed", certificates_renewed),
     round("as many are killed as may be, the leader among them", minority_killed),
     round("all are killed at once", all_killed),
-    round("a follower is far behind and takes a snapshot", far_behind),
+    on_small_disk("a follower is far behind and takes a snapshot", far_behind),
     on_small_disk("a follower's disk is full", disk_full),
     round("rolling restart", rolling_restart),
     round("all begin anew in place, one after the other", begin_anew),
@@ -72,9 +72,9 @@ pub(super) const WORK: Duration = Duration::from_millis(200);
 pub(super) const FAULT: Duration = Duration::from_millis(1_500);
 /// Between two turns of a link that comes and goes.
 const FLAP: Duration = Duration::from_millis(150);
-/// Znodes of this size, written so often, fill the log far beyond what is kept of it.
+/// Znodes of this size, written so often, are more than a quarter of the small disk, which is what a log may take of one.
 const BULK_BYTES: usize = 700_000;
-const BULK_WRITES: usize = 120;
+const BULK_WRITES: usize = 240;
 
 /// Kill it, see the others go on, and start it again.
 pub(super) fn kill(director: &mut Director<'_>, places: &[usize]) -> Outcome<()> {
@@ -301,8 +301,12 @@ fn certificates_renewed(director: &mut Director<'_>) -> Outcome<()> {
     follower_killed(director)
 }
 
-/// So much is written while a follower is down that the log of it is gone.
+/// So much is written while a follower is down that the log of it is gone: its leader has no room for more.
 fn far_behind(director: &mut Director<'_>) -> Outcome<()> {
+    let leader = director.servers.leader(&[])?;
+    if leader != ON_SMALL_DISK {
+        director.servers.hand_over_to(leader, Some(ON_SMALL_DISK))?;
+    }
     let follower = director.servers.follower(&mut director.dice)?;
     director.stage.harm(follower);
     let said = director.servers.daemons[follower].said("received a snapshot");

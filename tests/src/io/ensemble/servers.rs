@@ -194,7 +194,12 @@ impl Servers {
 
     /// Ask the leader to hand over, and wait until it has.
     pub(in crate::io) fn hand_over(&self, leader: usize) -> io::Result<()> {
-        match self.ask(leader, &Request::TransferLeader { to: None })? {
+        self.hand_over_to(leader, None)
+    }
+
+    /// The same, to a certain one.
+    pub(super) fn hand_over_to(&self, leader: usize, to: Option<usize>) -> io::Result<()> {
+        match self.ask(leader, &Request::TransferLeader { to: to.map(id) })? {
             Response::Done(_) => Ok(()),
             other => Err(io::Error::other(format!("leadership was not handed over: {other:?}"))),
         }
