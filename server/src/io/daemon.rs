@@ -518,7 +518,7 @@ fn open(clock: &Clock, config: &Config, store: &Path, metrics: &Arc<Metrics>) ->
         cache_bytes: (memory / LOG_CACHE_SHARE) as usize,
         ..LogOptions::default()
     };
-    disk.use_again_up_to(log_options.file_bytes());
+    disk.use_again_up_to(log_options.file_bytes_max());
     let Recovered { tree, log, found, .. } = recover(disk.clone(), tree_options, log_options)
         .map_err(|source| StartError::Store { folder: folder.clone(), source: Box::new(source) })?;
     metrics.dbinittime.record(clock.now() - start);

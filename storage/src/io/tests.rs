@@ -163,6 +163,28 @@ fn a_file_that_is_used_again_is_no_longer_than_it_may_be() {
     }
 }
 
+/// Else none would be used again.
+#[test]
+fn the_files_of_full_segments_are_no_longer_than_is_foreseen() {
+    let options = LogOptions { segment_bytes_max: 4 << 20, ahead_bytes: 2 << 20, ..LogOptions::default() };
+    for record_bytes in [100, 1_000, 100_000] {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut log, _) = Log::open(Arc::new(FolderDisk::open(dir.path()).unwrap()), options).unwrap();
+        let mut next = 1;
+        while log.segments() < 3 {
+            let records: Vec<_> = (next..next + 50_000 / record_bytes as u64 + 1)
+                .map(|index| record(index, record_bytes))
+                .collect();
+            next += records.len() as u64;
+            log.append(Append { records: &records, hard_state: None }).unwrap();
+        }
+        for entry in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+            let bytes = entry.metadata().unwrap().len();
+            assert!(bytes <= options.file_bytes_max(), "{:?} has {bytes} bytes", entry.file_name());
+        }
+    }
+}
+
 fn until(holds: impl Fn() -> bool) {
     let until = Instant::now() + Duration::from_secs(60);
     while !holds() {

@@ -32,10 +32,10 @@ pub struct LogOptions {
 }
 
 impl LogOptions {
-    /// What the file of a segment takes on the disk, bytes, where no single append is large: redb needs about as much as the
-    /// records, and the rest is ahead of them.
-    pub fn file_bytes(&self) -> u64 {
-        2 * self.segment_bytes_max + self.journal_bytes + self.ahead_bytes
+    /// The file of a segment is no longer than this, bytes, where no single append is large: redb needs about as much as the
+    /// records, the rest is ahead of them, and a quarter more leaves room for what is not so exactly foreseen.
+    pub fn file_bytes_max(&self) -> u64 {
+        (2 * self.segment_bytes_max + self.journal_bytes + self.ahead_bytes) / 4 * 5
     }
 }
 
