@@ -247,7 +247,7 @@ impl FolderDisk {
         let file = options().open(path)?;
         // Make the next one ready while this one is filled.
         let wanted = spare_bytes.max(HEADER_BYTES + ahead_bytes);
-        self.wake.want_spare(wanted.min(self.folder.spare_bytes_max.load(Ordering::Relaxed)));
+        self.wake.want_spare(wanted.min(self.folder.spare_bytes_max()));
         Ok(file)
     }
 }
@@ -399,7 +399,7 @@ impl FolderDisk {
         let kept = self.folder.kept();
         let bytes = fs::metadata(path).map_or(0, |m| m.len());
         // It would take that much until it is its turn.
-        if bytes > self.folder.spare_bytes_max.load(Ordering::Relaxed) {
+        if bytes > self.folder.spare_bytes_max() {
             return false;
         }
         if self.folder.free_bytes().unwrap_or(0) < bytes.saturating_mul(SPARES_FREE_MIN) {
@@ -459,6 +459,10 @@ impl Folder {
     /// A sync of one of its files failed.
     pub(super) fn sync_failed(&self) {
         mend::mark(&self.path);
+    }
+
+    fn spare_bytes_max(&self) -> u64 {
+        self.spare_bytes_max.load(Ordering::Relaxed)
     }
 
     /// See [`KEPT`].
@@ -549,7 +553,7 @@ fn make_spare(work: &Work, folder: &Folder, bytes: u64) -> io::Result<()> {
             folder.handle.sync_all()?;
         }
         AheadFile::clear(&file)?;
-        shorten_gently(&file, folder.spare_bytes_max.load(Ordering::Relaxed))?;
+        shorten_gently(&file, folder.spare_bytes_max())?;
         let mut at = file.metadata()?.len();
         while at < bytes {
             if is_stopped(work) {

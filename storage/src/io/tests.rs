@@ -157,10 +157,8 @@ fn a_file_that_is_used_again_is_no_longer_than_it_may_be() {
     disk.remove("log-1").unwrap();
     drop(disk.open("log-2", 1 << 20).unwrap());
     until(|| spare_bytes().is_ok());
-    for entry in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
-        let bytes = entry.metadata().unwrap().len();
-        assert!(bytes <= MAX_BYTES, "{:?} has {bytes} bytes", entry.file_name());
-    }
+    drop(disk);
+    no_file_is_longer(dir.path(), MAX_BYTES);
 }
 
 /// Else none would be used again.
@@ -178,10 +176,16 @@ fn the_files_of_full_segments_are_no_longer_than_is_foreseen() {
             next += records.len() as u64;
             log.append(Append { records: &records, hard_state: None }).unwrap();
         }
-        for entry in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
-            let bytes = entry.metadata().unwrap().len();
-            assert!(bytes <= options.file_bytes_max(), "{:?} has {bytes} bytes", entry.file_name());
-        }
+        drop(log);
+        no_file_is_longer(dir.path(), options.file_bytes_max());
+    }
+}
+
+/// Once the thread that renames files is gone with their disk.
+fn no_file_is_longer(folder: &Path, bytes_max: u64) {
+    for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        let bytes = entry.metadata().unwrap().len();
+        assert!(bytes <= bytes_max, "{:?} has {bytes} bytes", entry.file_name());
     }
 }
 

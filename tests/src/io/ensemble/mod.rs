@@ -42,7 +42,7 @@ pub struct Plan {
     pub seed: u64,
     /// Kept when something fails.
     pub folder: PathBuf,
-    /// A folder on a small disk of its own, for the server whose disk fills up. Without it that round is left out.
+    /// A folder on a small disk of its own, for the server whose disk fills up. Without it rounds that need it are left out.
     pub small: Option<PathBuf>,
 }
 

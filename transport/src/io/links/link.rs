@@ -83,7 +83,7 @@ impl Live {
     /// The peer does what it must not, on the link or beside it: say so once, and end the link.
     pub(super) fn refuse(&self, shared: &Shared, server: ServerId, fault: Fault) {
         let why = DownReason::Refused(fault.reason, fault.detail.clone());
-        if self.is_first_to_close(&why) {
+        if self.claim(&why) {
             shared.refuse(Some(server), self.connection.remote_address(), fault);
         }
         self.close(why);
@@ -111,11 +111,12 @@ impl Live {
             DownReason::Unused => CLOSE_UNUSED,
             DownReason::Stopping | DownReason::ByPeer(_) | DownReason::Lost(_) => CLOSE_STOPPING,
         };
-        self.is_first_to_close(&why);
+        self.claim(&why);
         self.connection.close(code, text.as_bytes());
     }
 
-    fn is_first_to_close(&self, why: &DownReason) -> bool {
+    /// From now on this is why it ends, unless somebody ended it before. Was nobody there?
+    fn claim(&self, why: &DownReason) -> bool {
         let mut closing = self.closing.lock();
         let is_first = closing.is_none();
         closing.get_or_insert_with(|| why.clone());
@@ -192,7 +193,8 @@ pub(super) async fn run(shared: &Arc<Shared>, peer: &Arc<Peer>, connection: Conn
     true
 }
 
-/// Open our lanes and announce them, and return the first of the other end.
+/// Open our lanes and announce them, and return the first of the other end. What was opened is in `ours` also when that fails, so
+/// that the link can be closed before it ends.
 async fn hello(connection: &Connection, ours: &mut Vec<(Lane, SendStream)>) -> Result<RecvStream, Ended> {
     for lane in Lane::ALL {
         let mut stream = connection.open_uni().await.map_err(|_| Ended::Connection)?;
