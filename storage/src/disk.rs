@@ -3,8 +3,10 @@
 //! The daemon's is in [`crate::io`]; the simulator has one that loses what was not synced, fails at the n-th
 //! operation and fills up.
 
+use crate::run::Run;
 use redb::StorageBackend;
 use std::fmt::Debug;
+use std::io;
 use std::sync::Arc;
 
 /// What can go wrong with a disk, with what was being done.
@@ -53,8 +55,8 @@ pub trait Disk: Debug + Send + Sync + 'static {
 
     /// Open a file as [`Disk::open`] does, for much that is written once, from its front to its end, and that nobody waits
     /// for: it is to reach the disk steadily, and in the way of no other file's syncs. A hint, which a disk may ignore.
-    fn open_bulk(&self, name: &str) -> Result<Box<dyn StorageBackend>, DiskError> {
-        self.open(name, 0)
+    fn open_bulk(&self, name: &str) -> Result<Box<dyn BulkFile>, DiskError> {
+        Ok(Box::new(AsItComes(self.open(name, 0)?)))
     }
 
     /// Does the file exist?
@@ -79,6 +81,54 @@ pub trait Disk: Debug + Send + Sync + 'static {
 
     /// Bytes that can still be written, what is set aside for a full disk included.
     fn free_bytes(&self) -> Result<u64, DiskError>;
+}
+
+/// A file of [`Disk::open_bulk`].
+pub trait BulkFile: StorageBackend {
+    /// A run to be filled and given to [`BulkFile::put`]: one that was written, where there is one.
+    fn room(&self) -> Run {
+        Run::default()
+    }
+
+    /// Write what is in `run`. It need not have happened yet; who reads the file finds it there, and a sync makes it durable.
+    ///
+    /// # Errors
+    /// When it, or one before it, cannot be written. What it held is gone.
+    fn put(&self, run: Run) -> io::Result<()> {
+        run.parts().try_for_each(|(offset, part)| self.write(offset, part))
+    }
+}
+
+/// An ordinary file, which takes everything as it comes.
+#[derive(Debug)]
+struct AsItComes(Box<dyn StorageBackend>);
+
+impl BulkFile for AsItComes {}
+
+impl StorageBackend for AsItComes {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.0.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.0.write(offset, data)
+    }
+
+    fn close(&self) -> io::Result<()> {
+        self.0.close()
+    }
 }
 
 /// A disk shared by log and tree.

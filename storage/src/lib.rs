@@ -16,6 +16,7 @@ pub mod log;
 pub mod members;
 pub mod path;
 pub mod recover;
+pub mod run;
 pub mod session;
 pub mod simdisk;
 pub mod stat;

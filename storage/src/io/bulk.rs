@@ -1,17 +1,19 @@
 //! A file that is written once and in long runs, beside everything else: a tree that is received.
 //!
 //! ```text
-//!  write ─▶ copied into a run ─▶ thread: past the cache to the disk, now and then a sync ─▶ the run is free again
+//!  put ─▶ the run ─▶ thread: past the cache to the disk, now and then a sync ─▶ the run is free again
 //! ```
 //! It goes past the system's cache, straight to the disk. Through the cache it costs the processors about twice as much, at
 //! a time when they are wanted elsewhere, and drives out what is read; and every sync of it would make the file system
 //! commit its journal and the disk empty its cache, which the log's syncs would wait for. This way syncs are few and have
 //! little left to do, and whoever puts the next run together does not wait for the last one.
 //!
-//! What is not whole pages, and all of it where the file system knows no such writes, goes through the cache. An error is
-//! told by the next call, and the file refuses everything from then on.
+//! What is no run, and all of it where the file system knows no such writes, goes through the cache. An error is told by the
+//! next call, and the file refuses everything from then on.
 
 use super::sound::SoundFile;
+use crate::disk::BulkFile;
+use crate::run::Run;
 use parking_lot::Mutex;
 use redb::StorageBackend;
 use rustix::fs::{Advice, fadvise};
@@ -26,16 +28,12 @@ use std::thread::{Builder, JoinHandle};
 /// So much is written between two syncs, bytes: what the last one, and a sync of the log, may have to wait behind where the
 /// cache has to be used and the disk is slow.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
-/// In memory, in the file and in length: what a write past the cache has to be a multiple of, bytes. No disk asks for more.
-const ALIGNMENT: usize = 4096;
-/// One such write at most, bytes: what is written behind it waits no longer.
-const RUN_BYTES_MAX: usize = 256 << 10;
-/// Runs that are put together or under way, at most; the next one waits. As many as come while a sync lasts.
+/// Runs that are under way, at most; the next one waits. As many as come while a sync lasts.
 const RUNS_MAX: usize = 8;
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct BulkFile {
+pub(super) struct DirectFile {
     file: Arc<SoundFile>,
     direct: Mutex<Option<Direct>>,
     unsynced_bytes: AtomicU64,
@@ -45,42 +43,33 @@ pub(super) struct BulkFile {
 #[derive(Debug)]
 struct Direct {
     /// Ends the thread when it goes.
-    jobs: Option<mpsc::Sender<Run>>,
+    jobs: Option<mpsc::Sender<Job>>,
     done: mpsc::Receiver<(Run, io::Result<()>)>,
+    under_way: usize,
+    /// Written, and free for what comes next.
     idle: Vec<Run>,
     thread: Option<JoinHandle<()>>,
     /// The file system knows no such writes.
     refused: bool,
 }
 
-/// A write, or room for one.
 #[derive(Debug)]
-struct Run {
-    /// [`ALIGNMENT`] longer than what it is used for.
-    buffer: Vec<u8>,
-    offset: u64,
-    bytes: usize,
+struct Job {
+    run: Run,
     /// With it so much is written that it is time for a sync.
     syncs: bool,
-}
-
-impl Run {
-    fn data(&mut self) -> &mut [u8] {
-        let begin = self.buffer.as_ptr().align_offset(ALIGNMENT);
-        &mut self.buffer[begin..begin + self.bytes]
-    }
 }
 
 impl Direct {
     /// `handle` is the same file as `file`, opened to be written past the cache. `None`: there is no thread to be had.
     fn start(file: &Arc<SoundFile>, handle: File) -> Option<Direct> {
-        let (jobs, taken) = mpsc::channel::<Run>();
+        let (jobs, taken) = mpsc::channel::<Job>();
         let (tell, done) = mpsc::channel();
         let file = file.clone();
-        let run = move || {
-            for mut run in taken {
-                let mut result = file.write_by(&handle, run.offset, run.data());
-                if run.syncs && result.is_ok() {
+        let work = move || {
+            for Job { run, syncs } in taken {
+                let mut result = run.parts().try_for_each(|(at, part)| file.write_by(&handle, at, part));
+                if syncs && result.is_ok() {
                     result = file.sync();
                 }
                 if tell.send((run, result)).is_err() {
@@ -88,18 +77,17 @@ impl Direct {
                 }
             }
         };
-        let thread = Some(Builder::new().name("disk-bulk".to_owned()).spawn(run).ok()?);
-        let room = || Run { buffer: vec![0; RUN_BYTES_MAX + ALIGNMENT], offset: 0, bytes: 0, syncs: false };
-        let idle = (0..RUNS_MAX).map(|_| room()).collect();
-        Some(Direct { jobs: Some(jobs), done, idle, thread, refused: false })
+        let thread = Some(Builder::new().name("disk-bulk".to_owned()).spawn(work).ok()?);
+        Some(Direct { jobs: Some(jobs), done, under_way: 0, idle: Vec::new(), thread, refused: false })
     }
 
     /// Wait for one that is under way.
     fn settle_one(&mut self, file: &SoundFile) -> io::Result<()> {
-        let (mut run, mut result) = self.done.recv().expect("the thread stays as long as it is given runs");
+        let (run, mut result) = self.done.recv().expect("the thread stays as long as it is given runs");
+        self.under_way -= 1;
         if result.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::InvalidInput) {
             self.refused = true;
-            result = file.write(run.offset, run.data());
+            result = run.parts().try_for_each(|(at, part)| file.write(at, part));
         }
         self.idle.push(run);
         // What it should have written was taken for written.
@@ -107,21 +95,19 @@ impl Direct {
     }
 
     fn settle(&mut self, file: &SoundFile) -> io::Result<()> {
-        while self.idle.len() < RUNS_MAX {
+        while self.under_way > 0 {
             self.settle_one(file)?;
         }
         Ok(())
     }
 
-    fn write(&mut self, file: &SoundFile, offset: u64, data: &[u8], syncs: bool) -> io::Result<()> {
-        if self.idle.is_empty() {
+    fn put(&mut self, file: &SoundFile, run: Run, syncs: bool) -> io::Result<()> {
+        if self.under_way == RUNS_MAX {
             self.settle_one(file)?;
         }
-        let mut run = self.idle.pop().expect("one was just settled");
-        (run.offset, run.bytes, run.syncs) = (offset, data.len(), syncs);
-        run.data().copy_from_slice(data);
         let jobs = self.jobs.as_ref().expect("they end with this");
-        jobs.send(run).expect("the thread stays as long as it is given runs");
+        jobs.send(Job { run, syncs }).expect("the thread stays as long as it is given runs");
+        self.under_way += 1;
         Ok(())
     }
 }
@@ -135,12 +121,12 @@ impl Drop for Direct {
     }
 }
 
-impl BulkFile {
+impl DirectFile {
     /// `direct` is the same file, opened to be written past the cache, where that is possible.
-    pub(super) fn new(file: SoundFile, direct: Option<File>) -> BulkFile {
+    pub(super) fn new(file: SoundFile, direct: Option<File>) -> DirectFile {
         let file = Arc::new(file);
         let direct = direct.and_then(|handle| Direct::start(&file, handle));
-        BulkFile { file, direct: Mutex::new(direct), unsynced_bytes: AtomicU64::new(0) }
+        DirectFile { file, direct: Mutex::new(direct), unsynced_bytes: AtomicU64::new(0) }
     }
 
     /// All that was written is in the file.
@@ -158,7 +144,21 @@ impl BulkFile {
     }
 }
 
-impl StorageBackend for BulkFile {
+impl BulkFile for DirectFile {
+    fn room(&self) -> Run {
+        self.direct.lock().as_mut().and_then(|direct| direct.idle.pop()).unwrap_or_default()
+    }
+
+    fn put(&self, run: Run) -> io::Result<()> {
+        if let Some(direct) = self.direct.lock().as_mut().filter(|direct| !direct.refused) {
+            let syncs = self.counts(run.parts().map(|(_, part)| part.len() as u64).sum());
+            return direct.put(&self.file, run, syncs);
+        }
+        run.parts().try_for_each(|(offset, part)| self.write(offset, part))
+    }
+}
+
+impl StorageBackend for DirectFile {
     fn len(&self) -> io::Result<u64> {
         self.file.len()
     }
@@ -181,19 +181,8 @@ impl StorageBackend for BulkFile {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let is_whole = offset.is_multiple_of(ALIGNMENT as u64) && data.len().is_multiple_of(ALIGNMENT);
-        let direct = &mut *self.direct.lock();
-        if let Some(direct) = direct.as_mut().filter(|direct| is_whole && !direct.refused) {
-            let mut at = offset;
-            for part in data.chunks(RUN_BYTES_MAX) {
-                let bytes = part.len() as u64;
-                direct.write(&self.file, at, part, self.counts(bytes))?;
-                at += bytes;
-            }
-            return Ok(());
-        }
         // Behind what it may be a part of.
-        direct.as_mut().map_or(Ok(()), |direct| direct.settle(&self.file))?;
+        self.settle()?;
         self.file.write(offset, data)?;
         let bytes = data.len() as u64;
         // Linux begins to write a range that is said not to be needed. Elsewhere the next sync does.
@@ -207,37 +196,49 @@ mod tests {
     use super::super::FolderDisk;
     use super::*;
     use crate::disk::Disk;
+    use crate::run::{PAGE_BYTES, RUN_BYTES};
     use std::fs::OpenOptions;
     use std::path::Path;
 
-    const PAGE: usize = ALIGNMENT;
+    const PAGE: usize = PAGE_BYTES;
 
-    /// Whole pages and parts of them, beside and over one another, and what the file is to hold then.
-    fn fill(file: &dyn StorageBackend) -> Vec<u8> {
-        let mut expected = vec![0; 400 * PAGE];
+    /// Pages of a part of the file.
+    fn run(file: &dyn BulkFile, offset: usize, data: &[u8]) -> Run {
+        let mut run = file.room().at(offset as u64);
+        run.put(offset as u64, data);
+        run
+    }
+
+    /// Runs, and bytes beside and over them, and what the file is to hold then.
+    fn fill(file: &dyn BulkFile) -> Vec<u8> {
+        let mut expected = vec![0; 40 * RUN_BYTES];
         file.set_len(expected.len() as u64).unwrap();
-        let writes = [
-            (PAGE, 300 * PAGE, 1),
-            (0, 320, 2),
-            (5 * PAGE + 7, PAGE, 3),
-            (5 * PAGE, PAGE, 4),
-            (6 * PAGE, 2 * PAGE, 5),
-            (7 * PAGE + 100, 3, 6),
-            (399 * PAGE, PAGE, 7),
-        ];
-        for (offset, bytes, fill) in writes {
+        let mut changes = vec![(PAGE, 30 * PAGE, 1), (0, 320, 2), (5 * PAGE + 7, PAGE, 3), (5 * PAGE, PAGE, 4)];
+        changes.extend((1..30).map(|n| (n * RUN_BYTES + n * PAGE, RUN_BYTES - n * PAGE, n as u8)));
+        changes.extend([(6 * PAGE, 2 * PAGE, 5), (7 * PAGE + 100, 3, 6), (expected.len() - PAGE, PAGE, 7)]);
+        for (offset, bytes, fill) in changes {
             // As the cache has it before it is written past it.
             let mut read = vec![0; bytes];
             file.read(offset as u64, &mut read).unwrap();
             assert!(read == expected[offset..offset + bytes]);
             let data: Vec<u8> = (0..bytes).map(|at| (at / PAGE) as u8 ^ fill).collect();
-            file.write(offset as u64, &data).unwrap();
+            if Run::takes(offset as u64, bytes) {
+                file.put(run(file, offset, &data)).unwrap();
+            } else {
+                file.write(offset as u64, &data).unwrap();
+            }
             expected[offset..offset + bytes].copy_from_slice(&data);
         }
+        // Two parts in one, and none in between.
+        let mut parted = run(file, 31 * RUN_BYTES, &[8; PAGE]);
+        parted.put((31 * RUN_BYTES + 9 * PAGE) as u64, &[9; 2 * PAGE]);
+        file.put(parted).unwrap();
+        expected[31 * RUN_BYTES..][..PAGE].fill(8);
+        expected[31 * RUN_BYTES + 9 * PAGE..][..2 * PAGE].fill(9);
         expected
     }
 
-    fn has(path: &Path, file: &dyn StorageBackend, expected: &[u8]) {
+    fn has(path: &Path, file: &dyn BulkFile, expected: &[u8]) {
         let mut read = vec![0; expected.len()];
         file.read(0, &mut read).unwrap();
         assert!(read == expected);
@@ -265,7 +266,7 @@ mod tests {
         // This one says that the argument is invalid, as file systems do that know no such writes.
         let refusing = OpenOptions::new().write(true).open("/proc/self/oom_score_adj").unwrap();
         for direct in [None, Some(refusing)] {
-            let file = BulkFile::new(sound(), direct);
+            let file = DirectFile::new(sound(), direct);
             let expected = fill(&file);
             assert!(file.direct.lock().as_ref().is_none_or(|direct| direct.refused));
             has(&path, &file, &expected);
@@ -284,13 +285,13 @@ mod tests {
             SoundFile::new(file, disk.folder())
         };
         // A handle that cannot write, in the place of a disk that does not.
-        let file = BulkFile::new(sound(), Some(File::open(&path).unwrap()));
-        file.write(0, &[1; PAGE]).unwrap();
+        let file = DirectFile::new(sound(), Some(File::open(&path).unwrap()));
+        file.put(run(&file, 0, &[1; PAGE])).unwrap();
         assert!(file.sync_data().is_err());
         assert!(file.sync_data().is_err(), "and so it stays");
         assert!(file.write(0, &[1; 10]).is_err());
-        let full = BulkFile::new(sound(), Some(OpenOptions::new().write(true).open("/dev/full").unwrap()));
-        full.write(0, &[1; PAGE]).unwrap();
+        let full = DirectFile::new(sound(), Some(OpenOptions::new().write(true).open("/dev/full").unwrap()));
+        full.put(run(&full, 0, &[1; PAGE])).unwrap();
         assert_eq!(full.sync_data().unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 
@@ -300,9 +301,9 @@ mod tests {
         let disk = FolderDisk::open(dir.path()).unwrap();
         drop(disk.open("bulk", 0).unwrap());
         let file = OpenOptions::new().read(true).write(true).open(dir.path().join("bulk")).unwrap();
-        let file = BulkFile::new(SoundFile::new(file, disk.folder()), None);
+        let file = DirectFile::new(SoundFile::new(file, disk.folder()), None);
         let unsynced = || file.unsynced_bytes.load(Ordering::Relaxed);
-        let run = vec![1; 256 << 10];
+        let run = vec![1; RUN_BYTES];
         let runs = UNSYNCED_BYTES_MAX / run.len() as u64;
         for n in 1..runs {
             file.write((n - 1) * run.len() as u64, &run).unwrap();

@@ -7,12 +7,12 @@
 //! ([`crate::simdisk::SimDisk::set_stale_space`]).
 
 use super::ahead::{AheadBackend, AheadFile, HEADER_BYTES, PIECE_BYTES};
-use super::bulk::BulkFile;
+use super::bulk::DirectFile;
 use super::mend;
 use super::plain::PlainFile;
 use super::reserve::{self, Reserve, ReserveState};
 use super::sound::SoundFile;
-use crate::disk::{Disk, DiskError, is_full};
+use crate::disk::{BulkFile, Disk, DiskError, is_full};
 use parking_lot::{Condvar, Mutex};
 use redb::StorageBackend;
 use std::collections::{HashMap, VecDeque};
@@ -313,12 +313,12 @@ impl Disk for FolderDisk {
         open().map_err(self.failed("cannot open", name))
     }
 
-    fn open_bulk(&self, name: &str) -> Result<Box<dyn StorageBackend>, DiskError> {
+    fn open_bulk(&self, name: &str) -> Result<Box<dyn BulkFile>, DiskError> {
         let path = self.folder.path.join(name);
         let file = options().open(&path).map_err(self.failed("cannot open", name))?;
         let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
         let direct = OpenOptions::new().write(true).custom_flags(flags).open(path).ok();
-        Ok(Box::new(BulkFile::new(SoundFile::new(file, self.folder.clone()), direct)))
+        Ok(Box::new(DirectFile::new(SoundFile::new(file, self.folder.clone()), direct)))
     }
 
     fn exists(&self, name: &str) -> Result<bool, DiskError> {

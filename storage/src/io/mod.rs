@@ -2,7 +2,7 @@
 //!
 //! `folder` is the folder with its lock; `ahead` a file that is appended to under durable commits, over space
 //! zeroed beforehand; `plain` an ordinary file whose large writes are spread out, `bulk` one that is written once beside
-//! everything else, `sound` what both stand on, `read_ahead` how files are read in turn; `mend` what follows a failed sync;
+//! everything else, `sound` what both stand on, `read_ahead` and `window` how files are read in turn; `mend` what follows a failed sync;
 //! `reserve` space for when the disk is full; `readonly` a folder that is only looked at.
 #![allow(
     clippy::disallowed_methods,
@@ -19,6 +19,7 @@ mod read_ahead;
 mod readonly;
 mod reserve;
 mod sound;
+mod window;
 
 #[cfg(test)]
 mod tests;

@@ -30,17 +30,18 @@ struct Guess {
 }
 
 impl Guess {
-    /// What to ask for, beside a read of these bytes.
-    fn read(&mut self, read: Range<u64>) -> Option<Range<u64>> {
+    /// Do these bytes belong to what is read in turn, and what to ask for beside a read of them?
+    fn read(&mut self, read: Range<u64>) -> (bool, Option<Range<u64>>) {
         let goes_on = read.start == self.end && read.start > 0;
         let is_near = read.start < self.asked && self.asked - read.start <= NEAR_BYTES;
         self.end = read.end;
-        if is_near && self.asked.saturating_sub(read.end) >= AHEAD_BYTES || !is_near && !goes_on {
-            return None;
+        let in_turn = is_near || goes_on;
+        if !in_turn || is_near && self.asked.saturating_sub(read.end) >= AHEAD_BYTES {
+            return (in_turn, None);
         }
         let from = if is_near { self.asked.max(read.end) } else { read.end };
         self.asked = from + PART_BYTES;
-        Some(from..self.asked)
+        (in_turn, Some(from..self.asked))
     }
 }
 
@@ -52,14 +53,15 @@ impl ReadAhead {
         ReadAhead(Mutex::default())
     }
 
-    /// So much is about to be read.
-    pub(super) fn before(&self, file: &File, offset: u64, bytes: usize) {
+    /// So much is about to be read: is it by who reads in turn?
+    pub(super) fn before(&self, file: &File, offset: u64, bytes: usize) -> bool {
         let read = offset..offset.saturating_add(bytes as u64);
         // Who would have to wait here guesses nothing.
-        let next = self.0.try_lock().and_then(|mut guess| guess.read(read));
+        let Some((in_turn, next)) = self.0.try_lock().map(|mut guess| guess.read(read)) else { return false };
         if let Some(next) = next {
             let _ = fadvise(file, next.start, NonZeroU64::new(next.end - next.start), Advice::WillNeed);
         }
+        in_turn
     }
 }
 
@@ -71,7 +73,7 @@ mod tests {
 
     /// What is asked for while these pages are read.
     fn asked(guess: &mut Guess, pages: impl IntoIterator<Item = u64>) -> Vec<Range<u64>> {
-        pages.into_iter().filter_map(|page| guess.read(page * PAGE..(page + 1) * PAGE)).collect()
+        pages.into_iter().filter_map(|page| guess.read(page * PAGE..(page + 1) * PAGE).1).collect()
     }
 
     #[test]
@@ -81,7 +83,7 @@ mod tests {
         for page in 10..5_000 {
             let read = page * PAGE..(page + 1) * PAGE;
             let had = end;
-            if let Some(part) = guess.read(read.clone()) {
+            if let (_, Some(part)) = guess.read(read.clone()) {
                 assert!(end == 0 || part.start == end, "nothing twice, nothing left out");
                 assert_eq!(part.end - part.start, PART_BYTES);
                 end = part.end;
@@ -109,8 +111,8 @@ mod tests {
     fn what_is_longer_than_a_part_is_gone_on_behind() {
         let mut guess = Guess::default();
         let long = 3 * PART_BYTES;
-        assert_eq!(guess.read(0..long), None);
-        assert_eq!(guess.read(long..2 * long), Some(2 * long..2 * long + PART_BYTES));
-        assert_eq!(guess.read(2 * long..3 * long), Some(3 * long..3 * long + PART_BYTES));
+        assert_eq!(guess.read(0..long), (false, None));
+        assert_eq!(guess.read(long..2 * long), (true, Some(2 * long..2 * long + PART_BYTES)));
+        assert_eq!(guess.read(2 * long..3 * long), (true, Some(3 * long..3 * long + PART_BYTES)));
     }
 }

@@ -2,6 +2,7 @@
 
 use super::folder::Folder;
 use super::read_ahead::ReadAhead;
+use super::window::Window;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct SoundFile {
     file: File,
     ahead: ReadAhead,
+    window: Window,
     failed: AtomicBool,
     /// For its lock, too.
     folder: Arc<Folder>,
@@ -20,7 +22,8 @@ pub(super) struct SoundFile {
 
 impl SoundFile {
     pub(super) fn new(file: File, folder: Arc<Folder>) -> SoundFile {
-        SoundFile { ahead: ReadAhead::of(&file), file, failed: AtomicBool::new(false), folder }
+        let (ahead, window) = (ReadAhead::of(&file), Window::default());
+        SoundFile { file, ahead, window, failed: AtomicBool::new(false), folder }
     }
 
     pub(super) fn file(&self) -> &File {
@@ -32,13 +35,18 @@ impl SoundFile {
     }
 
     pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.ahead.before(&self.file, offset, out.len());
+        let in_turn = self.ahead.before(&self.file, offset, out.len());
+        if self.window.read(offset, out) || in_turn && self.window.read_anew(&self.file, offset, out) {
+            return Ok(());
+        }
         self.file.read_exact_at(out, offset)
     }
 
     pub(super) fn set_len(&self, len: u64) -> io::Result<()> {
         self.check()?;
-        self.file.set_len(len)
+        let result = self.file.set_len(len);
+        self.window.forget(len, u64::MAX);
+        result
     }
 
     /// Where the disk is full, with the reserve's help, or once there is space.
@@ -49,7 +57,9 @@ impl SoundFile {
     /// The same by another handle of this file.
     pub(super) fn write_by(&self, handle: &File, offset: u64, data: &[u8]) -> io::Result<()> {
         self.check()?;
-        self.folder.reserve.help_or_wait(|| handle.write_all_at(data, offset))
+        let result = self.folder.reserve.help_or_wait(|| handle.write_all_at(data, offset));
+        self.window.forget(offset, offset + data.len() as u64);
+        result
     }
 
     pub(super) fn sync(&self) -> io::Result<()> {

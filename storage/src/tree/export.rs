@@ -106,7 +106,7 @@ impl Export {
         if self.done {
             return Ok(None);
         }
-        let mut chunk = Place::begin(bytes_max.saturating_add(ROW_BYTES_AHEAD).min(CHUNK_BYTES_AHEAD));
+        let mut chunk = Place::begin(bytes_max.min(CHUNK_BYTES_AHEAD) + ROW_BYTES_AHEAD);
         let kind = self.kind;
         match kind {
             Kind::Head => {
@@ -142,7 +142,7 @@ impl Export {
 
 /// Capacity that a chunk begins with, at most.
 const CHUNK_BYTES_AHEAD: usize = 1 << 20;
-/// Of it for the row with which a chunk reaches its size; one that is longer makes the chunk grow.
+/// And so much more for the row with which a chunk reaches its size; one that is longer makes the chunk grow.
 const ROW_BYTES_AHEAD: usize = 8 << 10;
 
 impl Rows {

@@ -1,83 +1,92 @@
 //! A file whose writes are gathered: redb writes page by page, as its memory runs out and not quite in the order of the
-//! file. To the disk that would be hundreds of thousands of small writes, which the log's syncs wait among; here they become
-//! long ones.
+//! file. To the disk that would be hundreds of thousands of small writes, which the log's syncs wait among; here each page is
+//! copied to its place in a [`Run`], and those are given to the file as they are.
 
+use crate::disk::BulkFile;
+use crate::run::{RUN_BYTES, Run};
 use parking_lot::Mutex;
 use redb::StorageBackend;
 use std::collections::BTreeMap;
 use std::io;
 
-/// Held back, at most, bytes; beyond it what stands first in the file is written. It spans what redb holds itself, so that
-/// the gaps between early pages are filled when their turn comes.
-const HELD_BYTES_MAX: usize = 8 << 20;
-/// One write at most, bytes, unless redb's own is longer.
-const RUN_BYTES_MAX: usize = 256 << 10;
-/// Runs are put together at a multiple of this in memory, bytes: a file that is written past the system's cache takes them
-/// from there.
-const ALIGNMENT: usize = 4096;
+/// Runs that pages are still missing in, at most; beyond it the one that stands first in the file is written as it is. They
+/// span what redb holds itself, 8 MiB, so that the gaps between early pages are filled when their turn comes.
+const RUNS_MAX: usize = 32;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Gathered {
-    file: Box<dyn StorageBackend>,
+    file: Box<dyn BulkFile>,
     held: Mutex<Held>,
 }
 
 /// What is not written yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Held {
-    /// By place in the file; none overlaps another.
-    writes: BTreeMap<u64, Box<[u8]>>,
-    bytes: usize,
-    /// A run is put together here; [`ALIGNMENT`] longer than one.
-    run: Vec<u8>,
+    /// By place in the file, in runs.
+    runs: BTreeMap<u64, Run>,
+    /// A write failed: what it was about to write is gone.
+    failed: bool,
+}
+
+/// The runs that these bytes are in.
+fn numbers(offset: u64, bytes: usize) -> std::ops::Range<u64> {
+    let run = RUN_BYTES as u64;
+    offset / run..(offset + bytes as u64).div_ceil(run)
 }
 
 impl Gathered {
-    pub(super) fn new(file: Box<dyn StorageBackend>) -> Gathered {
-        let run = vec![0; RUN_BYTES_MAX + ALIGNMENT];
-        Gathered { file, held: Mutex::new(Held { writes: BTreeMap::new(), bytes: 0, run }) }
+    pub(super) fn new(file: Box<dyn BulkFile>) -> Gathered {
+        Gathered { file, held: Mutex::default() }
     }
 }
 
 impl Held {
-    /// The place of the last write that begins before `end` and reaches beyond `offset`.
-    fn overlapped(&self, offset: u64, end: u64) -> Option<u64> {
-        let (at, data) = self.writes.range(..end).next_back()?;
-        (at + data.len() as u64 > offset).then_some(*at)
+    fn check(&self) -> io::Result<()> {
+        if self.failed { Err(io::Error::other("an earlier write failed")) } else { Ok(()) }
     }
 
-    /// Write the first ones that follow one another. They are held until that has succeeded.
-    fn write_run(&mut self, file: &dyn StorageBackend) -> io::Result<()> {
-        let Some((&start, first)) = self.writes.first_key_value() else { return Ok(()) };
-        let mut parts = 1;
-        if first.len() >= RUN_BYTES_MAX {
-            file.write(start, first)?;
-        } else {
-            let begin = self.run.as_ptr().align_offset(ALIGNMENT);
-            let run = &mut self.run[begin..begin + RUN_BYTES_MAX];
-            let mut bytes = first.len();
-            run[..bytes].copy_from_slice(first);
-            for (at, data) in self.writes.range(start + 1..) {
-                let end = bytes + data.len();
-                if *at != start + bytes as u64 || end > RUN_BYTES_MAX {
-                    break;
-                }
-                run[bytes..end].copy_from_slice(data);
-                (bytes, parts) = (end, parts + 1);
-            }
-            file.write(start, &run[..bytes])?;
-        }
-        for _ in 0..parts {
-            let (_, written) = self.writes.pop_first().expect("they were just there");
-            self.bytes -= written.len();
+    fn write_first(&mut self, file: &dyn BulkFile) -> io::Result<()> {
+        self.runs.pop_first().map_or(Ok(()), |(_, run)| self.write(file, run))
+    }
+
+    fn write(&mut self, file: &dyn BulkFile, run: Run) -> io::Result<()> {
+        file.put(run).inspect_err(|_| self.failed = true)
+    }
+
+    fn write_all(&mut self, file: &dyn BulkFile) -> io::Result<()> {
+        self.check()?;
+        while !self.runs.is_empty() {
+            self.write_first(file)?;
         }
         Ok(())
     }
 
-    fn write_all(&mut self, file: &dyn StorageBackend) -> io::Result<()> {
-        while !self.writes.is_empty() {
-            self.write_run(file)?;
+    /// Is a page held that these bytes are in?
+    fn overlaps(&self, offset: u64, bytes: usize) -> bool {
+        self.runs.range(numbers(offset, bytes)).any(|(_, run)| run.overlaps(offset, bytes))
+    }
+
+    /// These bytes, where one run has them all.
+    fn get(&self, offset: u64, bytes: usize) -> Option<&[u8]> {
+        self.runs.get(&numbers(offset, bytes).start)?.get(offset, bytes)
+    }
+
+    /// Put whole pages in their runs, and write those that are whole.
+    fn gather(&mut self, file: &dyn BulkFile, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
+        for number in numbers(offset, data.len()) {
+            let run = self.runs.entry(number).or_insert_with(|| file.room().at(offset));
+            let (here, behind) = run.split(offset, data);
+            run.put(offset, here);
+            if run.is_whole() {
+                let whole = self.runs.remove(&number).expect("it was just there");
+                self.write(file, whole)?;
+            }
+            offset += here.len() as u64;
+            data = behind;
+        }
+        while self.runs.len() > RUNS_MAX {
+            self.write_first(file)?;
         }
         Ok(())
     }
@@ -90,12 +99,10 @@ impl StorageBackend for Gathered {
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut held = self.held.lock();
-        let end = offset + out.len() as u64;
-        if let Some(at) = held.overlapped(offset, end) {
-            let data = &held.writes[&at];
-            if at <= offset && end <= at + data.len() as u64 {
-                let from = (offset - at) as usize;
-                out.copy_from_slice(&data[from..from + out.len()]);
+        held.check()?;
+        if held.overlaps(offset, out.len()) {
+            if let Some(data) = held.get(offset, out.len()) {
+                out.copy_from_slice(data);
                 return Ok(());
             }
             held.write_all(&*self.file)?;
@@ -106,7 +113,7 @@ impl StorageBackend for Gathered {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut held = self.held.lock();
-        if held.overlapped(len, u64::MAX).is_some() {
+        if held.runs.last_key_value().is_some_and(|(number, _)| (number + 1) * RUN_BYTES as u64 > len) {
             held.write_all(&*self.file)?;
         }
         self.file.set_len(len)
@@ -118,18 +125,13 @@ impl StorageBackend for Gathered {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let held = &mut *self.held.lock();
-        match held.overlapped(offset, offset + data.len() as u64) {
-            Some(at) if at == offset && held.writes[&at].len() == data.len() => held.bytes -= data.len(),
-            Some(_) => held.write_all(&*self.file)?,
-            None => {}
+        let mut held = self.held.lock();
+        held.check()?;
+        if Run::takes(offset, data.len()) {
+            return held.gather(&*self.file, offset, data);
         }
-        held.writes.insert(offset, data.into());
-        held.bytes += data.len();
-        while held.bytes > HELD_BYTES_MAX {
-            held.write_run(&*self.file)?;
-        }
-        Ok(())
+        held.write_all(&*self.file)?;
+        self.file.write(offset, data)
     }
 
     fn close(&self) -> io::Result<()> {
@@ -143,15 +145,18 @@ impl StorageBackend for Gathered {
 mod tests {
     use super::*;
     use crate::Disk as _;
+    use crate::run::PAGE_BYTES;
     use crate::simdisk::SimDisk;
     use std::sync::Arc;
 
-    const PAGE: usize = 4096;
+    const PAGE: usize = PAGE_BYTES;
     const MIB: u64 = 1 << 20;
 
     /// What was written, in order.
     #[derive(Clone, Debug, Default)]
     struct Noted(Arc<Mutex<Vec<(u64, usize)>>>);
+
+    impl BulkFile for Noted {}
 
     impl StorageBackend for Noted {
         fn len(&self) -> io::Result<u64> {
@@ -167,14 +172,14 @@ mod tests {
             Ok(())
         }
         fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-            assert_eq!(data.as_ptr().align_offset(ALIGNMENT), 0, "it could not go past the cache");
+            assert_eq!(data.as_ptr().align_offset(PAGE_BYTES), 0, "it could not go past the cache");
             self.0.lock().push((offset, data.len()));
             Ok(())
         }
     }
 
     #[test]
-    fn pages_that_come_out_of_order_are_written_in_order_and_in_long_runs() {
+    fn pages_that_come_out_of_order_are_written_in_whole_runs_and_once() {
         let noted = Noted::default();
         let gathered = Gathered::new(Box::new(noted.clone()));
         let pages = 64 * MIB / PAGE as u64;
@@ -185,22 +190,37 @@ mod tests {
                 gathered.write(place * PAGE as u64, &[1; PAGE]).unwrap();
             }
         }
-        let held_back = 64 * MIB as usize - noted.0.lock().iter().map(|(_, bytes)| bytes).sum::<usize>();
-        assert_eq!(held_back, HELD_BYTES_MAX, "so much is held, and no more");
+        let mut written = std::mem::take(&mut *noted.0.lock());
+        written.sort_unstable();
+        let runs = 64 * MIB / RUN_BYTES as u64;
+        let expected: Vec<_> = (0..runs).map(|run| (run * RUN_BYTES as u64, RUN_BYTES)).collect();
+        assert_eq!(written, expected);
         gathered.sync_data().unwrap();
-        let written = noted.0.lock();
-        assert_eq!(written.len() as u64, 64 * MIB / RUN_BYTES_MAX as u64);
-        let mut end = 0;
-        for (offset, bytes) in &*written {
-            assert_eq!((*offset, *bytes), (end, RUN_BYTES_MAX));
-            end += *bytes as u64;
+        assert_eq!(*noted.0.lock(), [], "and nothing is left");
+    }
+
+    #[test]
+    fn where_pages_stay_away_what_stands_first_is_written_as_it_is() {
+        let noted = Noted::default();
+        let gathered = Gathered::new(Box::new(noted.clone()));
+        let runs = 2 * RUNS_MAX as u64;
+        for run in 0..runs {
+            // Nobody writes the page at its front and the one behind it.
+            let offset = run * RUN_BYTES as u64 + PAGE as u64;
+            gathered.write(offset, &[1; PAGE]).unwrap();
+            gathered.write(offset + 2 * PAGE as u64, &vec![1; RUN_BYTES - 3 * PAGE]).unwrap();
+            let held = run.min(RUNS_MAX as u64 - 1) + 1;
+            assert_eq!(noted.0.lock().len() as u64, 2 * (run + 1 - held), "two parts of each that had to go");
         }
+        gathered.sync_data().unwrap();
+        assert_eq!(noted.0.lock().len() as u64, 2 * runs);
+        assert!(noted.0.lock().is_sorted());
     }
 
     #[test]
     fn what_is_read_is_what_was_written_wherever_it_is() {
         let disk = SimDisk::new();
-        let gathered = Gathered::new(disk.open("gathered", 0).unwrap());
+        let gathered = Gathered::new(disk.open_bulk("gathered").unwrap());
         let mut expected = vec![0; 40 * PAGE];
         gathered.set_len(expected.len() as u64).unwrap();
         let mut dice = 7_u64;
@@ -235,7 +255,7 @@ mod tests {
     #[test]
     fn a_file_that_shrinks_takes_what_was_held_with_it() {
         let disk = SimDisk::new();
-        let gathered = Gathered::new(disk.open("gathered", 0).unwrap());
+        let gathered = Gathered::new(disk.open_bulk("gathered").unwrap());
         gathered.set_len(8 * PAGE as u64).unwrap();
         gathered.write(2 * PAGE as u64, &[1; PAGE]).unwrap();
         gathered.write(6 * PAGE as u64, &[2; PAGE]).unwrap();
@@ -248,18 +268,16 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_fails_is_told_and_loses_nothing() {
+    fn a_write_that_fails_is_told_and_nothing_is_taken_from_then_on() {
         let disk = SimDisk::new();
-        let gathered = Gathered::new(disk.open("gathered", 0).unwrap());
+        let gathered = Gathered::new(disk.open_bulk("gathered").unwrap());
         gathered.set_len(2 * PAGE as u64).unwrap();
         gathered.write(0, &[1; PAGE]).unwrap();
-        gathered.write(PAGE as u64, &[2; PAGE]).unwrap();
         disk.fail_at(disk.operations() + 1);
         assert!(gathered.sync_data().is_err());
         disk.call_off();
-        gathered.sync_data().unwrap();
-        let mut read = [0; 2 * PAGE];
-        disk.open("gathered", 0).unwrap().read(0, &mut read).unwrap();
-        assert_eq!((read[0], read[PAGE]), (1, 2));
+        // What was held is not there any more: to read the file instead would be wrong.
+        assert!(gathered.read(0, &mut [0; PAGE]).is_err());
+        assert!(gathered.write(0, &[2; PAGE]).is_err() && gathered.sync_data().is_err());
     }
 }

@@ -10,7 +10,7 @@ use super::{Shared, bulk};
 use crate::peer::codec::{self, LENGTH_BYTES};
 use crate::peer::{Lane, PeerMessage, RaftKind, RaftMessage, ServerId};
 use bytes::{Bytes, BytesMut};
-use quinn::{Connection, ConnectionError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{Connection, ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,12 +87,20 @@ impl From<WriteError> for SnapshotError {
     }
 }
 
+impl From<ReadError> for SnapshotError {
+    fn from(e: ReadError) -> SnapshotError {
+        match e {
+            ReadError::ConnectionLost(e) => e.into(),
+            _ => SnapshotError::Broken,
+        }
+    }
+}
+
 impl From<ReadExactError> for SnapshotError {
     fn from(e: ReadExactError) -> SnapshotError {
         match e {
             ReadExactError::FinishedEarly(_) => SnapshotError::CutOff,
-            ReadExactError::ReadError(quinn::ReadError::ConnectionLost(e)) => e.into(),
-            ReadExactError::ReadError(_) => SnapshotError::Broken,
+            ReadExactError::ReadError(e) => e.into(),
         }
     }
 }
@@ -181,10 +189,10 @@ impl SnapshotSender {
     }
 }
 
-/// What is written or read at once, bytes.
+/// What is written at once, bytes.
 const PIECE_BYTES: usize = 256 << 10;
-/// Room for what is received begins with this at most, bytes.
-const BLOCK_BYTES_AHEAD: usize = 512 << 10;
+/// Room for what is received begins with this at most, bytes: as much as servers send at a time, and a long row.
+const BLOCK_BYTES_AHEAD: usize = 2 << 20;
 /// Chunks that were received and not yet taken, at most.
 const CHUNKS_AHEAD: usize = 2;
 
@@ -284,9 +292,9 @@ async fn read_block(stream: &mut RecvStream, bytes_max: usize) -> Result<Vec<u8>
     }
     let mut block = Vec::with_capacity(bytes.min(BLOCK_BYTES_AHEAD));
     while block.len() < bytes {
-        let had = block.len();
-        block.resize(bytes.min(had + PIECE_BYTES), 0);
-        unless_stalled(stream.read_exact(&mut block[had..])).await?;
+        // As it came, one packet's part after the other: it is copied once.
+        let part = unless_stalled(stream.read_chunk(bytes - block.len(), true)).await?;
+        block.extend_from_slice(&part.ok_or(SnapshotError::CutOff)?.bytes);
     }
     Ok(block)
 }
