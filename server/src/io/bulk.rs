@@ -14,9 +14,9 @@ pub(super) const BACKUP_SLICE_BYTES: usize = 64 << 10;
 /// The same for another server. More, as each costs several threads a change, on both ends: with a quarter of it clients waited
 /// longer, and so did the other server.
 pub(super) const SNAPSHOT_SLICE_BYTES: usize = 1 << 20;
-/// All that a server sends in bulk, together; bytes a second. It leaves room for the rest on a network of 10 Gbit/s and on the
-/// disk of who receives it; with more, two cores were not faster.
-const BYTES_PER_S_MAX: u64 = 256 << 20;
+/// All that a server sends in bulk, together; bytes a second. It leaves room for the rest on a network of 10 Gbit/s, on the
+/// disk of who receives it, and on two cores, which could send a quarter more: clients' longest waits were longer then.
+const BYTES_PER_S_MAX: u64 = 128 << 20;
 
 static PACE: LazyLock<(Clock, Mutex<Pace>)> =
     LazyLock::new(|| (Clock::start(), Mutex::new(Pace::new(BYTES_PER_S_MAX))));

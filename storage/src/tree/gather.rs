@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 /// Runs that pages are still missing in, at most; beyond it the one that stands first in the file is written as it is. They
-/// span what redb holds itself, 8 MiB, so that the gaps between early pages are filled when their turn comes.
+/// span twice what redb holds itself, half of its cache, so that the gaps between early pages are filled when their turn comes.
 const RUNS_MAX: usize = 32;
 
 /// See the module.

@@ -23,9 +23,9 @@ use redb::{
 use std::ops::Bound;
 
 /// Memory of redb for an import.
-const CACHE_BYTES: usize = 16 << 20;
+const CACHE_BYTES: usize = 8 << 20;
 /// So much of the stream is in one transaction: less than fits into [`CACHE_BYTES`].
-const UNCOMMITTED_BYTES_MAX: usize = 4 << 20;
+const UNCOMMITTED_BYTES_MAX: usize = 2 << 20;
 
 /// A stream being received.
 pub struct Import {
