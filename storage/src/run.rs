@@ -145,7 +145,10 @@ mod tests {
         assert!(!run.is_whole());
         run.put(AT, &vec![9; RUN_BYTES]);
         assert!(run.is_whole());
-        assert_eq!(run.parts().map(|(offset, data)| (offset, data.len())).collect::<Vec<_>>(), [(AT, RUN_BYTES)]);
+        assert_eq!(
+            run.parts().map(|(offset, data)| (offset, data.len())).collect::<Vec<_>>(),
+            [(AT, RUN_BYTES)]
+        );
         assert_eq!(run.at(0).parts().count(), 0, "it begins anew");
     }
 

@@ -213,7 +213,8 @@ mod tests {
     fn fill(file: &dyn BulkFile) -> Vec<u8> {
         let mut expected = vec![0; 40 * RUN_BYTES];
         file.set_len(expected.len() as u64).unwrap();
-        let mut changes = vec![(PAGE, 30 * PAGE, 1), (0, 320, 2), (5 * PAGE + 7, PAGE, 3), (5 * PAGE, PAGE, 4)];
+        let mut changes =
+            vec![(PAGE, 30 * PAGE, 1), (0, 320, 2), (5 * PAGE + 7, PAGE, 3), (5 * PAGE, PAGE, 4)];
         changes.extend((1..30).map(|n| (n * RUN_BYTES + n * PAGE, RUN_BYTES - n * PAGE, n as u8)));
         changes.extend([(6 * PAGE, 2 * PAGE, 5), (7 * PAGE + 100, 3, 6), (expected.len() - PAGE, PAGE, 7)]);
         for (offset, bytes, fill) in changes {

@@ -129,6 +129,9 @@ mod tests {
         let held = window.0.lock();
         assert!(!window.read(begin, &mut out) && !window.read_anew(&file, begin, &mut out), "nobody waits");
         drop(held);
-        assert!(!window.read_anew(&file, begin, &mut vec![0; WINDOW_BYTES]), "who reads as much reads the file");
+        assert!(
+            !window.read_anew(&file, begin, &mut vec![0; WINDOW_BYTES]),
+            "who reads as much reads the file"
+        );
     }
 }

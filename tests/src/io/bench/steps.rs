@@ -219,7 +219,8 @@ pub(super) fn mix(
     let folder = folder(server, "keys")?;
     let mut fleet = Fleet::open(server.at(), links)?;
     create_all(&mut fleet, &folder, KEYS, bytes)?;
-    let (warm, counted) = if quick { (0.3, 1.5) } else { (0.5, 4.0) };
+    // Long enough for compiled code, and for files of the log that are used again.
+    let (warm, counted) = if quick { (0.3, 1.5) } else { (3.0, 5.0) };
     let mut load = Mix {
         paths: (0..KEYS).map(|n| format!("{folder}/{n}")).collect(),
         data: vec![b'y'; bytes],

@@ -10,7 +10,9 @@ use super::{Shared, bulk};
 use crate::peer::codec::{self, LENGTH_BYTES};
 use crate::peer::{Lane, PeerMessage, RaftKind, RaftMessage, ServerId};
 use bytes::{Bytes, BytesMut};
-use quinn::{Connection, ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError};
+use quinn::{
+    Connection, ConnectionError, ReadError, ReadExactError, RecvStream, SendStream, VarInt, WriteError,
+};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
