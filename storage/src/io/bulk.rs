@@ -297,6 +297,25 @@ mod tests {
     }
 
     #[test]
+    fn only_so_many_runs_are_under_way_and_they_are_used_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("bulk");
+        let disk = FolderDisk::open(dir.path()).unwrap();
+        drop(disk.open("bulk", 0).unwrap());
+        let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let file = DirectFile::new(SoundFile::new(open(), disk.folder()), Some(open()));
+        for n in 0..3 * RUNS_MAX {
+            file.put(run(&file, n * RUN_BYTES, &[1; PAGE])).unwrap();
+            let direct = file.direct.lock();
+            let direct = direct.as_ref().unwrap();
+            assert_eq!(direct.under_way, RUNS_MAX.min(n + 1));
+            assert!(direct.idle.len() <= 1, "what is written is what comes next");
+        }
+        file.sync_data().unwrap();
+        assert_eq!(file.direct.lock().as_ref().unwrap().idle.len(), RUNS_MAX + 1, "and no more were ever made");
+    }
+
+    #[test]
     fn syncs_are_few() {
         let dir = tempfile::tempdir().unwrap();
         let disk = FolderDisk::open(dir.path()).unwrap();
