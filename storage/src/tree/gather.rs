@@ -12,6 +12,8 @@ use std::io;
 /// Runs that pages are still missing in, at most; beyond it the one that stands first in the file is written as it is. They
 /// span twice what redb holds itself, half of its cache, so that the gaps between early pages are filled when their turn comes.
 const RUNS_MAX: usize = 32;
+/// The same, bytes.
+pub(super) const HELD_BYTES_MAX: usize = RUNS_MAX * RUN_BYTES;
 
 /// See the module.
 #[derive(Debug)]

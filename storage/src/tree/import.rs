@@ -12,7 +12,7 @@
 use super::check::{Row, StreamCheck};
 use super::error::{Doing, ImportError};
 use super::export::ExportHead;
-use super::gather::Gathered;
+use super::gather::{Gathered, HELD_BYTES_MAX};
 use super::roster::{Begun, Identity};
 use super::stream::{Kind, take_row};
 use super::{Position, Tree, TreeError, TreeOptions, checkpoint, tables};
@@ -113,8 +113,8 @@ impl Import {
             return Err(ImportError::Over);
         }
         let free_bytes = self.disk.free_bytes().map_err(TreeError::from)?;
-        // What redb holds in memory is still to be written.
-        let due_bytes = (CACHE_BYTES + chunk.len()) as u64;
+        // What is held in memory is still to be written.
+        let due_bytes = (CACHE_BYTES + HELD_BYTES_MAX + chunk.len()) as u64;
         if free_bytes < self.reserve_bytes.saturating_add(due_bytes) {
             return Err(ImportError::NoSpace { free_bytes, reserve_bytes: self.reserve_bytes });
         }
