@@ -1,8 +1,8 @@
 //! The daemon's disk: the only part of this crate that touches files, and the only one with a thread.
 //!
-//! `folder` is the folder with its lock; `ahead` a file that is appended to under durable commits, over space
-//! zeroed beforehand; `plain` an ordinary file whose large writes are spread out, `bulk` one that is written once beside
-//! everything else, `sound` what both stand on, `read_ahead` and `window` how files are read in turn; `mend` what follows a failed sync;
+//! `folder` is the folder with its lock; `ahead` a file that is appended to under durable commits, over space zeroed
+//! beforehand; `plain` an ordinary file whose large writes are spread out, `bulk` one that is written once beside everything
+//! else, `sound` what both stand on, `read_ahead` and `window` how files are read in turn; `mend` what follows a failed sync;
 //! `reserve` space for when the disk is full; `readonly` a folder that is only looked at.
 #![allow(
     clippy::disallowed_methods,
