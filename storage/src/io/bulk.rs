@@ -312,7 +312,11 @@ mod tests {
             assert!(direct.idle.len() <= 1, "what is written is what comes next");
         }
         file.sync_data().unwrap();
-        assert_eq!(file.direct.lock().as_ref().unwrap().idle.len(), RUNS_MAX + 1, "and no more were ever made");
+        assert_eq!(
+            file.direct.lock().as_ref().unwrap().idle.len(),
+            RUNS_MAX + 1,
+            "and no more were ever made"
+        );
     }
 
     #[test]

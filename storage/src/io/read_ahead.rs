@@ -30,18 +30,17 @@ struct Guess {
 }
 
 impl Guess {
-    /// Do these bytes belong to what is read in turn, and what to ask for beside a read of them?
+    /// Do these bytes follow what was read last, and what to ask for beside a read of them?
     fn read(&mut self, read: Range<u64>) -> (bool, Option<Range<u64>>) {
         let goes_on = read.start == self.end && read.start > 0;
         let is_near = read.start < self.asked && self.asked - read.start <= NEAR_BYTES;
         self.end = read.end;
-        let in_turn = is_near || goes_on;
-        if !in_turn || is_near && self.asked.saturating_sub(read.end) >= AHEAD_BYTES {
-            return (in_turn, None);
+        if is_near && self.asked.saturating_sub(read.end) >= AHEAD_BYTES || !is_near && !goes_on {
+            return (goes_on, None);
         }
         let from = if is_near { self.asked.max(read.end) } else { read.end };
         self.asked = from + PART_BYTES;
-        (in_turn, Some(from..self.asked))
+        (goes_on, Some(from..self.asked))
     }
 }
 
@@ -53,15 +52,15 @@ impl ReadAhead {
         ReadAhead(Mutex::default())
     }
 
-    /// So much is about to be read: is it by who reads in turn?
+    /// So much is about to be read: does it follow what was read last?
     pub(super) fn before(&self, file: &File, offset: u64, bytes: usize) -> bool {
         let read = offset..offset.saturating_add(bytes as u64);
         // Who would have to wait here guesses nothing.
-        let Some((in_turn, next)) = self.0.try_lock().map(|mut guess| guess.read(read)) else { return false };
+        let Some((goes_on, next)) = self.0.try_lock().map(|mut guess| guess.read(read)) else { return false };
         if let Some(next) = next {
             let _ = fadvise(file, next.start, NonZeroU64::new(next.end - next.start), Advice::WillNeed);
         }
-        in_turn
+        goes_on
     }
 }
 

@@ -35,8 +35,8 @@ impl SoundFile {
     }
 
     pub(super) fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let in_turn = self.ahead.before(&self.file, offset, out.len());
-        if self.window.read(offset, out) || in_turn && self.window.read_anew(&self.file, offset, out) {
+        let goes_on = self.ahead.before(&self.file, offset, out.len());
+        if self.window.read(offset, out) || goes_on && self.window.read_anew(&self.file, offset, out) {
             return Ok(());
         }
         self.file.read_exact_at(out, offset)
