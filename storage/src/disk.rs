@@ -56,7 +56,7 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Open a file as [`Disk::open`] does, for much that is written once, from its front to its end, and that nobody waits
     /// for: it is to reach the disk steadily, and in the way of no other file's syncs. A hint, which a disk may ignore.
     fn open_bulk(&self, name: &str) -> Result<Box<dyn BulkFile>, DiskError> {
-        Ok(Box::new(AsItComes(self.open(name, 0)?)))
+        Ok(Box::new(Boxed(self.open(name, 0)?)))
     }
 
     /// Does the file exist?
@@ -99,13 +99,13 @@ pub trait BulkFile: StorageBackend {
     }
 }
 
-/// An ordinary file, which takes everything as it comes.
+/// The disk gives backends in a box, and redb takes none that is boxed. In bulk it takes everything as it comes.
 #[derive(Debug)]
-struct AsItComes(Box<dyn StorageBackend>);
+pub(crate) struct Boxed(pub(crate) Box<dyn StorageBackend>);
 
-impl BulkFile for AsItComes {}
+impl BulkFile for Boxed {}
 
-impl StorageBackend for AsItComes {
+impl StorageBackend for Boxed {
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }

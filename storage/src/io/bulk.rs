@@ -198,9 +198,35 @@ mod tests {
     use crate::disk::Disk;
     use crate::run::{PAGE_BYTES, RUN_BYTES};
     use std::fs::OpenOptions;
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
+    use tempfile::TempDir;
 
     const PAGE: usize = PAGE_BYTES;
+
+    /// An empty file in a folder of its own.
+    struct Place {
+        disk: FolderDisk,
+        path: PathBuf,
+        _dir: TempDir,
+    }
+
+    impl Place {
+        fn new() -> Place {
+            let dir = tempfile::tempdir().unwrap();
+            let disk = FolderDisk::open(dir.path()).unwrap();
+            drop(disk.open("bulk", 0).unwrap());
+            Place { disk, path: dir.path().join("bulk"), _dir: dir }
+        }
+
+        fn handle(&self) -> File {
+            OpenOptions::new().read(true).write(true).open(&self.path).unwrap()
+        }
+
+        /// The file, with this handle in the place of one that goes past the cache.
+        fn file(&self, direct: Option<File>) -> DirectFile {
+            DirectFile::new(SoundFile::new(self.handle(), self.disk.folder()), direct)
+        }
+    }
 
     /// Pages of a part of the file.
     fn run(file: &dyn BulkFile, offset: usize, data: &[u8]) -> Run {
@@ -249,61 +275,44 @@ mod tests {
 
     #[test]
     fn it_holds_what_was_written_past_the_cache_and_through_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = FolderDisk::open(dir.path()).unwrap();
-        let file = disk.open_bulk("bulk").unwrap();
+        let place = Place::new();
+        let file = place.disk.open_bulk("bulk").unwrap();
         let expected = fill(&*file);
-        has(&dir.path().join("bulk"), &*file, &expected);
+        has(&place.path, &*file, &expected);
     }
 
     #[test]
     fn where_no_write_can_go_past_the_cache_all_go_through_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("bulk");
-        let disk = FolderDisk::open(dir.path()).unwrap();
-        drop(disk.open("bulk", 0).unwrap());
-        let open = |path: &Path| OpenOptions::new().read(true).write(true).open(path).unwrap();
-        let sound = || SoundFile::new(open(&path), disk.folder());
+        let place = Place::new();
         // This one says that the argument is invalid, as file systems do that know no such writes.
         let refusing = OpenOptions::new().write(true).open("/proc/self/oom_score_adj").unwrap();
         for direct in [None, Some(refusing)] {
-            let file = DirectFile::new(sound(), direct);
+            let file = place.file(direct);
             let expected = fill(&file);
             assert!(file.direct.lock().as_ref().is_none_or(|direct| direct.refused));
-            has(&path, &file, &expected);
+            has(&place.path, &file, &expected);
             file.set_len(0).unwrap();
         }
     }
 
     #[test]
     fn a_write_that_fails_is_told_and_nothing_is_taken_for_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = FolderDisk::open(dir.path()).unwrap();
-        drop(disk.open("bulk", 0).unwrap());
-        let path = dir.path().join("bulk");
-        let sound = || {
-            let file = OpenOptions::new().read(true).write(true).open(&path).unwrap();
-            SoundFile::new(file, disk.folder())
-        };
+        let place = Place::new();
         // A handle that cannot write, in the place of a disk that does not.
-        let file = DirectFile::new(sound(), Some(File::open(&path).unwrap()));
+        let file = place.file(Some(File::open(&place.path).unwrap()));
         file.put(run(&file, 0, &[1; PAGE])).unwrap();
         assert!(file.sync_data().is_err());
         assert!(file.sync_data().is_err(), "and so it stays");
         assert!(file.write(0, &[1; 10]).is_err());
-        let full = DirectFile::new(sound(), Some(OpenOptions::new().write(true).open("/dev/full").unwrap()));
+        let full = place.file(Some(OpenOptions::new().write(true).open("/dev/full").unwrap()));
         full.put(run(&full, 0, &[1; PAGE])).unwrap();
         assert_eq!(full.sync_data().unwrap_err().kind(), io::ErrorKind::StorageFull);
     }
 
     #[test]
     fn only_so_many_runs_are_under_way_and_they_are_used_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("bulk");
-        let disk = FolderDisk::open(dir.path()).unwrap();
-        drop(disk.open("bulk", 0).unwrap());
-        let open = || OpenOptions::new().read(true).write(true).open(&path).unwrap();
-        let file = DirectFile::new(SoundFile::new(open(), disk.folder()), Some(open()));
+        let place = Place::new();
+        let file = place.file(Some(place.handle()));
         for n in 0..3 * RUNS_MAX {
             file.put(run(&file, n * RUN_BYTES, &[1; PAGE])).unwrap();
             let direct = file.direct.lock();
@@ -321,11 +330,8 @@ mod tests {
 
     #[test]
     fn syncs_are_few() {
-        let dir = tempfile::tempdir().unwrap();
-        let disk = FolderDisk::open(dir.path()).unwrap();
-        drop(disk.open("bulk", 0).unwrap());
-        let file = OpenOptions::new().read(true).write(true).open(dir.path().join("bulk")).unwrap();
-        let file = DirectFile::new(SoundFile::new(file, disk.folder()), None);
+        let place = Place::new();
+        let file = place.file(None);
         let unsynced = || file.unsynced_bytes.load(Ordering::Relaxed);
         let run = vec![1; RUN_BYTES];
         let runs = UNSYNCED_BYTES_MAX / run.len() as u64;

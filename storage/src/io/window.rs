@@ -63,9 +63,8 @@ mod tests {
     use super::super::FolderDisk;
     use super::*;
     use crate::disk::Disk as _;
+    use crate::run::PAGE_BYTES as PAGE;
     use std::fs::OpenOptions;
-
-    const PAGE: usize = 4096;
 
     #[test]
     fn what_is_read_in_turn_is_what_the_file_has_also_behind_a_change() {

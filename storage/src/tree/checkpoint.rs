@@ -15,14 +15,13 @@ use super::sessions::Sessions;
 use super::snapshot::View;
 use super::state::{self, Budget, Counters, Refusals, Working};
 use super::{AclId, Position, Tree, TreeError, TreeOptions, Znode, tables};
-use crate::disk::SharedDisk;
+use crate::disk::{Boxed, SharedDisk};
 use crate::{Acl, SessionId, SessionRow, Zxid};
 use foldhash::fast::FixedState;
 use redb::{
-    Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, StorageBackend, Table,
-    TableDefinition, TableError, WriteTransaction,
+    Builder, Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
+    WriteTransaction,
 };
-use std::io;
 use std::sync::Arc;
 
 /// What belongs to a checkpoint beside rows.
@@ -212,7 +211,7 @@ pub(super) fn open(disk: &SharedDisk, options: TreeOptions) -> Result<Tree, Tree
     let hasher = FixedState::with_seed(options.hash_seed);
     let cache_bytes = usize::try_from(budget.redb_cache).unwrap_or(usize::MAX);
     let open_file = |name| -> Result<Database, TreeError> {
-        let backend = Backend(disk.open(name, 0)?);
+        let backend = Boxed(disk.open(name, 0)?);
         Builder::new().set_cache_size(cache_bytes).create_with_backend(backend).doing("open tree.redb")
     };
     let db = if disk.exists(tables::FILE)? {
@@ -314,7 +313,7 @@ pub fn pages_are_sound(disk: &SharedDisk) -> Result<bool, TreeError> {
     if !disk.exists(tables::FILE)? {
         return Err(TreeError::damaged("there is no such file"));
     }
-    let backend = Backend(disk.open(tables::FILE, 0)?);
+    let backend = Boxed(disk.open(tables::FILE, 0)?);
     let mut db = Builder::new().create_with_backend(backend).doing("open tree.redb")?;
     db.check_integrity().doing("check the pages of tree.redb")
 }
@@ -368,34 +367,4 @@ fn create(db: &Database, store_id: u64) -> Result<(), TreeError> {
     };
     write_head(&write, &head)?;
     write.commit().doing("create tree.redb")
-}
-
-/// The disk gives backends in a box, and redb takes none that is boxed.
-#[derive(Debug)]
-struct Backend(Box<dyn StorageBackend>);
-
-impl StorageBackend for Backend {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.0.close()
-    }
 }
