@@ -93,8 +93,8 @@ pub trait BulkFile: StorageBackend {
     /// Write what is in `run`. It need not have happened yet; who reads the file finds it there, and a sync makes it durable.
     ///
     /// # Errors
-    /// When it, or one before it, cannot be written. What it held is gone.
-    fn put(&self, run: Run) -> io::Result<()> {
+    /// When it, or one before it, cannot be written. What that held is taken for gone.
+    fn put(&self, run: Arc<Run>) -> io::Result<()> {
         run.parts().try_for_each(|(offset, part)| self.write(offset, part))
     }
 }

@@ -10,6 +10,7 @@ pub mod code;
 pub mod command;
 pub mod discard;
 pub mod disk;
+mod gather;
 pub mod inspect;
 pub mod io;
 pub mod log;

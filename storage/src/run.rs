@@ -36,12 +36,9 @@ impl Run {
         Run { offset: offset - offset % RUN_BYTES as u64, pages: 0, ..self }
     }
 
-    /// As many of these bytes as are in this part of the file; the rest is behind it.
-    ///
-    /// # Panics
-    /// When they do not begin in it.
-    pub fn split<'d>(&self, offset: u64, data: &'d [u8]) -> (&'d [u8], &'d [u8]) {
-        data.split_at(data.len().min(RUN_BYTES - self.here(offset)))
+    /// As many of these bytes as are in the same run as the first of them, and the rest.
+    pub fn split(offset: u64, data: &[u8]) -> (&[u8], &[u8]) {
+        data.split_at(data.len().min(RUN_BYTES - (offset % RUN_BYTES as u64) as usize))
     }
 
     /// Put whole pages in their place.
@@ -167,11 +164,10 @@ mod tests {
 
     #[test]
     fn what_goes_beyond_it_is_split_off() {
-        let run = Run::default().at(AT);
         let data = [7; 3 * PAGE_BYTES];
-        let (here, behind) = run.split(page(62), &data);
+        let (here, behind) = Run::split(page(62), &data);
         assert_eq!((here.len(), behind.len()), (2 * PAGE_BYTES, PAGE_BYTES));
-        let (here, behind) = run.split(page(61), &data);
+        let (here, behind) = Run::split(page(61), &data);
         assert_eq!((here.len(), behind.len()), (3 * PAGE_BYTES, 0));
     }
 }

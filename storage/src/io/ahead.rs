@@ -12,10 +12,16 @@
 //! ```
 //! The mark is written to A and B in turn, by the sync after it changed and within that sync, so a torn one leaves the one before.
 //! A file with no mark at all was never synced and is empty.
+//!
+//! All of it is written past the system's cache ([`super::past_cache`]): for zeros that would be memory for nothing, and the
+//! log's own writes wait for the disk anyway, gathered until their sync ([`crate::gather`]).
 
+use super::past_cache::{Aligned, Page, PastCache};
 use super::read_ahead::ReadAhead;
 use super::readonly::refused;
 use super::sound::failed_before;
+use crate::disk::BulkFile;
+use crate::run::{PAGE_BYTES, Run};
 use parking_lot::{Condvar, Mutex};
 use redb::StorageBackend;
 use std::fs::File;
@@ -29,13 +35,18 @@ const MAGIC: [u8; 8] = *b"WARRENZ1";
 /// Version of this layout.
 const FORMAT: u32 = 1;
 /// One mark, with all the page it has to itself.
-const MARK_PAGE_BYTES: u64 = 4096;
+const MARK_PAGE_BYTES: u64 = PAGE_BYTES as u64;
 /// Where redb's bytes begin.
 pub(super) const HEADER_BYTES: u64 = 2 * MARK_PAGE_BYTES;
 /// Magic, format, sequence, length, CRC-32 of these.
 const MARK_BYTES: usize = 8 + 4 + 8 + 8 + 4;
 /// The unit of zeroing: a write into a piece that is being zeroed waits for it.
 pub(super) const PIECE_BYTES: u64 = 256 << 10;
+/// Runs that were written and are used again, at most: as many as the journal has taken when redb takes it over.
+const IDLE_RUNS_MAX: usize = 8;
+
+/// A piece of zeros.
+pub(super) static ZEROS: Aligned<{ PIECE_BYTES as usize }> = Aligned([0; PIECE_BYTES as usize]);
 
 /// What is known of a piece of the file (the header not counted).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,7 +75,7 @@ struct State {
 /// See the module. Shared between redb and the thread that zeroes.
 #[derive(Debug)]
 pub(super) struct AheadFile {
-    file: File,
+    file: PastCache,
     reads: ReadAhead,
     ahead_bytes: u64,
     state: Mutex<State>,
@@ -169,13 +180,13 @@ impl StorageBackend for ReadOnlyAhead {
 }
 
 impl AheadFile {
-    pub(super) fn open(file: File, ahead_bytes: u64) -> io::Result<Arc<AheadFile>> {
-        let physical = file.metadata()?.len();
-        let latest = latest_mark(&file)?;
+    pub(super) fn open(file: PastCache, ahead_bytes: u64) -> io::Result<Arc<AheadFile>> {
+        let physical = file.file().metadata()?.len();
+        let latest = latest_mark(file.file())?;
         let (sequence, len) = latest.unwrap_or((0, 0));
         let ready = physical.saturating_sub(HEADER_BYTES) / PIECE_BYTES;
         Ok(Arc::new(AheadFile {
-            reads: ReadAhead::of(&file),
+            reads: ReadAhead::of(file.file()),
             file,
             ahead_bytes,
             state: Mutex::new(State {
@@ -225,11 +236,11 @@ impl AheadFile {
         };
         let offset = HEADER_BYTES + piece as u64 * PIECE_BYTES;
         // A file made of many small allocations would be in many extents.
-        let result =
-            rustix::fs::fallocate(&self.file, rustix::fs::FallocateFlags::empty(), offset, PIECE_BYTES)
-                .or_else(|e| if e == rustix::io::Errno::OPNOTSUPP { Ok(()) } else { Err(e) })
-                .map_err(io::Error::from)
-                .and_then(|()| self.file.write_all_at(&[0; PIECE_BYTES as usize], offset));
+        let flags = rustix::fs::FallocateFlags::empty();
+        let result = rustix::fs::fallocate(self.file.file(), flags, offset, PIECE_BYTES)
+            .or_else(|e| if e == rustix::io::Errno::OPNOTSUPP { Ok(()) } else { Err(e) })
+            .map_err(io::Error::from)
+            .and_then(|()| self.file.write(&ZEROS.0, offset));
         self.state.lock().pieces[piece] = if result.is_ok() { Piece::Ready } else { Piece::Raw };
         self.zeroed.notify_all();
         result.map(|()| true)
@@ -239,7 +250,7 @@ impl AheadFile {
     pub(super) fn flush_zeros(&self) -> io::Result<()> {
         self.check()?;
         // A failure is told to one sync only, be it this one: then the log's must fail too.
-        self.file.sync_data().inspect_err(|_| self.failed.store(true, Ordering::Release))
+        self.file.file().sync_data().inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 
     /// Marks the pieces of a range as taken, and waits for the one that is being zeroed.
@@ -257,14 +268,19 @@ impl AheadFile {
     }
 }
 
-/// redb's hold on an [`AheadFile`].
+/// The log's hold on an [`AheadFile`]. What it is given in [runs](Run) goes to the disk as it is; for the rest it reads what
+/// stands beside it in the same page.
 #[derive(Debug)]
 pub(super) struct AheadBackend {
-    pub file: Arc<AheadFile>,
+    file: Arc<AheadFile>,
     /// Wakes the thread that zeroes.
-    pub wake: super::folder::Wake,
+    wake: super::folder::Wake,
     /// For its lock, too.
-    pub folder: Arc<super::folder::Folder>,
+    folder: Arc<super::folder::Folder>,
+    /// Written, and free for what comes next.
+    idle: Mutex<Vec<Arc<Run>>>,
+    /// The page that was written in part last, and its place behind the header: redb's own header, mostly.
+    in_part: Mutex<Option<(u64, Box<Page>)>>,
 }
 
 fn beyond(offset: u64, len: usize, end: u64) -> io::Error {
@@ -272,6 +288,100 @@ fn beyond(offset: u64, len: usize, end: u64) -> io::Error {
         io::ErrorKind::UnexpectedEof,
         format!("{len} bytes at {offset} reach beyond the end of the file at {end}"),
     )
+}
+
+impl AheadBackend {
+    pub(super) fn new(
+        file: Arc<AheadFile>,
+        wake: super::folder::Wake,
+        folder: Arc<super::folder::Folder>,
+    ) -> AheadBackend {
+        AheadBackend { file, wake, folder, idle: Mutex::default(), in_part: Mutex::default() }
+    }
+
+    /// Whole pages, [`Aligned`] in memory, at this place of the file itself.
+    fn write_pages(&self, data: &[u8], at: u64) -> io::Result<()> {
+        self.folder.reserve.help_or_wait(|| self.file.file.write(data, at))
+    }
+
+    /// Bytes that are all in one page, behind the header.
+    fn write_in_part(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let (place, begin) = (offset - offset % MARK_PAGE_BYTES, (offset % MARK_PAGE_BYTES) as usize);
+        let mut in_part = self.in_part.lock();
+        let mut page = match in_part.take() {
+            Some((at, page)) if at == place => page,
+            _ => {
+                let mut page = Box::new(Aligned([0; PAGE_BYTES]));
+                read_or_zeros(self.file.file.file(), HEADER_BYTES + place, &mut page.0)?;
+                page
+            }
+        };
+        page.0[begin..begin + data.len()].copy_from_slice(data);
+        self.write_pages(&page.0, HEADER_BYTES + place)?;
+        *in_part = Some((place, page));
+        Ok(())
+    }
+
+    /// Makes these bytes zeros, behind the header.
+    fn write_zeros(&self, mut at: u64, end: u64) -> io::Result<()> {
+        self.in_part.lock().take();
+        while at < end {
+            let whole = Run::takes(at, 0) && end - at >= MARK_PAGE_BYTES;
+            let n = if whole {
+                let n = (end - end % MARK_PAGE_BYTES - at).min(PIECE_BYTES);
+                self.write_pages(&ZEROS.0[..n as usize], HEADER_BYTES + at)?;
+                n
+            } else {
+                let n = (MARK_PAGE_BYTES - at % MARK_PAGE_BYTES).min(end - at);
+                self.write_in_part(at, &ZEROS.0[..n as usize])?;
+                n
+            };
+            at += n;
+        }
+        Ok(())
+    }
+
+    /// Bytes are about to be written here. Their space is theirs then, and the thread zeroes behind it.
+    fn claim(&self, offset: u64, bytes: usize) -> io::Result<()> {
+        let ahead = &self.file;
+        ahead.check()?;
+        let end = offset.saturating_add(bytes as u64);
+        let grown = {
+            let mut state = ahead.state.lock();
+            if end > state.len {
+                return Err(beyond(offset, bytes, state.len));
+            }
+            ahead.take_pieces(&mut state, offset, end);
+            let grown = end.div_ceil(PIECE_BYTES) > state.dirty_end.div_ceil(PIECE_BYTES);
+            state.dirty_end = state.dirty_end.max(end);
+            grown
+        };
+        if grown {
+            self.wake.wake(&self.file);
+        }
+        Ok(())
+    }
+}
+
+impl BulkFile for AheadBackend {
+    fn room(&self) -> Run {
+        let idle = self.idle.lock().pop();
+        idle.and_then(Arc::into_inner).unwrap_or_default()
+    }
+
+    fn put(&self, run: Arc<Run>) -> io::Result<()> {
+        for (offset, part) in run.parts() {
+            self.claim(offset, part.len())?;
+            let held = |(at, _): &mut (u64, _)| (offset..offset + part.len() as u64).contains(at);
+            self.in_part.lock().take_if(held);
+            self.write_pages(part, HEADER_BYTES + offset)?;
+        }
+        let mut idle = self.idle.lock();
+        if idle.len() < IDLE_RUNS_MAX {
+            idle.push(run);
+        }
+        Ok(())
+    }
 }
 
 impl StorageBackend for AheadBackend {
@@ -284,9 +394,9 @@ impl StorageBackend for AheadBackend {
         if offset.saturating_add(out.len() as u64) > len {
             return Err(beyond(offset, out.len(), len));
         }
-        let at = HEADER_BYTES + offset;
-        self.file.reads.before(&self.file.file, at, out.len());
-        read_or_zeros(&self.file.file, at, out)
+        let (at, file) = (HEADER_BYTES + offset, self.file.file.file());
+        self.file.reads.before(file, at, out.len());
+        read_or_zeros(file, at, out)
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
@@ -295,14 +405,9 @@ impl StorageBackend for AheadBackend {
         let mut state = ahead.state.lock();
         if len > state.len && state.dirty_end > state.len {
             // What was cut off before, or lay in the file of old, comes back as zeros.
-            let (mut at, end) = (state.len, len.min(state.dirty_end));
+            let (at, end) = (state.len, len.min(state.dirty_end));
             ahead.take_pieces(&mut state, at, end);
-            while at < end {
-                let n = PIECE_BYTES.min(end - at);
-                let zeros = vec![0; n as usize];
-                self.folder.reserve.help_or_wait(|| ahead.file.write_all_at(&zeros, HEADER_BYTES + at))?;
-                at += n;
-            }
+            self.write_zeros(at, end)?;
         }
         state.mark_pending |= len != state.len;
         state.len = len;
@@ -316,15 +421,14 @@ impl StorageBackend for AheadBackend {
             let mut state = ahead.state.lock();
             if state.mark_pending {
                 let sequence = state.sequence + 1;
-                let mark = encode_mark(sequence, state.len);
-                self.folder
-                    .reserve
-                    .help_or_wait(|| ahead.file.write_all_at(&mark, sequence % 2 * MARK_PAGE_BYTES))?;
+                let mut page = Aligned([0; PAGE_BYTES]);
+                page.0[..MARK_BYTES].copy_from_slice(&encode_mark(sequence, state.len));
+                self.write_pages(&page.0, sequence % 2 * MARK_PAGE_BYTES)?;
                 state.sequence = sequence;
                 state.mark_pending = false;
             }
             drop(state);
-            ahead.file.sync_data()
+            ahead.file.file().sync_data()
         })();
         result.inspect_err(|_| {
             ahead.failed.store(true, Ordering::Release);
@@ -332,23 +436,14 @@ impl StorageBackend for AheadBackend {
         })
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let ahead = &self.file;
-        ahead.check()?;
-        let end = offset.saturating_add(data.len() as u64);
-        let grown = {
-            let mut state = ahead.state.lock();
-            if end > state.len {
-                return Err(beyond(offset, data.len(), state.len));
-            }
-            ahead.take_pieces(&mut state, offset, end);
-            let grown = end.div_ceil(PIECE_BYTES) > state.dirty_end.div_ceil(PIECE_BYTES);
-            state.dirty_end = state.dirty_end.max(end);
-            grown
-        };
-        if grown {
-            self.wake.wake(&self.file);
+    fn write(&self, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
+        self.claim(offset, data.len())?;
+        while !data.is_empty() {
+            let here = (PAGE_BYTES - (offset % MARK_PAGE_BYTES) as usize).min(data.len());
+            let (part, behind) = data.split_at(here);
+            self.write_in_part(offset, part)?;
+            (offset, data) = (offset + here as u64, behind);
         }
-        self.folder.reserve.help_or_wait(|| ahead.file.write_all_at(data, HEADER_BYTES + offset))
+        Ok(())
     }
 }

@@ -44,10 +44,10 @@ pub(super) struct DirectFile {
 struct Direct {
     /// Ends the thread when it goes.
     jobs: Option<mpsc::Sender<Job>>,
-    done: mpsc::Receiver<(Run, io::Result<()>)>,
+    done: mpsc::Receiver<(Arc<Run>, io::Result<()>)>,
     under_way: usize,
     /// Written, and free for what comes next.
-    idle: Vec<Run>,
+    idle: Vec<Arc<Run>>,
     thread: Option<JoinHandle<()>>,
     /// The file system knows no such writes.
     refused: bool,
@@ -55,7 +55,7 @@ struct Direct {
 
 #[derive(Debug)]
 struct Job {
-    run: Run,
+    run: Arc<Run>,
     /// With it so much is written that it is time for a sync.
     syncs: bool,
 }
@@ -101,7 +101,7 @@ impl Direct {
         Ok(())
     }
 
-    fn put(&mut self, file: &SoundFile, run: Run, syncs: bool) -> io::Result<()> {
+    fn put(&mut self, file: &SoundFile, run: Arc<Run>, syncs: bool) -> io::Result<()> {
         if self.under_way == RUNS_MAX {
             self.settle_one(file)?;
         }
@@ -146,10 +146,11 @@ impl DirectFile {
 
 impl BulkFile for DirectFile {
     fn room(&self) -> Run {
-        self.direct.lock().as_mut().and_then(|direct| direct.idle.pop()).unwrap_or_default()
+        let idle = self.direct.lock().as_mut().and_then(|direct| direct.idle.pop());
+        idle.and_then(Arc::into_inner).unwrap_or_default()
     }
 
-    fn put(&self, run: Run) -> io::Result<()> {
+    fn put(&self, run: Arc<Run>) -> io::Result<()> {
         if let Some(direct) = self.direct.lock().as_mut().filter(|direct| !direct.refused) {
             let syncs = self.counts(run.parts().map(|(_, part)| part.len() as u64).sum());
             return direct.put(&self.file, run, syncs);
@@ -229,10 +230,10 @@ mod tests {
     }
 
     /// Pages of a part of the file.
-    fn run(file: &dyn BulkFile, offset: usize, data: &[u8]) -> Run {
+    fn run(file: &dyn BulkFile, offset: usize, data: &[u8]) -> Arc<Run> {
         let mut run = file.room().at(offset as u64);
         run.put(offset as u64, data);
-        run
+        run.into()
     }
 
     /// Runs, and bytes beside and over them, and what the file is to hold then.
@@ -257,9 +258,10 @@ mod tests {
             expected[offset..offset + bytes].copy_from_slice(&data);
         }
         // Two parts in one, and none in between.
-        let mut parted = run(file, 31 * RUN_BYTES, &[8; PAGE]);
+        let mut parted = file.room().at(31 * RUN_BYTES as u64);
+        parted.put(31 * RUN_BYTES as u64, &[8; PAGE]);
         parted.put((31 * RUN_BYTES + 9 * PAGE) as u64, &[9; 2 * PAGE]);
-        file.put(parted).unwrap();
+        file.put(parted.into()).unwrap();
         expected[31 * RUN_BYTES..][..PAGE].fill(8);
         expected[31 * RUN_BYTES + 9 * PAGE..][..2 * PAGE].fill(9);
         expected

@@ -6,19 +6,22 @@
 //! anything refers to it, and checks what it finds after a crash against checksums; the simulated disk tries this
 //! ([`crate::simdisk::SimDisk::set_stale_space`]).
 
-use super::ahead::{AheadBackend, AheadFile, HEADER_BYTES, PIECE_BYTES};
+use super::ahead::{AheadBackend, AheadFile, HEADER_BYTES, PIECE_BYTES, ZEROS};
 use super::bulk::DirectFile;
 use super::mend;
+use super::past_cache::{self, PastCache};
 use super::plain::PlainFile;
 use super::reserve::{self, Reserve, ReserveState};
 use super::sound::SoundFile;
 use crate::disk::{BulkFile, Disk, DiskError, is_full};
+use crate::gather::Gathered;
+use crate::run::PAGE_BYTES;
 use parking_lot::{Condvar, Mutex};
 use redb::StorageBackend;
 use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -32,6 +35,8 @@ const SPARE: &str = "spare";
 const SPARE_UNFINISHED: &str = "spare.new";
 /// How much is zeroed between two syncs: what a sync of the log can wait behind.
 const FLUSH_BYTES: u64 = 2 << 20;
+/// What a file of the log gathers between two syncs is written at the latest when it is in more runs than these.
+const UNSYNCED_RUNS_MAX: usize = 16;
 /// A spare is only kept when so many of its size are still free.
 const SPARES_FREE_MIN: u64 = 4;
 
@@ -304,11 +309,12 @@ impl Disk for FolderDisk {
             }
             let file =
                 if path.exists() { options().open(&path)? } else { self.create_ahead(&path, ahead_bytes)? };
-            let file = AheadFile::open(file, ahead_bytes)?;
+            let file = AheadFile::open(PastCache::new(file, &path), ahead_bytes)?;
             let mut open = self.folder.open.lock();
             open.retain(|_, file| file.strong_count() > 0);
             open.insert(name.to_owned(), Arc::downgrade(&file));
-            Ok(Box::new(AheadBackend { file, wake: self.wake.clone(), folder: self.folder.clone() }))
+            let backend = AheadBackend::new(file, self.wake.clone(), self.folder.clone());
+            Ok(Box::new(Gathered::new(Box::new(backend), UNSYNCED_RUNS_MAX)))
         };
         open().map_err(self.failed("cannot open", name))
     }
@@ -316,8 +322,7 @@ impl Disk for FolderDisk {
     fn open_bulk(&self, name: &str) -> Result<Box<dyn BulkFile>, DiskError> {
         let path = self.folder.path.join(name);
         let file = options().open(&path).map_err(self.failed("cannot open", name))?;
-        let flags = rustix::fs::OFlags::DIRECT.bits() as i32;
-        let direct = OpenOptions::new().write(true).custom_flags(flags).open(path).ok();
+        let direct = past_cache::open(&path);
         Ok(Box::new(DirectFile::new(SoundFile::new(file, self.folder.clone()), direct)))
     }
 
@@ -554,17 +559,21 @@ fn make_spare(work: &Work, folder: &Folder, bytes: u64) -> io::Result<()> {
         }
         AheadFile::clear(&file)?;
         shorten_gently(&file, folder.spare_bytes_max())?;
-        let mut at = file.metadata()?.len();
+        let length = file.metadata()?.len();
+        let mut at = length - length % PAGE_BYTES as u64;
+        let file = PastCache::new(file, &path);
         while at < bytes {
             if is_stopped(work) {
                 return Ok(false);
             }
-            let n = FLUSH_BYTES.min(bytes - at);
-            file.write_all_at(&vec![0; n as usize], at)?;
-            file.sync_data()?;
+            let n = PIECE_BYTES.min(bytes - at).next_multiple_of(PAGE_BYTES as u64);
+            file.write(&ZEROS.0[..n as usize], at)?;
             at += n;
+            if at % FLUSH_BYTES < PIECE_BYTES {
+                file.file().sync_data()?;
+            }
         }
-        file.sync_all()?;
+        file.file().sync_all()?;
         Ok(true)
     };
     let made = make();

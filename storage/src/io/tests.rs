@@ -90,6 +90,69 @@ fn a_file_over_zeroed_space_has_its_own_length() {
 }
 
 #[test]
+fn over_zeroed_space_is_read_what_was_written_in_whole_pages_or_parts() {
+    const PAGE: usize = crate::run::PAGE_BYTES;
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FolderDisk::open(dir.path()).unwrap();
+    let mut file = disk.open("file", 1 << 20).unwrap();
+    // In three runs.
+    let mut expected = vec![0; 150 * PAGE];
+    file.set_len(expected.len() as u64).unwrap();
+    let mut dice = 7_u64;
+    let mut roll = |n: usize| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (dice >> 33) as usize % n
+    };
+    for turn in 0..3_000 {
+        // Pages of several sizes, or a few bytes, of one page or of two.
+        let is_whole = roll(4) > 0;
+        let (unit, bytes) = if is_whole { (PAGE, PAGE << roll(4)) } else { (1, 1 + roll(400)) };
+        // Half of them where the last ones were.
+        let room = if roll(2) == 0 { 3 * PAGE } else { expected.len() - bytes };
+        let offset = roll(room / unit + 1) * unit;
+        match roll(30) {
+            0 => file.sync_data().unwrap(),
+            1 => {
+                file.set_len(offset as u64).unwrap();
+                file.set_len(expected.len() as u64).unwrap();
+                expected[offset..].fill(0);
+            }
+            2 => {
+                file.close().unwrap();
+                drop(file);
+                file = disk.open("file", 1 << 20).unwrap();
+                // What was not synced has its length of before, too.
+                file.set_len(expected.len() as u64).unwrap();
+            }
+            3..12 => {
+                let data = vec![turn as u8; bytes];
+                file.write(offset as u64, &data).unwrap();
+                expected[offset..offset + bytes].copy_from_slice(&data);
+            }
+            _ => {
+                let mut read = vec![0; bytes];
+                file.read(offset as u64, &mut read).unwrap();
+                assert!(read == expected[offset..offset + bytes], "turn {turn}: {bytes} at {offset}");
+            }
+        }
+    }
+    // A page that was written in part, was cut off whole, and is written in part again.
+    let page = PAGE as u64;
+    file.write(page + 1_000, &[1; 100]).unwrap();
+    file.set_len(page).unwrap();
+    file.set_len(expected.len() as u64).unwrap();
+    file.write(page + 1_050, &[2; 10]).unwrap();
+    let mut read = [3; 100];
+    file.read(page + 1_000, &mut read).unwrap();
+    assert_eq!(read.map(u32::from).iter().sum::<u32>(), 20, "{read:?}");
+    let end = expected.len() as u64;
+    assert!(file.read(end - 1, &mut [0; 2]).is_err(), "no more than there is");
+    assert!(file.write(end - 1, &[0; 2]).is_err());
+    // Of whole pages it is told with the sync that they go with.
+    assert!(file.write(end, &[0; PAGE]).and_then(|()| file.sync_data()).is_err());
+}
+
+#[test]
 fn a_torn_mark_leaves_the_one_before() {
     let dir = tempfile::tempdir().unwrap();
     let disk = FolderDisk::open(dir.path()).unwrap();

@@ -1,8 +1,8 @@
 //! The journal of the segment that is written: small appends go there first.
 //!
-//! A commit of redb writes half a dozen pages even for a single row, and takes longer to prepare than a small write to reach
-//! the disk. So a small append becomes one record of the journal, which is all that its sync has to write, and stays in memory
-//! beside it. With the next append that is large, or finds the journal full, all that gathered goes into redb in one
+//! A commit of redb writes a dozen pages even for a single row, and takes longer to prepare than a write of a hundred KiB to
+//! reach the disk. So a small append becomes one record of the journal, which is all that its sync has to write, and stays in
+//! memory beside it. With the next append that is large, or finds the journal full, all that gathered goes into redb in one
 //! commit, and the journal begins again at its beginning.
 //!
 //! ```text
@@ -39,8 +39,8 @@ const RECORD_HEADER_BYTES: usize = CRC_BYTES + 4;
 const CRC_BYTES: usize = 4;
 /// Index, term, kind, bytes of data.
 const ENTRY_HEADER_BYTES: usize = 8 + 8 + 1 + 4;
-/// Bytes of an append that goes into the journal, at most; a larger one has more from a commit of its own.
-const APPEND_BYTES_MAX: usize = 64 << 10;
+/// Bytes of an append that goes into the journal, at most; a larger one would be written twice and spare redb little.
+const APPEND_BYTES_MAX: usize = 512 << 10;
 
 fn padded(bytes: usize) -> u64 {
     (bytes as u64).next_multiple_of(PAGE_BYTES)

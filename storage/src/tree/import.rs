@@ -12,11 +12,12 @@
 use super::check::{Row, StreamCheck};
 use super::error::{Doing, ImportError};
 use super::export::ExportHead;
-use super::gather::{Gathered, HELD_BYTES_MAX};
 use super::roster::{Begun, Identity};
 use super::stream::{Kind, take_row};
 use super::{Position, Tree, TreeError, TreeOptions, checkpoint, tables};
 use crate::disk::SharedDisk;
+use crate::gather::Gathered;
+use crate::run::RUN_BYTES;
 use redb::{
     Builder, CursorError, CursorMut, Database, Durability, Key, TableDefinition, Value, WriteTransaction,
 };
@@ -24,6 +25,9 @@ use std::ops::Bound;
 
 /// Memory of redb for an import.
 const CACHE_BYTES: usize = 8 << 20;
+/// Runs that are put together at once. They span twice what redb holds itself, half of its cache, so that the gaps between early
+/// pages are filled when their turn comes.
+const RUNS_MAX: usize = 32;
 /// So much of the stream is in one transaction: less than fits into [`CACHE_BYTES`].
 const UNCOMMITTED_BYTES_MAX: usize = 2 << 20;
 
@@ -81,7 +85,7 @@ impl Import {
         let file = disk.open_bulk(tables::UNFINISHED).map_err(TreeError::from)?;
         let db = Builder::new()
             .set_cache_size(CACHE_BYTES)
-            .create_with_backend(Gathered::new(file))
+            .create_with_backend(Gathered::new(file, RUNS_MAX))
             .doing("create tree.redb.new")?;
         let write = Some(begin(&db)?);
         Ok(Import {
@@ -114,7 +118,7 @@ impl Import {
         }
         let free_bytes = self.disk.free_bytes().map_err(TreeError::from)?;
         // What is held in memory is still to be written.
-        let due_bytes = (CACHE_BYTES + HELD_BYTES_MAX + chunk.len()) as u64;
+        let due_bytes = (CACHE_BYTES + RUNS_MAX * RUN_BYTES + chunk.len()) as u64;
         if free_bytes < self.reserve_bytes.saturating_add(due_bytes) {
             return Err(ImportError::NoSpace { free_bytes, reserve_bytes: self.reserve_bytes });
         }

@@ -20,7 +20,6 @@ mod compose;
 mod digest;
 mod error;
 mod export;
-mod gather;
 mod import;
 mod overlay;
 mod quota;

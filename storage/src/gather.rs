@@ -1,32 +1,30 @@
 //! A file whose writes are gathered: redb writes page by page, as its memory runs out and not quite in the order of the
-//! file. To the disk that would be hundreds of thousands of small writes, which the log's syncs wait among; here each page is
-//! copied to its place in a [`Run`], and those are given to the file as they are.
+//! file. To the disk those would be very many small writes, of which a sync, or whoever syncs beside them, waits for each; here
+//! each page is copied to its place in a [`Run`], and those are given to the file as they are, at the latest before a sync.
+//!
+//! Who reads finds what was written, wherever it is, and waits for no write: one that waits for space on a full disk waits alone.
 
 use crate::disk::BulkFile;
 use crate::run::{RUN_BYTES, Run};
-use parking_lot::Mutex;
+use parking_lot::{RwLock, RwLockUpgradableReadGuard, RwLockWriteGuard};
 use redb::StorageBackend;
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 
-/// Runs that pages are still missing in, at most; beyond it the one that stands first in the file is written as it is. They
-/// span twice what redb holds itself, half of its cache, so that the gaps between early pages are filled when their turn comes.
-const RUNS_MAX: usize = 32;
-/// The same, bytes.
-pub(super) const HELD_BYTES_MAX: usize = RUNS_MAX * RUN_BYTES;
-
-/// See the module.
+/// See the module. One thread writes at a time; any number read beside it.
 #[derive(Debug)]
-pub(super) struct Gathered {
+pub(crate) struct Gathered {
     file: Box<dyn BulkFile>,
-    held: Mutex<Held>,
+    runs_max: usize,
+    held: RwLock<Held>,
 }
 
-/// What is not written yet.
+/// What is not written yet, or is just being written.
 #[derive(Debug, Default)]
 struct Held {
     /// By place in the file, in runs.
-    runs: BTreeMap<u64, Run>,
+    runs: BTreeMap<u64, Arc<Run>>,
     /// A write failed: what it was about to write is gone.
     failed: bool,
 }
@@ -37,36 +35,9 @@ fn numbers(offset: u64, bytes: usize) -> std::ops::Range<u64> {
     offset / run..(offset + bytes as u64).div_ceil(run)
 }
 
-impl Gathered {
-    pub(super) fn new(file: Box<dyn BulkFile>) -> Gathered {
-        Gathered { file, held: Mutex::default() }
-    }
-}
-
 impl Held {
     fn check(&self) -> io::Result<()> {
         if self.failed { Err(io::Error::other("an earlier write failed")) } else { Ok(()) }
-    }
-
-    fn write_first(&mut self, file: &dyn BulkFile) -> io::Result<()> {
-        self.runs.pop_first().map_or(Ok(()), |(_, run)| self.write(file, run))
-    }
-
-    fn write(&mut self, file: &dyn BulkFile, run: Run) -> io::Result<()> {
-        file.put(run).inspect_err(|_| self.failed = true)
-    }
-
-    fn write_all(&mut self, file: &dyn BulkFile) -> io::Result<()> {
-        self.check()?;
-        while !self.runs.is_empty() {
-            self.write_first(file)?;
-        }
-        Ok(())
-    }
-
-    /// Is a page held that these bytes are in?
-    fn overlaps(&self, offset: u64, bytes: usize) -> bool {
-        self.runs.range(numbers(offset, bytes)).any(|(_, run)| run.overlaps(offset, bytes))
     }
 
     /// These bytes, where one run has them all.
@@ -74,23 +45,54 @@ impl Held {
         self.runs.get(&numbers(offset, bytes).start)?.get(offset, bytes)
     }
 
-    /// Put whole pages in their runs, and write those that are whole.
-    fn gather(&mut self, file: &dyn BulkFile, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
-        for number in numbers(offset, data.len()) {
-            let run = self.runs.entry(number).or_insert_with(|| file.room().at(offset));
-            let (here, behind) = run.split(offset, data);
-            run.put(offset, here);
-            if run.is_whole() {
-                let whole = self.runs.remove(&number).expect("it was just there");
-                self.write(file, whole)?;
-            }
-            offset += here.len() as u64;
-            data = behind;
+    /// Those of these bytes that are held, and their places.
+    fn over(&self, offset: u64, bytes: usize) -> Vec<(u64, Vec<u8>)> {
+        let end = offset + bytes as u64;
+        let runs = self.runs.range(numbers(offset, bytes)).map(|(_, run)| run);
+        let parts = runs.filter(|run| run.overlaps(offset, bytes)).flat_map(|run| run.parts());
+        let within = parts.map(|(at, part)| {
+            let (from, to) = (at.max(offset), (at + part.len() as u64).min(end));
+            (
+                from,
+                part.get((from - at) as usize..to.saturating_sub(at) as usize).unwrap_or_default().to_vec(),
+            )
+        });
+        within.filter(|(_, part)| !part.is_empty()).collect()
+    }
+
+    /// Put whole pages, all of one run, in their place. The run that is to be written then, if there is one.
+    fn gather(&mut self, file: &dyn BulkFile, runs_max: usize, offset: u64, data: &[u8]) -> Option<u64> {
+        let number = numbers(offset, data.len()).start;
+        let run = self.runs.entry(number).or_insert_with(|| Arc::new(file.room().at(offset)));
+        let run = Arc::get_mut(run).expect("nobody else has one that is held");
+        run.put(offset, data);
+        if run.is_whole() {
+            return Some(number);
         }
-        while self.runs.len() > RUNS_MAX {
-            self.write_first(file)?;
-        }
-        Ok(())
+        self.runs.keys().next().copied().filter(|_| self.runs.len() > runs_max)
+    }
+}
+
+impl Gathered {
+    /// Holds so many runs at most that pages are missing in; beyond it the one that stands first in the file is written as it
+    /// is.
+    pub(crate) fn new(file: Box<dyn BulkFile>, runs_max: usize) -> Gathered {
+        Gathered { file, runs_max, held: RwLock::default() }
+    }
+
+    /// Write one, or all. They are found here until they are found in the file.
+    fn write_out(&self, held: RwLockUpgradableReadGuard<'_, Held>, only: Option<u64>) -> io::Result<()> {
+        held.check()?;
+        let mut due = held.runs.iter().filter(|(number, _)| only.is_none_or(|only| only == **number));
+        let written = due.try_for_each(|(_, run)| self.file.put(run.clone()));
+        let mut held = RwLockUpgradableReadGuard::upgrade(held);
+        held.failed = written.is_err();
+        held.runs.retain(|number, _| only.is_some_and(|only| only != *number));
+        written
+    }
+
+    fn write_all(&self) -> io::Result<()> {
+        self.write_out(self.held.upgradable_read(), None)
     }
 }
 
@@ -100,44 +102,54 @@ impl StorageBackend for Gathered {
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let mut held = self.held.lock();
-        held.check()?;
-        if held.overlaps(offset, out.len()) {
+        let over = {
+            let held = self.held.read();
+            held.check()?;
             if let Some(data) = held.get(offset, out.len()) {
                 out.copy_from_slice(data);
                 return Ok(());
             }
-            held.write_all(&*self.file)?;
+            held.over(offset, out.len())
+        };
+        self.file.read(offset, out)?;
+        for (at, part) in over {
+            out[(at - offset) as usize..][..part.len()].copy_from_slice(&part);
         }
-        drop(held);
-        self.file.read(offset, out)
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut held = self.held.lock();
-        if held.runs.last_key_value().is_some_and(|(number, _)| (number + 1) * RUN_BYTES as u64 > len) {
-            held.write_all(&*self.file)?;
+        let last = self.held.read().runs.last_key_value().map(|(number, _)| *number);
+        if last.is_some_and(|number| (number + 1) * RUN_BYTES as u64 > len) {
+            self.write_all()?;
         }
         self.file.set_len(len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.held.lock().write_all(&*self.file)?;
+        self.write_all()?;
         self.file.sync_data()
     }
 
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut held = self.held.lock();
-        held.check()?;
-        if Run::takes(offset, data.len()) {
-            return held.gather(&*self.file, offset, data);
+    fn write(&self, mut offset: u64, mut data: &[u8]) -> io::Result<()> {
+        if !Run::takes(offset, data.len()) {
+            self.write_all()?;
+            return self.file.write(offset, data);
         }
-        held.write_all(&*self.file)?;
-        self.file.write(offset, data)
+        while !data.is_empty() {
+            let (here, behind) = Run::split(offset, data);
+            let mut held = self.held.write();
+            held.check()?;
+            if let Some(due) = held.gather(&*self.file, self.runs_max, offset, here) {
+                self.write_out(RwLockWriteGuard::downgrade_to_upgradable(held), Some(due))?;
+            }
+            (offset, data) = (offset + here.len() as u64, behind);
+        }
+        Ok(())
     }
 
     fn close(&self) -> io::Result<()> {
-        let written = self.held.lock().write_all(&*self.file);
+        let written = self.write_all();
         self.file.close()?;
         written
     }
@@ -149,9 +161,10 @@ mod tests {
     use crate::Disk as _;
     use crate::run::PAGE_BYTES;
     use crate::simdisk::SimDisk;
-    use std::sync::Arc;
+    use parking_lot::Mutex;
 
     const PAGE: usize = PAGE_BYTES;
+    const RUNS_MAX: usize = 32;
     const MIB: u64 = 1 << 20;
 
     /// What was written, in order.
@@ -183,7 +196,7 @@ mod tests {
     #[test]
     fn pages_that_come_out_of_order_are_written_in_whole_runs_and_once() {
         let noted = Noted::default();
-        let gathered = Gathered::new(Box::new(noted.clone()));
+        let gathered = Gathered::new(Box::new(noted.clone()), RUNS_MAX);
         let pages = 64 * MIB / PAGE as u64;
         // As from 131 queues, one after the other, each with a hundredth of what is near.
         for group in 0..pages / 1024 {
@@ -204,7 +217,7 @@ mod tests {
     #[test]
     fn where_pages_stay_away_what_stands_first_is_written_as_it_is() {
         let noted = Noted::default();
-        let gathered = Gathered::new(Box::new(noted.clone()));
+        let gathered = Gathered::new(Box::new(noted.clone()), RUNS_MAX);
         let runs = 2 * RUNS_MAX as u64;
         for run in 0..runs {
             // Nobody writes the page at its front and the one behind it.
@@ -222,7 +235,7 @@ mod tests {
     #[test]
     fn what_is_read_is_what_was_written_wherever_it_is() {
         let disk = SimDisk::new();
-        let gathered = Gathered::new(disk.open_bulk("gathered").unwrap());
+        let gathered = Gathered::new(disk.open_bulk("gathered").unwrap(), RUNS_MAX);
         // In three runs.
         let mut expected = vec![0; 150 * PAGE];
         gathered.set_len(expected.len() as u64).unwrap();
@@ -255,10 +268,61 @@ mod tests {
         assert!(durable == expected, "a sync leaves nothing behind");
     }
 
+    /// Its writes wait until they are let go on.
+    #[derive(Clone, Debug, Default)]
+    struct Waiting(Arc<Mutex<()>>, Noted);
+
+    impl BulkFile for Waiting {}
+
+    impl StorageBackend for Waiting {
+        fn len(&self) -> io::Result<u64> {
+            Ok(0)
+        }
+        fn read(&self, _: u64, out: &mut [u8]) -> io::Result<()> {
+            out.fill(7);
+            Ok(())
+        }
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            Ok(())
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            Ok(())
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.1.write(offset, data)?;
+            drop(self.0.lock());
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn who_reads_does_not_wait_for_a_write_that_waits() {
+        let waiting = Waiting::default();
+        let gathered = Gathered::new(Box::new(waiting.clone()), RUNS_MAX);
+        gathered.write(0, &[1; PAGE]).unwrap();
+        let full = waiting.0.lock();
+        std::thread::scope(|scope| {
+            let sync = scope.spawn(|| gathered.sync_data());
+            while waiting.1.0.lock().is_empty() {
+                std::thread::yield_now();
+            }
+            let mut read = [0; 2 * PAGE];
+            gathered.read(0, &mut read).unwrap();
+            assert_eq!((read[0], read[PAGE - 1], read[PAGE]), (1, 1, 7), "of what is held, and of the file");
+            gathered.read(9 * PAGE as u64, &mut read).unwrap();
+            assert!(!sync.is_finished());
+            drop(full);
+            sync.join().unwrap().unwrap();
+        });
+        let mut read = [0; PAGE];
+        gathered.read(0, &mut read).unwrap();
+        assert_eq!(read[0], 7, "it is in the file now");
+    }
+
     #[test]
     fn a_file_that_shrinks_takes_what_was_held_with_it() {
         let disk = SimDisk::new();
-        let gathered = Gathered::new(disk.open_bulk("gathered").unwrap());
+        let gathered = Gathered::new(disk.open_bulk("gathered").unwrap(), RUNS_MAX);
         gathered.set_len(8 * PAGE as u64).unwrap();
         gathered.write(2 * PAGE as u64, &[1; PAGE]).unwrap();
         gathered.write(6 * PAGE as u64, &[2; PAGE]).unwrap();
@@ -273,7 +337,7 @@ mod tests {
     #[test]
     fn a_write_that_fails_is_told_and_nothing_is_taken_from_then_on() {
         let disk = SimDisk::new();
-        let gathered = Gathered::new(disk.open_bulk("gathered").unwrap());
+        let gathered = Gathered::new(disk.open_bulk("gathered").unwrap(), RUNS_MAX);
         gathered.set_len(2 * PAGE as u64).unwrap();
         gathered.write(0, &[1; PAGE]).unwrap();
         disk.fail_at(disk.operations() + 1);
