@@ -83,7 +83,7 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn free_bytes(&self) -> Result<u64, DiskError>;
 }
 
-/// A file of [`Disk::open_bulk`].
+/// A file that takes whole runs: of [`Disk::open_bulk`], and what a disk has beneath a file of its own.
 pub trait BulkFile: StorageBackend {
     /// A run to be filled and given to [`BulkFile::put`]: one that was written, where there is one.
     fn room(&self) -> Run {

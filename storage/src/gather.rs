@@ -2,7 +2,8 @@
 //! file. To the disk those would be very many small writes, of which a sync, or whoever syncs beside them, waits for each; here
 //! each page is copied to its place in a [`Run`], and those are given to the file as they are, at the latest before a sync.
 //!
-//! Who reads finds what was written, wherever it is, and waits for no write: one that waits for space on a full disk waits alone.
+//! Who reads finds what was written, wherever it is, and waits for no write that is under way. (Who reads by redb may have to
+//! write a page for it, when its memory is full; then it waits for its turn.)
 
 use crate::disk::BulkFile;
 use crate::run::{RUN_BYTES, Run};
@@ -12,7 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-/// See the module. One thread writes at a time; any number read beside it.
+/// See the module. Who writes waits for who writes; any number read beside them.
 #[derive(Debug)]
 pub(crate) struct Gathered {
     file: Box<dyn BulkFile>,

@@ -13,8 +13,8 @@
 //! The mark is written to A and B in turn, by the sync after it changed and within that sync, so a torn one leaves the one before.
 //! A file with no mark at all was never synced and is empty.
 //!
-//! All of it is written past the system's cache ([`super::past_cache`]): for zeros that would be memory for nothing, and the
-//! log's own writes wait for the disk anyway, gathered until their sync ([`crate::gather`]).
+//! While it is in use it is written past the system's cache ([`super::past_cache`]): for zeros that would be memory for
+//! nothing, and the log's own writes wait for the disk anyway, gathered until their sync ([`crate::gather`]).
 
 use super::past_cache::{Aligned, Page, PastCache};
 use super::read_ahead::ReadAhead;
@@ -55,7 +55,7 @@ enum Piece {
     Raw,
     /// The thread is writing zeros to it.
     Zeroing,
-    /// Has its blocks.
+    /// Has its blocks, or what was written to it.
     Ready,
 }
 
@@ -184,7 +184,8 @@ impl AheadFile {
         let physical = file.file().metadata()?.len();
         let latest = latest_mark(file.file())?;
         let (sequence, len) = latest.unwrap_or((0, 0));
-        let ready = physical.saturating_sub(HEADER_BYTES) / PIECE_BYTES;
+        // The last one may be there in part, with what was written to it: a full disk gave no more.
+        let ready = physical.saturating_sub(HEADER_BYTES).div_ceil(PIECE_BYTES);
         Ok(Arc::new(AheadFile {
             reads: ReadAhead::of(file.file()),
             file,
@@ -249,8 +250,8 @@ impl AheadFile {
     /// Has the system write what was zeroed, so that no sync of the log has to.
     pub(super) fn flush_zeros(&self) -> io::Result<()> {
         self.check()?;
-        // A failure is told to one sync only, be it this one: then the log's must fail too.
-        self.file.file().sync_data().inspect_err(|_| self.failed.store(true, Ordering::Release))
+        // A failure may be about the log's bytes, too.
+        self.file.sync_beside().inspect_err(|_| self.failed.store(true, Ordering::Release))
     }
 
     /// Marks the pieces of a range as taken, and waits for the one that is being zeroed.

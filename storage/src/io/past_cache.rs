@@ -1,4 +1,4 @@
-//! Writes past the system's cache, straight to the disk, of a file that all writes go past it.
+//! Writes past the system's cache, straight to the disk, of a file whose writes all go that way while it is in use.
 //!
 //! Through the cache a page that is written for the first time costs a page of memory, which has to be found and may have to be
 //! taken from somebody, and what is written once and hardly ever read drives out what is. It is no faster for that: the
@@ -23,13 +23,14 @@ pub(super) type Page = Aligned<PAGE_BYTES>;
 
 const _: () = assert!(align_of::<Page>() == PAGE_BYTES);
 
-/// The way past the cache for one file. Both handles are of that file.
+/// The way past the cache for one file.
 #[derive(Debug)]
 pub(super) struct PastCache {
     file: File,
-    direct: Option<File>,
-    /// The file system knows no such writes after all.
-    refused: AtomicBool,
+    /// The same file, opened once more.
+    second: Option<File>,
+    /// Do writes by [`PastCache::second`] go past the cache?
+    is_direct: AtomicBool,
 }
 
 /// Open the file there to be written past the cache, where that is possible.
@@ -41,7 +42,10 @@ pub(super) fn open(path: &Path) -> Option<File> {
 impl PastCache {
     /// `file` was opened there to be read and written.
     pub(super) fn new(file: File, path: &Path) -> PastCache {
-        PastCache { file, direct: open(path), refused: AtomicBool::new(false) }
+        let direct = open(path);
+        let is_direct = AtomicBool::new(direct.is_some());
+        let second = direct.or_else(|| OpenOptions::new().write(true).open(path).ok());
+        PastCache { file, second, is_direct }
     }
 
     /// The handle that goes through the cache: for everything but writes.
@@ -49,16 +53,22 @@ impl PastCache {
         &self.file
     }
 
+    /// A sync beside those of [`PastCache::file`]: a failure is told to each handle once, and neither takes it from the other.
+    pub(super) fn sync_beside(&self) -> io::Result<()> {
+        self.second.as_ref().unwrap_or(&self.file).sync_data()
+    }
+
     /// Write whole pages of the file, which are [`Aligned`] in memory.
     pub(super) fn write(&self, data: &[u8], offset: u64) -> io::Result<()> {
         debug_assert!(crate::run::Run::takes(offset, data.len()) && data.as_ptr().addr() % PAGE_BYTES == 0);
-        if let Some(direct) = self.direct.as_ref().filter(|_| !self.refused.load(Ordering::Relaxed)) {
-            match direct.write_all_at(data, offset) {
-                Err(e) if e.kind() == io::ErrorKind::InvalidInput => {
-                    self.refused.store(true, Ordering::Relaxed)
-                }
-                done => return done,
+        let direct = self.second.as_ref().filter(|_| self.is_direct.load(Ordering::Relaxed));
+        match direct.map(|direct| direct.write_all_at(data, offset)) {
+            // The file system knows no such writes after all.
+            Some(Err(e)) if e.kind() == io::ErrorKind::InvalidInput => {
+                self.is_direct.store(false, Ordering::Relaxed);
             }
+            Some(done) => return done,
+            None => {}
         }
         self.file.write_all_at(data, offset)
     }
@@ -70,9 +80,9 @@ mod tests {
 
     static ONES: Page = Aligned([1; PAGE_BYTES]);
 
-    fn past_cache(path: &Path, direct: Option<File>) -> PastCache {
+    fn past_cache(path: &Path, second: Option<File>) -> PastCache {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(path).unwrap();
-        PastCache { direct, ..PastCache::new(file, path) }
+        PastCache { is_direct: AtomicBool::new(second.is_some()), second, ..PastCache::new(file, path) }
     }
 
     #[test]
@@ -86,7 +96,7 @@ mod tests {
             for page in [2, 0] {
                 file.write(&ONES.0, page * PAGE_BYTES as u64).unwrap();
             }
-            assert!(file.direct.is_none() || file.refused.load(Ordering::Relaxed));
+            assert!(!file.is_direct.load(Ordering::Relaxed));
             let written = std::fs::read(&path).unwrap();
             assert_eq!(written, [ONES.0, [0; PAGE_BYTES], ONES.0].concat());
         }
@@ -98,7 +108,7 @@ mod tests {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
         let file = past_cache(&dir.path().join("file"), Some(full));
         assert_eq!(file.write(&ONES.0, 0).unwrap_err().kind(), io::ErrorKind::StorageFull);
-        assert!(!file.refused.load(Ordering::Relaxed));
+        assert!(file.is_direct.load(Ordering::Relaxed));
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! The real folder, in a temporary one.
 
+use super::ahead::{HEADER_BYTES, PIECE_BYTES};
 use super::{FolderDisk, OpenError};
 use crate::disk::Disk;
 use crate::log::{Append, HardState, Log, LogError, LogOptions, LogRecord, RecordKind};
+use crate::run::PAGE_BYTES;
+use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -91,9 +94,9 @@ fn a_file_over_zeroed_space_has_its_own_length() {
 
 #[test]
 fn over_zeroed_space_is_read_what_was_written_in_whole_pages_or_parts() {
-    const PAGE: usize = crate::run::PAGE_BYTES;
+    const PAGE: usize = PAGE_BYTES;
     let dir = tempfile::tempdir().unwrap();
-    let disk = FolderDisk::open(dir.path()).unwrap();
+    let mut disk = FolderDisk::open(dir.path()).unwrap();
     let mut file = disk.open("file", 1 << 20).unwrap();
     // In three runs.
     let mut expected = vec![0; 150 * PAGE];
@@ -119,7 +122,8 @@ fn over_zeroed_space_is_read_what_was_written_in_whole_pages_or_parts() {
             }
             2 => {
                 file.close().unwrap();
-                drop(file);
+                drop((file, disk));
+                disk = FolderDisk::open(dir.path()).unwrap();
                 file = disk.open("file", 1 << 20).unwrap();
                 // What was not synced has its length of before, too.
                 file.set_len(expected.len() as u64).unwrap();
@@ -150,6 +154,37 @@ fn over_zeroed_space_is_read_what_was_written_in_whole_pages_or_parts() {
     assert!(file.write(end - 1, &[0; 2]).is_err());
     // Of whole pages it is told with the sync that they go with.
     assert!(file.write(end, &[0; PAGE]).and_then(|()| file.sync_data()).is_err());
+}
+
+#[test]
+fn what_was_written_where_the_disk_gave_no_more_is_not_zeroed_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("file");
+    let open = || {
+        let disk = FolderDisk::open(dir.path()).unwrap();
+        let file = disk.open("file", 2 * PIECE_BYTES).unwrap();
+        (disk, file)
+    };
+    let (piece, page) = (PIECE_BYTES, [7; PAGE_BYTES]);
+    let (disk, file) = open();
+    file.set_len(3 * piece).unwrap();
+    file.write(2 * piece, &page).unwrap();
+    file.sync_data().unwrap();
+    drop((file, disk));
+    // As when the thread that zeroes found no space there, and the page did.
+    let raw = OpenOptions::new().write(true).open(&path).unwrap();
+    raw.set_len(HEADER_BYTES + 2 * piece + PAGE_BYTES as u64).unwrap();
+    let (disk, file) = open();
+    file.set_len(8 * piece).unwrap();
+    file.write(4 * piece, &page).unwrap();
+    file.sync_data().unwrap();
+    until(|| std::fs::metadata(&path).unwrap().len() > HEADER_BYTES + 5 * piece);
+    // Its thread is done then, too.
+    drop((file, disk));
+    let (_disk, file) = open();
+    let mut read = [0; PAGE_BYTES];
+    file.read(2 * piece, &mut read).unwrap();
+    assert!(read == page, "it was zeroed");
 }
 
 #[test]
