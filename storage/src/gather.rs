@@ -51,14 +51,12 @@ impl Held {
         let end = offset + bytes as u64;
         let runs = self.runs.range(numbers(offset, bytes)).map(|(_, run)| run);
         let parts = runs.filter(|run| run.overlaps(offset, bytes)).flat_map(|run| run.parts());
-        let within = parts.map(|(at, part)| {
-            let (from, to) = (at.max(offset), (at + part.len() as u64).min(end));
-            (
-                from,
-                part.get((from - at) as usize..to.saturating_sub(at) as usize).unwrap_or_default().to_vec(),
-            )
+        let near = parts.filter(|(at, part)| *at < end && offset < at + part.len() as u64);
+        let within = near.map(|(at, part)| {
+            let (from, to) = (at.max(offset), end.min(at + part.len() as u64));
+            (from, part[(from - at) as usize..(to - at) as usize].to_vec())
         });
-        within.filter(|(_, part)| !part.is_empty()).collect()
+        within.collect()
     }
 
     /// Put whole pages, all of one run, in their place. The run that is to be written then, if there is one.
@@ -160,6 +158,7 @@ impl StorageBackend for Gathered {
 mod tests {
     use super::*;
     use crate::Disk as _;
+    use crate::dice::Dice;
     use crate::run::PAGE_BYTES;
     use crate::simdisk::SimDisk;
     use parking_lot::Mutex;
@@ -168,9 +167,12 @@ mod tests {
     const RUNS_MAX: usize = 32;
     const MIB: u64 = 1 << 20;
 
-    /// What was written, in order.
+    /// Tells what was written, in order. Its own bytes are sevens, and a write waits while its gate is locked.
     #[derive(Clone, Debug, Default)]
-    struct Noted(Arc<Mutex<Vec<(u64, usize)>>>);
+    struct Noted {
+        written: Arc<Mutex<Vec<(u64, usize)>>>,
+        gate: Arc<Mutex<()>>,
+    }
 
     impl BulkFile for Noted {}
 
@@ -178,7 +180,8 @@ mod tests {
         fn len(&self) -> io::Result<u64> {
             Ok(0)
         }
-        fn read(&self, _: u64, _: &mut [u8]) -> io::Result<()> {
+        fn read(&self, _: u64, out: &mut [u8]) -> io::Result<()> {
+            out.fill(7);
             Ok(())
         }
         fn set_len(&self, _: u64) -> io::Result<()> {
@@ -189,7 +192,8 @@ mod tests {
         }
         fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
             assert_eq!(data.as_ptr().align_offset(PAGE_BYTES), 0, "it could not go past the cache");
-            self.0.lock().push((offset, data.len()));
+            self.written.lock().push((offset, data.len()));
+            drop(self.gate.lock());
             Ok(())
         }
     }
@@ -206,13 +210,13 @@ mod tests {
                 gathered.write(place * PAGE as u64, &[1; PAGE]).unwrap();
             }
         }
-        let mut written = std::mem::take(&mut *noted.0.lock());
+        let mut written = std::mem::take(&mut *noted.written.lock());
         written.sort_unstable();
         let runs = 64 * MIB / RUN_BYTES as u64;
         let expected: Vec<_> = (0..runs).map(|run| (run * RUN_BYTES as u64, RUN_BYTES)).collect();
         assert_eq!(written, expected);
         gathered.sync_data().unwrap();
-        assert_eq!(*noted.0.lock(), [], "and nothing is left");
+        assert_eq!(*noted.written.lock(), [], "and nothing is left");
     }
 
     #[test]
@@ -226,11 +230,15 @@ mod tests {
             gathered.write(offset, &[1; PAGE]).unwrap();
             gathered.write(offset + 2 * PAGE as u64, &vec![1; RUN_BYTES - 3 * PAGE]).unwrap();
             let held = run.min(RUNS_MAX as u64 - 1) + 1;
-            assert_eq!(noted.0.lock().len() as u64, 2 * (run + 1 - held), "two parts of each that had to go");
+            assert_eq!(
+                noted.written.lock().len() as u64,
+                2 * (run + 1 - held),
+                "two parts of each that had to go"
+            );
         }
         gathered.sync_data().unwrap();
-        assert_eq!(noted.0.lock().len() as u64, 2 * runs);
-        assert!(noted.0.lock().is_sorted());
+        assert_eq!(noted.written.lock().len() as u64, 2 * runs);
+        assert!(noted.written.lock().is_sorted());
     }
 
     #[test]
@@ -240,11 +248,8 @@ mod tests {
         // In three runs.
         let mut expected = vec![0; 150 * PAGE];
         gathered.set_len(expected.len() as u64).unwrap();
-        let mut dice = 7_u64;
-        let mut roll = |n: usize| {
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (dice >> 33) as usize % n
-        };
+        let mut dice = Dice(7);
+        let mut roll = |n| dice.roll(n);
         for turn in 0..3_000 {
             // Pages of several sizes, which overlap in every way.
             let bytes = PAGE << roll(3);
@@ -269,42 +274,15 @@ mod tests {
         assert!(durable == expected, "a sync leaves nothing behind");
     }
 
-    /// Its writes wait until they are let go on.
-    #[derive(Clone, Debug, Default)]
-    struct Waiting(Arc<Mutex<()>>, Noted);
-
-    impl BulkFile for Waiting {}
-
-    impl StorageBackend for Waiting {
-        fn len(&self) -> io::Result<u64> {
-            Ok(0)
-        }
-        fn read(&self, _: u64, out: &mut [u8]) -> io::Result<()> {
-            out.fill(7);
-            Ok(())
-        }
-        fn set_len(&self, _: u64) -> io::Result<()> {
-            Ok(())
-        }
-        fn sync_data(&self) -> io::Result<()> {
-            Ok(())
-        }
-        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-            self.1.write(offset, data)?;
-            drop(self.0.lock());
-            Ok(())
-        }
-    }
-
     #[test]
     fn who_reads_does_not_wait_for_a_write_that_waits() {
-        let waiting = Waiting::default();
-        let gathered = Gathered::new(Box::new(waiting.clone()), RUNS_MAX);
+        let noted = Noted::default();
+        let gathered = Gathered::new(Box::new(noted.clone()), RUNS_MAX);
         gathered.write(0, &[1; PAGE]).unwrap();
-        let full = waiting.0.lock();
+        let full = noted.gate.lock();
         std::thread::scope(|scope| {
             let sync = scope.spawn(|| gathered.sync_data());
-            while waiting.1.0.lock().is_empty() {
+            while noted.written.lock().is_empty() {
                 std::thread::yield_now();
             }
             let mut read = [0; 2 * PAGE];

@@ -8,6 +8,8 @@
 pub mod acl;
 pub mod code;
 pub mod command;
+#[cfg(test)]
+mod dice;
 pub mod discard;
 pub mod disk;
 mod gather;

@@ -2,6 +2,7 @@
 
 use super::ahead::{HEADER_BYTES, PIECE_BYTES};
 use super::{FolderDisk, OpenError};
+use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::log::{Append, HardState, Log, LogError, LogOptions, LogRecord, RecordKind};
 use crate::run::PAGE_BYTES;
@@ -101,11 +102,8 @@ fn over_zeroed_space_is_read_what_was_written_in_whole_pages_or_parts() {
     // In three runs.
     let mut expected = vec![0; 150 * PAGE];
     file.set_len(expected.len() as u64).unwrap();
-    let mut dice = 7_u64;
-    let mut roll = |n: usize| {
-        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (dice >> 33) as usize % n
-    };
+    let mut dice = Dice(7);
+    let mut roll = |n| dice.roll(n);
     for turn in 0..3_000 {
         // Pages of several sizes, or a few bytes, of one page or of two.
         let is_whole = roll(4) > 0;

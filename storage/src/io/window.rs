@@ -62,6 +62,7 @@ impl Window {
 mod tests {
     use super::super::FolderDisk;
     use super::*;
+    use crate::dice::Dice;
     use crate::disk::Disk as _;
     use crate::run::PAGE_BYTES as PAGE;
     use std::fs::OpenOptions;
@@ -73,11 +74,10 @@ mod tests {
         for file in [disk.open("plain", 0).unwrap(), disk.open_bulk("bulk").unwrap()] {
             let mut expected: Vec<u8> = (0..90 * PAGE + 17).map(|at| (at / PAGE) as u8).collect();
             file.write(0, &expected).unwrap();
-            let mut dice = 7_u64;
+            let mut dice = Dice(7);
             let mut at = 0;
             for turn in 0..2_000 {
-                dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                let (what, where_) = ((dice >> 60) as usize, (dice >> 33) as usize % 89);
+                let (what, where_) = (dice.roll(16), dice.roll(89));
                 match what {
                     0 => {
                         let data = [turn as u8; PAGE];
