@@ -25,9 +25,9 @@ use warren_transport::request::WatcherType;
 
 /// Independent locks.
 const SHARDS: usize = 64;
-/// Changes remembered by each shard for connections that are about to arm a watch; when there are more, they are
-/// forgotten and whoever read before them reads again.
-const RECENT_MAX: usize = 1_024;
+/// Paths of a shard are told apart by this many of their hashes when a connection asks for the last change of one, before it
+/// arms a watch. Where two have the same, it reads again for nothing.
+const MARKS: usize = 64;
 
 /// An event on its way to a connection.
 #[derive(Clone, Debug)]
@@ -97,15 +97,31 @@ struct Watcher {
     modes: u8,
 }
 
-#[derive(Default)]
 struct Shard {
     data: HashMap<ZPath, Vec<Watcher>, foldhash::fast::FixedState>,
     child: HashMap<ZPath, Vec<Watcher>, foldhash::fast::FixedState>,
-    /// The last change of a path, as each table sees it.
-    recent_data: HashMap<ZPath, Zxid, foldhash::fast::FixedState>,
-    recent_child: HashMap<ZPath, Zxid, foldhash::fast::FixedState>,
-    /// Changes up to here may have been forgotten.
-    forgotten: Zxid,
+    /// The last change of the paths of each hash, as each table sees it.
+    changed: [Changed; MARKS],
+}
+
+/// See [`Shard::changed`].
+#[derive(Clone, Copy, Default)]
+struct Changed {
+    data: Zxid,
+    child: Zxid,
+}
+
+impl Default for Shard {
+    fn default() -> Shard {
+        Shard { data: HashMap::default(), child: HashMap::default(), changed: [Changed::default(); MARKS] }
+    }
+}
+
+/// Where a path is found: its shard, and its mark there.
+#[derive(Clone, Copy)]
+struct Place {
+    shard: usize,
+    mark: usize,
 }
 
 impl Shard {
@@ -116,25 +132,13 @@ impl Shard {
         }
     }
 
-    fn remember(&mut self, table: Table, path: &ZPath, zxid: Zxid) {
-        let recent = match table {
-            Table::Data => &mut self.recent_data,
-            Table::Child => &mut self.recent_child,
-        };
-        recent.insert(path.clone(), zxid);
-        if self.recent_data.len() + self.recent_child.len() > RECENT_MAX {
-            self.recent_data.clear();
-            self.recent_child.clear();
-            self.forgotten = zxid;
+    /// The last change of what has this mark.
+    fn changed(&mut self, table: Table, mark: usize) -> &mut Zxid {
+        let changed = &mut self.changed[mark];
+        match table {
+            Table::Data => &mut changed.data,
+            Table::Child => &mut changed.child,
         }
-    }
-
-    fn changed_after(&self, table: Table, path: &str, zxid: Zxid) -> bool {
-        let recent = match table {
-            Table::Data => &self.recent_data,
-            Table::Child => &self.recent_child,
-        };
-        zxid < self.forgotten || recent.get(path).is_some_and(|changed| *changed > zxid)
     }
 }
 
@@ -172,15 +176,21 @@ impl Watches {
         self.len() == 0
     }
 
-    fn shard(&self, path: &str) -> &Mutex<Shard> {
+    fn place(&self, path: &str) -> Place {
         use std::hash::BuildHasher as _;
-        &self.shards[self.hasher.hash_one(path) as usize % SHARDS]
+        let hash = self.hasher.hash_one(path) as usize;
+        Place { shard: hash % SHARDS, mark: hash / SHARDS % MARKS }
+    }
+
+    fn shard(&self, path: &str) -> &Mutex<Shard> {
+        &self.shards[self.place(path).shard]
     }
 
     /// Arm a one-shot watch for a read that was answered from the snapshot at `read_at`.
     pub fn arm(&self, table: Table, path: &ZPath, read_at: Zxid, mailbox: &Arc<Mailbox>) -> Armed {
-        let mut shard = self.shard(path).lock();
-        if shard.changed_after(table, path, read_at) {
+        let place = self.place(path);
+        let mut shard = self.shards[place.shard].lock();
+        if *shard.changed(table, place.mark) > read_at {
             return Armed::ReadAgain;
         }
         self.add(shard.table(table), path, mode::STANDARD, mailbox);
@@ -362,8 +372,9 @@ impl Watches {
             }
         };
         {
-            let mut shard = self.shard(path).lock();
-            shard.remember(table, path, zxid);
+            let place = self.place(path);
+            let mut shard = self.shards[place.shard].lock();
+            *shard.changed(table, place.mark) = zxid;
             let watchers = shard.table(table);
             if let Some(list) = watchers.get_mut(&**path) {
                 list.retain_mut(|watcher| {
@@ -434,5 +445,37 @@ impl Watches {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_watch_is_armed_only_where_nothing_changed_since_the_read() {
+        let watches = Watches::new(7, Arc::default());
+        let mailbox = Mailbox::new(1, Box::new(|| {}));
+        let path = |n: u64| ZPath::parse(&format!("/a/{n}")).unwrap();
+        let change = |n, kind, parent_acl| Change { path: path(n), kind, acl: acl(), parent_acl };
+        for n in 1..=1_000 {
+            watches.fire(Zxid(n), &change(n, ChangeKind::DataChanged, None), &mut Vec::new());
+        }
+        let arm = |table, path: &ZPath, read_at| watches.arm(table, path, Zxid(read_at), &mailbox);
+        for n in 1..=1_000 {
+            assert_eq!(arm(Table::Data, &path(n), n - 1), Armed::ReadAgain, "{n} changed at {n}");
+            assert_eq!(arm(Table::Child, &path(n), 0), Armed::Yes, "and no child of it");
+        }
+        // Of those that did not change only few are taken for one that did.
+        let taken = (2_000..3_000).filter(|n| arm(Table::Data, &path(*n), 0) == Armed::ReadAgain).count();
+        assert!(taken < 400, "{taken} of 1,000, with 1,000 changes that spread over 4,096 marks");
+        let parent = ZPath::parse("/a").unwrap();
+        watches.fire(Zxid(2_000), &change(5_000, ChangeKind::Created, Some(acl())), &mut Vec::new());
+        assert_eq!(arm(Table::Child, &parent, 1_999), Armed::ReadAgain);
+        assert_eq!(arm(Table::Child, &parent, 2_000), Armed::Yes);
+    }
+
+    fn acl() -> Arc<[Acl]> {
+        Acl::open().into()
     }
 }
