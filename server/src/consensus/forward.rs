@@ -242,10 +242,15 @@ impl Outbox {
         }
     }
 
+    /// Are as many messages under way as are worth their cost, unless much waits?
+    pub(super) fn has_messages_enough(&self) -> bool {
+        self.messages.len() >= FORWARD_MESSAGES_IN_FLIGHT
+    }
+
     /// Are there so few requests that they had better wait for the messages that are under way?
     fn is_better_later(&mut self, now: Moment) -> bool {
         let from = (self.next - self.first) as usize;
-        if self.messages.len() < FORWARD_MESSAGES_IN_FLIGHT || from >= self.queue.len() {
+        if !self.has_messages_enough() || from >= self.queue.len() {
             self.waits_since = None;
             return false;
         }

@@ -301,6 +301,12 @@ impl Consensus {
         }
     }
 
+    /// Would more requests of this server only wait, for what is under way to come back? Then nothing need be done about them
+    /// before something else happens.
+    pub fn is_busy(&self) -> bool {
+        if self.leading { !self.lone && self.has_rounds_enough() } else { self.outbox.has_messages_enough() }
+    }
+
     /// Is this server the leader?
     pub fn is_leading(&self) -> bool {
         self.leading

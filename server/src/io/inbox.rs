@@ -15,12 +15,14 @@ pub(super) struct Inbox<E> {
 struct State<E> {
     events: Vec<E>,
     asleep: bool,
+    /// The reader has enough to do with what it waits for: see [`Inbox::offer`].
+    busy: bool,
 }
 
 impl<E> Inbox<E> {
     pub(super) fn new() -> Arc<Inbox<E>> {
         Arc::new(Inbox {
-            state: Mutex::new(State { events: Vec::new(), asleep: false }),
+            state: Mutex::new(State { events: Vec::new(), asleep: false, busy: false }),
             arrived: Condvar::new(),
         })
     }
@@ -54,6 +56,31 @@ impl<E> Inbox<E> {
         self.state.lock().events.push(event);
     }
 
+    /// Put in more work. A reader that is busy with what it waits for is not woken by it.
+    pub(super) fn offer(&self, event: E) {
+        let mut state = self.state.lock();
+        state.events.push(event);
+        if state.asleep && !state.busy {
+            state.asleep = false;
+            self.arrived.notify_one();
+        }
+    }
+
+    /// As [`Inbox::take`], but what is [offered](Inbox::offer) is left until something else comes, or `until` has come.
+    pub(super) fn take_busily(&self, clock: &Clock, until: Moment, into: &mut Vec<E>) {
+        let mut state = self.state.lock();
+        if state.events.is_empty() {
+            (state.asleep, state.busy) = (true, true);
+            while state.asleep {
+                if self.arrived.wait_until(&mut state, clock.instant(until)).timed_out() {
+                    break;
+                }
+            }
+            (state.asleep, state.busy) = (false, false);
+        }
+        into.append(&mut state.events);
+    }
+
     /// Is nothing there?
     pub(super) fn is_empty(&self) -> bool {
         self.state.lock().events.is_empty()
@@ -83,5 +110,58 @@ impl<E> Inbox<E> {
             }
         }
         into.append(&mut state.events);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    const LONG_US: u64 = 60_000_000;
+
+    fn asleep(inbox: &Inbox<u32>) {
+        while !inbox.state.lock().asleep {
+            thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn what_is_offered_wakes_a_reader_unless_it_is_busy() {
+        let (inbox, clock) = (Inbox::new(), Clock::start());
+        let read = |busy: bool, until_us: u64| {
+            let (inbox, mut events) = (inbox.clone(), Vec::new());
+            let until = clock.now() + std::time::Duration::from_micros(until_us);
+            thread::spawn(move || {
+                if busy {
+                    inbox.take_busily(&clock, until, &mut events);
+                } else {
+                    inbox.take(&clock, Some(until), &mut events);
+                }
+                events
+            })
+        };
+        let reader = read(false, LONG_US);
+        asleep(&inbox);
+        inbox.offer(1);
+        assert_eq!(reader.join().unwrap(), [1]);
+
+        let reader = read(true, LONG_US);
+        asleep(&inbox);
+        inbox.offer(2);
+        inbox.leave(3);
+        assert!(inbox.state.lock().asleep, "it has enough to do");
+        inbox.push(4);
+        assert_eq!(reader.join().unwrap(), [2, 3, 4], "in order, with what woke it");
+
+        inbox.offer(5);
+        assert_eq!(read(true, LONG_US).join().unwrap(), [5], "it was there before");
+        assert_eq!(read(true, 1).join().unwrap(), [0; 0], "and nothing comes in its time");
+
+        // The next one is not busy any more.
+        let reader = read(false, LONG_US);
+        asleep(&inbox);
+        inbox.offer(6);
+        assert_eq!(reader.join().unwrap(), [6]);
     }
 }

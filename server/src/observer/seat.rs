@@ -277,6 +277,11 @@ impl Seat {
         matches!(self.machine(), Machine::Voter(consensus) if consensus.is_leading())
     }
 
+    /// As [`Consensus::is_busy`]; an observer never is.
+    pub fn is_busy(&self) -> bool {
+        matches!(self.machine(), Machine::Voter(consensus) if consensus.is_busy())
+    }
+
     /// As [`Consensus::is_alone`]; an observer never is.
     pub fn is_alone(&self) -> bool {
         matches!(self.machine(), Machine::Voter(consensus) if consensus.is_alone())

@@ -163,7 +163,7 @@ impl Engine {
             if self.waiting_us.load(Ordering::Relaxed) == 0 {
                 self.waiting_us.store(self.clock.now().us, Ordering::Relaxed);
             }
-            self.consensus.push(consensus::Event::Submit(std::mem::take(&mut effects.submissions)));
+            self.consensus.offer(consensus::Event::Submit(std::mem::take(&mut effects.submissions)));
         }
     }
 

@@ -16,6 +16,10 @@ use std::time::Duration;
 /// requests meanwhile.
 const OWN_APPEND_BYTES_MAX: usize = 16 << 10;
 
+/// While requests would only wait for a round that is under way, they are looked at this often: they may have become so many
+/// that they are worth a round of their own.
+const REQUESTS_UNSEEN_MAX: Duration = Duration::from_millis(1);
+
 pub(super) fn run(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Arc<Room>) {
     let mut events = Vec::new();
     let mut submissions: Vec<Submission> = Vec::new();
@@ -24,7 +28,13 @@ pub(super) fn run(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Ar
     let mut shown = clock.now();
     let mut led_since = None;
     loop {
-        engine.consensus.take(clock, Some(consensus.poll_timeout()), &mut events);
+        let until = consensus.poll_timeout();
+        if consensus.is_busy() {
+            let look = clock.now() + REQUESTS_UNSEEN_MAX;
+            engine.consensus.take_busily(clock, if look.us < until.us { look } else { until }, &mut events);
+        } else {
+            engine.consensus.take(clock, Some(until), &mut events);
+        }
         engine.turned.consensus.add();
         if let Some(done) = engine.retire.lock().take() {
             let _ = done.send(());
