@@ -514,7 +514,7 @@ impl Write<'_, '_> {
                 mtime: self.time_ms,
                 mzxid: self.zxid,
                 data: data.map(Arc::from),
-                ..(*node).clone()
+                ..node.without_data()
             },
         );
         self.track_quota(path, growth, 0)?;
