@@ -30,8 +30,8 @@ pub(super) const MTU_BYTES_MAX: u16 = 6_550;
 /// section 7.2), of the longest. quinn counts with those it begins with, of which the later ones fill as much with two; and what
 /// does not fit is not sent when a connection ends, not even that it ends.
 const FIRST_WINDOW_BYTES: u64 = 10 * MTU_BYTES_MAX as u64;
-/// Datagrams that are received before they are acknowledged, at most. With QUIC's own two, a round of requests would be answered
-/// by half as many datagrams as it came in, each with its system calls.
+/// Datagrams that are received before they are acknowledged, at most. With QUIC's own two, a fifth of what three servers sent
+/// under a load of writes was acknowledgements and nothing else, each by a system call.
 const UNACKNOWLEDGED_MAX: u32 = 10;
 /// And they wait for it no longer than this, which is also what a sender adds to the round trip before it sends again.
 const ACK_DELAY_MAX: Duration = Duration::from_millis(5);

@@ -82,6 +82,29 @@ fn datagrams_are_as_long_as_the_path_takes_and_several_are_sent_at_once() {
     assert!(datagrams > calls, "{datagrams} datagrams by {calls} calls");
 }
 
+/// By QUIC's own rule each message here would be acknowledged by itself, as it takes more than one datagram.
+#[test]
+fn several_messages_are_acknowledged_together() {
+    let ca = Ca::new("prod");
+    let (one, two) = pair(&ca);
+    let connection = one.links.shared.peer(2).unwrap().live().unwrap().connection.clone();
+    let until = Instant::now() + PATIENCE;
+    let acks = || connection.stats().frame_rx.acks;
+    let (mut sent, mut together) = (0, 0);
+    while together < 5 {
+        let before = acks();
+        for _ in 0..10 {
+            one.links.send(2, append(sent, 10_000)).unwrap();
+            assert_eq!(two.told.message(), (1, append(sent, 10_000)));
+            sent += 1;
+        }
+        let told = acks() - before;
+        // Where the machine is slow, time is what makes them due.
+        together += u32::from(told <= 5);
+        assert!(Instant::now() < until, "the last 10 messages were acknowledged {told} times");
+    }
+}
+
 /// A peer that does not read its appends: the queue takes what it may, then says so; heartbeats pass; and when the peer reads
 /// again, so do appends.
 #[test]
