@@ -514,7 +514,7 @@ impl Write<'_, '_> {
                 mtime: self.time_ms,
                 mzxid: self.zxid,
                 data: data.map(Arc::from),
-                ..node.without_data()
+                ..*node
             },
         );
         self.track_quota(path, growth, 0)?;
@@ -762,7 +762,7 @@ impl Write<'_, '_> {
     /// In place: no zxid, no version, no watch, and by its path no digest.
     fn write_stats(&mut self, path: &str, node: &Znode, stats: &Track) {
         let data = Some(Arc::from(stats.text().into_bytes()));
-        self.replace(path, node, Znode { data, ..node.clone() });
+        self.replace(path, node, Znode { data, ..*node });
     }
 
     /// Is a warning of this kind to be given, or was one just now?

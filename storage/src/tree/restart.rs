@@ -79,7 +79,7 @@ impl Tree {
         };
         let mzxid = write.zxid;
         let empty = Some(Arc::from(&[][..]));
-        write.replace(CONFIG, &node, Znode { mzxid, mtime: time_ms, data: empty, ..(*node).clone() });
+        write.replace(CONFIG, &node, Znode { mzxid, mtime: time_ms, data: empty, ..*node });
         Ok(())
     }
 

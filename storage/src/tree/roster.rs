@@ -236,13 +236,7 @@ impl Write<'_, '_> {
         let stat = self.replace(
             CONFIG,
             &node,
-            Znode {
-                version: -1,
-                mtime: self.time_ms,
-                mzxid: self.zxid,
-                data: Some(data.clone()),
-                ..(*node).clone()
-            },
+            Znode { version: -1, mtime: self.time_ms, mzxid: self.zxid, data: Some(data.clone()), ..*node },
         );
         self.track_quota(CONFIG, growth, 0)?;
         self.changed(ZPath::trusted(CONFIG), ChangeKind::DataChanged, node.acl, None);

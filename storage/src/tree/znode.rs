@@ -39,27 +39,6 @@ impl Znode {
     /// Bytes of a row before the data.
     const HEADER: usize = 6 * 8 + 8 + 4 * 4 + 1;
 
-    /// All of it but the data.
-    pub(super) fn without_data(&self) -> Znode {
-        let &Znode { czxid, mzxid, pzxid, ctime, mtime, owner, acl, .. } = self;
-        let &Znode { version, cversion, aversion, num_children, digest, .. } = self;
-        Znode {
-            czxid,
-            mzxid,
-            pzxid,
-            ctime,
-            mtime,
-            owner,
-            acl,
-            version,
-            cversion,
-            aversion,
-            num_children,
-            digest,
-            data: None,
-        }
-    }
-
     /// As clients see it.
     pub fn stat(&self) -> Stat {
         Stat {
