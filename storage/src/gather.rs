@@ -249,7 +249,7 @@ mod tests {
         let mut expected = vec![0; 150 * PAGE];
         gathered.set_len(expected.len() as u64).unwrap();
         let mut dice = Dice(7);
-        let mut roll = |n| dice.roll(n);
+        let mut roll = |n| dice.below(n);
         for turn in 0..3_000 {
             // Pages of several sizes, which overlap in every way.
             let bytes = PAGE << roll(3);

@@ -8,7 +8,6 @@
 pub mod acl;
 pub mod code;
 pub mod command;
-#[cfg(test)]
 mod dice;
 pub mod discard;
 pub mod disk;

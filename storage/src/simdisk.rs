@@ -18,6 +18,7 @@
 //! assert_eq!(&read, b"abc");
 //! ```
 
+use crate::dice::Dice;
 use crate::disk::{Disk, DiskError};
 use parking_lot::Mutex;
 use redb::StorageBackend;
@@ -85,23 +86,6 @@ enum NameChange {
     Create(String, u64),
     Rename(String, String, u64),
     Remove(String),
-}
-
-/// A generator of numbers from a seed (splitmix64): tests need no better one.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.roll() % n.max(1) as u64) as usize
-    }
 }
 
 impl Default for SimDisk {

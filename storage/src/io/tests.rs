@@ -103,7 +103,7 @@ fn over_zeroed_space_is_read_what_was_written_in_whole_pages_or_parts() {
     let mut expected = vec![0; 150 * PAGE];
     file.set_len(expected.len() as u64).unwrap();
     let mut dice = Dice(7);
-    let mut roll = |n| dice.roll(n);
+    let mut roll = |n| dice.below(n);
     for turn in 0..3_000 {
         // Pages of several sizes, or a few bytes, of one page or of two.
         let is_whole = roll(4) > 0;

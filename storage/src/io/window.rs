@@ -77,7 +77,7 @@ mod tests {
             let mut dice = Dice(7);
             let mut at = 0;
             for turn in 0..2_000 {
-                let (what, where_) = (dice.roll(16), dice.roll(89));
+                let (what, where_) = (dice.below(16), dice.below(89));
                 match what {
                     0 => {
                         let data = [turn as u8; PAGE];
