@@ -20,6 +20,12 @@ impl Moment {
         self.us / 1_000
     }
 
+    /// The one that comes first.
+    #[must_use]
+    pub fn earlier(self, other: Moment) -> Moment {
+        if other.us < self.us { other } else { self }
+    }
+
     /// How long since `earlier`; zero when that is later.
     pub fn since(self, earlier: Moment) -> Duration {
         Duration::from_micros(self.us.saturating_sub(earlier.us))

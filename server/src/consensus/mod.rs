@@ -295,16 +295,13 @@ impl Consensus {
 
     /// When to come back with [`Event::Tick`] at the latest.
     pub fn poll_timeout(&self) -> Moment {
-        match self.due {
-            Some(due) if due.us < self.next_tick.us => due,
-            _ => self.next_tick,
-        }
+        self.due.map_or(self.next_tick, |due| self.next_tick.earlier(due))
     }
 
     /// Would more requests of this server only wait, for what is under way to come back? Then nothing need be done about them
     /// before something else happens.
     pub fn is_busy(&self) -> bool {
-        if self.leading { !self.lone && self.has_rounds_enough() } else { self.outbox.has_messages_enough() }
+        if self.leading { self.has_rounds_enough() } else { self.outbox.has_messages_enough() }
     }
 
     /// Is this server the leader?

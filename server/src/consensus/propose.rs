@@ -181,14 +181,14 @@ impl Consensus {
         force.chain(epoch).chain(met).chain(found).chain(mark).map(|entry| entry_of(&entry)).collect()
     }
 
-    /// Are as many rounds under way as are worth their cost, unless much waits?
+    /// Are as many rounds under way as are worth their cost, unless much waits? Never where they cost nobody else anything.
     pub(super) fn has_rounds_enough(&self) -> bool {
-        self.watch.rounds() >= ROUNDS_IN_FLIGHT
+        !self.lone && self.watch.rounds() >= ROUNDS_IN_FLIGHT
     }
 
     /// Are there so few requests that they had better wait for the rounds that are under way?
     fn is_better_later(&mut self, now: Moment) -> bool {
-        if self.lone || !self.has_rounds_enough() {
+        if !self.has_rounds_enough() {
             return false;
         }
         let own = self.outbox.waiting().1.map(|item| item.bytes());

@@ -15,7 +15,7 @@ pub(super) struct Inbox<E> {
 struct State<E> {
     events: Vec<E>,
     asleep: bool,
-    /// The reader has enough to do with what it waits for: see [`Inbox::offer`].
+    /// While it is asleep: it has enough to do with what it waits for, see [`Inbox::offer`].
     busy: bool,
 }
 
@@ -35,8 +35,7 @@ impl<E> Inbox<E> {
         let mut state = self.state.lock();
         state.events.extend(events);
         if state.asleep {
-            state.asleep = false;
-            self.arrived.notify_one();
+            self.wake(&mut state);
         }
     }
 
@@ -45,8 +44,7 @@ impl<E> Inbox<E> {
         let mut state = self.state.lock();
         if state.events.is_empty() || state.asleep {
             state.events.push(event);
-            state.asleep = false;
-            self.arrived.notify_one();
+            self.wake(&mut state);
         }
     }
 
@@ -61,24 +59,13 @@ impl<E> Inbox<E> {
         let mut state = self.state.lock();
         state.events.push(event);
         if state.asleep && !state.busy {
-            state.asleep = false;
-            self.arrived.notify_one();
+            self.wake(&mut state);
         }
     }
 
-    /// As [`Inbox::take`], but what is [offered](Inbox::offer) is left until something else comes, or `until` has come.
-    pub(super) fn take_busily(&self, clock: &Clock, until: Moment, into: &mut Vec<E>) {
-        let mut state = self.state.lock();
-        if state.events.is_empty() {
-            (state.asleep, state.busy) = (true, true);
-            while state.asleep {
-                if self.arrived.wait_until(&mut state, clock.instant(until)).timed_out() {
-                    break;
-                }
-            }
-            (state.asleep, state.busy) = (false, false);
-        }
-        into.append(&mut state.events);
+    fn wake(&self, state: &mut State<E>) {
+        state.asleep = false;
+        self.arrived.notify_one();
     }
 
     /// Is nothing there?
@@ -94,20 +81,28 @@ impl<E> Inbox<E> {
 
     /// Everything that is there, in order; waits until there is something or `until` has come.
     pub(super) fn take(&self, clock: &Clock, until: Option<Moment>, into: &mut Vec<E>) {
+        self.wait(clock, until, false, into);
+    }
+
+    /// As [`Inbox::take`], but what is [offered](Inbox::offer) is left until something else comes, or `until` has come.
+    pub(super) fn take_busily(&self, clock: &Clock, until: Moment, into: &mut Vec<E>) {
+        self.wait(clock, Some(until), true, into);
+    }
+
+    fn wait(&self, clock: &Clock, until: Option<Moment>, busy: bool, into: &mut Vec<E>) {
         let mut state = self.state.lock();
-        while state.events.is_empty() {
-            state.asleep = true;
-            let timed_out = match until {
-                Some(until) => self.arrived.wait_until(&mut state, clock.instant(until)).timed_out(),
-                None => {
-                    self.arrived.wait(&mut state);
-                    false
+        if state.events.is_empty() {
+            (state.asleep, state.busy) = (true, busy);
+            let mut timed_out = false;
+            while state.asleep && !timed_out {
+                match until {
+                    Some(until) => {
+                        timed_out = self.arrived.wait_until(&mut state, clock.instant(until)).timed_out();
+                    }
+                    None => self.arrived.wait(&mut state),
                 }
-            };
-            state.asleep = false;
-            if timed_out {
-                break;
             }
+            state.asleep = false;
         }
         into.append(&mut state.events);
     }

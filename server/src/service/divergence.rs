@@ -227,7 +227,7 @@ impl Service {
         let telling = self.divergence.next_telling();
         let leads = self.leading && self.has_epoch() && self.backlog.is_empty();
         let mark = leads.then(|| self.divergence.next_mark(self.tree.position().index)).flatten();
-        mark.filter(|mark| mark.us < telling.us).unwrap_or(telling)
+        mark.map_or(telling, |mark| telling.earlier(mark))
     }
 
     /// Who votes, as raft has it: that is right whatever the tree is.

@@ -202,7 +202,7 @@ pub struct ServiceOptions {
 
 /// The earlier of two times; `None` is never.
 fn earliest(a: Option<Moment>, b: Option<Moment>) -> Option<Moment> {
-    [a, b].into_iter().flatten().min_by_key(|moment| moment.us)
+    [a, b].into_iter().flatten().reduce(Moment::earlier)
 }
 
 /// The service state machine of one server.

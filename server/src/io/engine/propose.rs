@@ -30,8 +30,8 @@ pub(super) fn run(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Ar
     loop {
         let until = consensus.poll_timeout();
         if consensus.is_busy() {
-            let look = clock.now() + REQUESTS_UNSEEN_MAX;
-            engine.consensus.take_busily(clock, if look.us < until.us { look } else { until }, &mut events);
+            let until = until.earlier(clock.now() + REQUESTS_UNSEEN_MAX);
+            engine.consensus.take_busily(clock, until, &mut events);
         } else {
             engine.consensus.take(clock, Some(until), &mut events);
         }
