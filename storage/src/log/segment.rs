@@ -3,8 +3,8 @@
 use super::backend::{Frozen, Traffic, Watched};
 use super::journal::{Halved, Journal};
 use super::tables::{
-    ABOUT, Assembly, BIRTH_ROW, Birth, FORMAT, FORMAT_ROW, HARD_STATE_KEY, Header, LogRecord, RECORDS,
-    Stamped, index_of, key,
+    ABOUT, BIRTH_ROW, Birth, Bundle, FORMAT, FORMAT_ROW, FORMAT_SINGLE, HARD_STATE_KEY, INDEX_MAX, LogRecord,
+    RECORDS, Stamped, index_of, key, keys_through, rows,
 };
 use super::{LogError, LogOptions};
 use crate::disk::{Disk, SharedDisk};
@@ -12,7 +12,6 @@ use redb::{
     Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend,
     WriteTransaction,
 };
-use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -87,7 +86,7 @@ impl Segment {
                 about.insert(FORMAT_ROW, FORMAT.to_le_bytes().as_slice())?;
                 about.insert(BIRTH_ROW, encoded.as_slice())?;
             }
-            write(&tx, None, records, Some(stamped), scratch)?;
+            write(&tx, records, Some(stamped), scratch)?;
             tx.commit()?;
             Ok(())
         };
@@ -103,9 +102,12 @@ impl Segment {
         let inner = disk.open(name, ahead_bytes)?;
         let watched = Box::new(Watched { inner, traffic: traffic.clone() });
         let (db, file, repaired) = open_database(name, NEWEST_CACHE_BYTES, watched)?;
-        let (birth, last, hard_state_row) = read_about(name, &db)?;
+        let About { format, birth, last, hard_state: hard_state_row } = read_about(name, &db)?;
+        if format != FORMAT {
+            write_format(&db).map_err(|e| LogError::engine("cannot append to", name, e))?;
+        }
         let (mut last_index, mut last_term, in_record) = match last {
-            Some((index, header)) => (index, header.term, header.stamped),
+            Some(last) => (last.index, last.term, last.stamped),
             None => (birth.base_index, birth.base_term, None),
         };
         let mut stamped = in_record
@@ -135,7 +137,7 @@ impl Segment {
         let frozen =
             Frozen::new(inner).map_err(|e| LogError::engine("cannot open", name, redb::Error::Io(e)))?;
         let (db, file, _) = open_database(name, SEALED_CACHE_BYTES, Box::new(frozen))?;
-        let (birth, ..) = read_about(name, &db)?;
+        let About { birth, .. } = read_about(name, &db)?;
         // Its journal was emptied when it was closed.
         let journal = Journal::of(file, &birth);
         Ok(Segment { name: name.to_owned(), birth, db, journal, traffic: Arc::default() })
@@ -161,10 +163,15 @@ impl Segment {
         stamped: Option<Stamped>,
         scratch: &mut Vec<u8>,
     ) -> Result<(), LogError> {
+        let cut = truncate_from.map(|index| self.cut(index)).transpose()?;
         let mut commit = || -> Result<(), redb::Error> {
             let mut tx = self.db.begin_write()?;
             tx.set_durability(Durability::Immediate)?;
-            write(&tx, truncate_from, records, stamped, scratch)?;
+            if let Some((from, stay)) = &cut {
+                tx.open_table(RECORDS)?.retain_in(key(*from, 0).., |_, _| false)?;
+                write(&tx, stay, None, scratch)?;
+            }
+            write(&tx, records, stamped, scratch)?;
             tx.commit()?;
             Ok(())
         };
@@ -193,87 +200,124 @@ impl Segment {
         open().map_err(|e| LogError::engine("cannot read", &self.name, e))
     }
 
+    /// What has to go for the records from `index` on to go, by the first index of its first bundle; and which records of that
+    /// bundle are to be written anew.
+    fn cut(&self, index: u64) -> Result<(u64, Vec<LogRecord>), LogError> {
+        let Some((first, bytes)) = self.bundle_of(index)? else { return Ok((index, Vec::new())) };
+        let mut bundle = Bundle::of(&self.name, first, &bytes);
+        let mut stay = Vec::new();
+        while let Some(encoded) = bundle.next()? {
+            if encoded.index == index {
+                return Ok((first, stay));
+            }
+            stay.push(encoded.record(&self.name)?);
+        }
+        // It ends before.
+        Ok((index, Vec::new()))
+    }
+
+    /// The last bundle that begins at `index` or before it: the index of its first record, and its bytes.
+    fn bundle_of(&self, index: u64) -> Result<Option<(u64, Vec<u8>)>, LogError> {
+        bundle_of(&self.name, &self.records()?, index)
+    }
+
     /// The records from `from` to before `to`, or the first of them that make up `bytes_max`, but one at least.
     pub(super) fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<LogRecord>, LogError> {
-        let failed = |e: redb::StorageError| LogError::engine("cannot read", &self.name, e);
-        let mut records = Vec::new();
-        let mut bytes = 0;
-        let mut rows = self.records()?.range(key(from, 0)..key(to, 0)).map_err(failed)?;
+        let (mut records, mut bytes) = (Vec::new(), 0);
+        let table = self.records()?;
         let mut next = from;
-        while let Some(row) = rows.next() {
-            let (k, v) = row.map_err(failed)?;
-            let k = k.value();
-            if index_of(k) != next {
-                let found = index_of(k);
-                return Err(LogError::damaged(
-                    &self.name,
-                    format!("record {found} stands where {next} should"),
-                ));
+        while next < to && bytes < bytes_max {
+            let Some((first, encoded)) = bundle_of(&self.name, &table, next)? else { break };
+            let mut bundle = Bundle::of(&self.name, first, &encoded);
+            let asked_for = next;
+            while let Some(encoded) = bundle.next()? {
+                if encoded.index < next {
+                    continue;
+                }
+                let is_too_much = !records.is_empty() && bytes + encoded.data.len() > bytes_max;
+                if encoded.index >= to || is_too_much || bytes >= bytes_max {
+                    return Ok(records);
+                }
+                let record = encoded.record(&self.name)?;
+                bytes += record.memory_bytes();
+                records.push(record);
+                next += 1;
             }
-            let mut assembly = Assembly::begin(&self.name, k, v.value())?;
-            if !records.is_empty() && bytes + assembly.header().data_len > bytes_max {
+            if next == asked_for {
                 break;
             }
-            while !assembly.is_complete() {
-                let Some(row) = rows.next() else {
-                    return Err(LogError::damaged(&self.name, format!("record {next} ends too early")));
-                };
-                let (k, v) = row.map_err(failed)?;
-                assembly.add(&self.name, k.value(), v.value())?;
-            }
-            let record = assembly.finish(&self.name)?;
-            bytes += record.memory_bytes();
-            records.push(record);
-            next += 1;
-            if bytes >= bytes_max {
-                break;
-            }
+        }
+        if next < to && bytes < bytes_max {
+            self.ends_before(&table, next)?;
         }
         Ok(records)
     }
 
+    /// An error when there are records behind this one, which is missing.
+    fn ends_before(&self, table: &ReadOnlyTable<u64, &'static [u8]>, index: u64) -> Result<(), LogError> {
+        let failed = |e: redb::StorageError| LogError::engine("cannot read", &self.name, e);
+        match table.range(key(index, 0)..).map_err(failed)?.next() {
+            None => Ok(()),
+            Some(row) => {
+                let found = index_of(row.map_err(failed)?.0.value());
+                Err(LogError::damaged(&self.name, format!("record {found} stands where {index} should")))
+            }
+        }
+    }
+
     /// The term of a record; `None` when it is not there.
     pub(super) fn term(&self, index: u64) -> Result<Option<u64>, LogError> {
-        let k = key(index, 0);
-        let row = self.records()?.get(k).map_err(|e| LogError::engine("cannot read", &self.name, e))?;
-        row.map(|row| Ok(Assembly::begin(&self.name, k, row.value())?.header().term)).transpose()
+        let Some((first, bytes)) = self.bundle_of(index)? else { return Ok(None) };
+        let mut bundle = Bundle::of(&self.name, first, &bytes);
+        while let Some(encoded) = bundle.next()? {
+            if encoded.index == index {
+                return Ok(Some(encoded.term));
+            }
+        }
+        Ok(None)
     }
+}
+
+/// See [`Segment::bundle_of`].
+fn bundle_of(
+    name: &str,
+    table: &impl ReadableTable<u64, &'static [u8]>,
+    index: u64,
+) -> Result<Option<(u64, Vec<u8>)>, LogError> {
+    let failed = |e: redb::StorageError| LogError::engine("cannot read", name, e);
+    let mut through = table.range(keys_through(index)).map_err(failed)?;
+    let Some(last) = through.next_back() else { return Ok(None) };
+    let first = index_of(last.map_err(failed)?.0.value());
+    let mut bytes = Vec::new();
+    for (row, piece) in table.range(key(first, 0)..key(first + 1, 0)).map_err(failed)?.zip(0..) {
+        let (k, v) = row.map_err(failed)?;
+        if k.value() != key(first, piece) {
+            return Err(LogError::damaged(name, format!("the records from {first} on lack piece {piece}")));
+        }
+        bytes.extend_from_slice(v.value());
+    }
+    Ok(Some((first, bytes)))
 }
 
 /// The rows of an append, within its transaction.
 fn write(
     tx: &WriteTransaction,
-    truncate_from: Option<u64>,
     records: &[LogRecord],
     stamped: Option<Stamped>,
     scratch: &mut Vec<u8>,
 ) -> Result<(), redb::Error> {
     let mut table = tx.open_table(RECORDS)?;
-    if let Some(index) = truncate_from {
-        table.retain_in(key(index, 0).., |_, _| false)?;
+    if let (true, Some(stamped)) = (records.is_empty(), stamped) {
+        table.insert(HARD_STATE_KEY, stamped.encode().as_slice())?;
     }
-    let stamped_of = |at: usize| if at + 1 == records.len() { stamped } else { None };
-    match records {
-        [] => {
-            if let Some(stamped) = stamped {
-                table.insert(HARD_STATE_KEY, stamped.encode().as_slice())?;
-            }
-        }
-        [record] => record.pieces(stamped, scratch, |k, piece| table.insert(k, piece).map(drop))?,
-        _ => {
-            let mut end = table.upper_bound_mut(Bound::<u64>::Unbounded)?;
-            for (at, record) in records.iter().enumerate() {
-                record.pieces(stamped_of(at), scratch, |k, piece| end.insert_before(k, piece)).map_err(
-                    |e| match e {
-                        redb::CursorError::Storage(e) => redb::Error::from(e),
-                        e => panic!("records of an append are in order: {e}"),
-                    },
-                )?;
-            }
-            end.close()?;
-        }
-    }
-    Ok(())
+    Ok(rows(records, stamped, scratch, |k, piece| table.insert(k, piece).map(drop))?)
+}
+
+/// From now on it is a segment of this format.
+fn write_format(db: &Database) -> Result<(), redb::Error> {
+    let tx = db.begin_write()?;
+    tx.open_table(ABOUT)?.insert(FORMAT_ROW, FORMAT.to_le_bytes().as_slice())?;
+    Ok(tx.commit()?)
 }
 
 fn open_database(
@@ -305,44 +349,140 @@ fn open_database(
     Ok((db, backend, repaired.load(Ordering::Relaxed)))
 }
 
-type LastRecord = Option<(u64, Header)>;
+/// What a segment says of itself.
+struct About {
+    format: u32,
+    birth: Birth,
+    last: Option<LastRecord>,
+    /// From its row.
+    hard_state: Option<Stamped>,
+}
 
-/// Reads what a segment says of itself: birth, last record, hard state row.
-fn read_about(name: &str, db: &Database) -> Result<(Birth, LastRecord, Option<Stamped>), LogError> {
-    let read = || -> Result<_, redb::Error> {
+struct LastRecord {
+    index: u64,
+    term: u64,
+    stamped: Option<Stamped>,
+}
+
+fn read_about(name: &str, db: &Database) -> Result<About, LogError> {
+    let failed = |e: redb::Error| LogError::engine("cannot read", name, e);
+    let open = || -> Result<_, redb::Error> {
         let tx = db.begin_read()?;
-        let about = tx.open_table(ABOUT)?;
-        let format =
-            about.get(FORMAT_ROW)?.and_then(|v| Some(u32::from_le_bytes(v.value().try_into().ok()?)));
-        if format != Some(FORMAT) {
-            return Ok(Err(match format {
-                Some(found) => LogError::Format { segment: name.to_owned(), found, known: FORMAT },
-                None => LogError::damaged(name, "it does not tell its format"),
-            }));
-        }
-        let birth = about.get(BIRTH_ROW)?.and_then(|v| postcard::from_bytes::<Birth>(v.value()).ok());
-        let records = tx.open_table(RECORDS)?;
-        let hard_state = records.get(HARD_STATE_KEY)?.map(|v| Stamped::decode(name, v.value()));
-        let last = records.last()?.map(|(k, _)| index_of(k.value())).filter(|index| *index > 0);
-        let last = match last {
-            None => None,
-            Some(index) => {
-                let k = key(index, 0);
-                let row = records.get(k)?;
-                let begun = row.map(|v| Assembly::begin(name, k, v.value()));
-                Some((index, begun))
-            }
-        };
-        Ok(Ok((birth, last, hard_state)))
+        Ok((tx.open_table(ABOUT)?, tx.open_table(RECORDS)?))
     };
-    let (birth, last, hard_state) = read().map_err(|e| LogError::engine("cannot read", name, e))??;
+    let (about, records) = open().map_err(failed)?;
+    let row = |name| about.get(name).map_err(|e| failed(e.into()));
+    let format = row(FORMAT_ROW)?.and_then(|v| Some(u32::from_le_bytes(v.value().try_into().ok()?)));
+    let format = match format {
+        Some(format @ (FORMAT | FORMAT_SINGLE)) => format,
+        Some(found) => return Err(LogError::Format { segment: name.to_owned(), found, known: FORMAT }),
+        None => return Err(LogError::damaged(name, "it does not tell its format")),
+    };
+    let birth = row(BIRTH_ROW)?.and_then(|v| postcard::from_bytes::<Birth>(v.value()).ok());
     let birth = birth.ok_or_else(|| LogError::damaged(name, "it does not tell where it begins"))?;
-    let last = match last {
-        None => None,
-        Some((index, None)) => {
-            return Err(LogError::damaged(name, format!("record {index} lacks its first piece")));
+    let hard_state = records.get(HARD_STATE_KEY).map_err(|e| failed(e.into()))?;
+    let hard_state = hard_state.map(|v| Stamped::decode(name, v.value())).transpose()?;
+    let mut last = None;
+    if let Some((first, bytes)) = bundle_of(name, &records, INDEX_MAX)? {
+        let mut bundle = Bundle::of(name, first, &bytes);
+        while let Some(encoded) = bundle.next()? {
+            last = Some(LastRecord { index: encoded.index, term: encoded.term, stamped: encoded.stamped });
         }
-        Some((index, Some(begun))) => Some((index, begun?.header())),
-    };
-    Ok((birth, last, hard_state.transpose()?))
+    }
+    Ok(About { format, birth, last, hard_state })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tables::HardState;
+    use super::*;
+    use crate::simdisk::SimDisk;
+    use std::sync::Arc;
+
+    const OPTIONS: LogOptions =
+        LogOptions { segment_bytes_max: 1 << 20, ahead_bytes: 1, journal_bytes: 80 << 10, cache_bytes: 0 };
+    const BIRTH: Birth = Birth { sequence: 1, base_index: 4, base_term: 1, chain: Vec::new() };
+
+    fn records(indexes: std::ops::Range<u64>) -> Vec<LogRecord> {
+        let data = |index| vec![index as u8; 90_000].into();
+        let kind = super::super::RecordKind::Normal;
+        indexes.map(|index| LogRecord { index, term: 2, kind, data: data(index) }).collect()
+    }
+
+    fn stamped(stamp: u64) -> Stamped {
+        Stamped { stamp, segment_bytes: 1, hard_state: HardState { term: 2, vote: 1, commit: stamp } }
+    }
+
+    fn begun(disk: &SharedDisk, records: &[LogRecord]) -> Segment {
+        Segment::create(disk, &OPTIONS, BIRTH, records, stamped(1), &mut Vec::new()).unwrap()
+    }
+
+    #[test]
+    fn a_segment_of_the_format_before_goes_on_in_this_one() {
+        let disk: SharedDisk = Arc::new(SimDisk::new());
+        let segment = begun(&disk, &[]);
+        let tx = segment.db.begin_write().unwrap();
+        for (at, record) in records(5..8).iter().enumerate() {
+            let stamped = (at == 2).then(|| stamped(2));
+            write(&tx, std::slice::from_ref(record), stamped, &mut Vec::new()).unwrap();
+        }
+        tx.open_table(ABOUT).unwrap().insert(FORMAT_ROW, FORMAT_SINGLE.to_le_bytes().as_slice()).unwrap();
+        tx.commit().unwrap();
+        let name = segment.name.clone();
+        segment.close().unwrap();
+
+        let sealed = Segment::open_sealed(&*disk, 1, &name).unwrap();
+        assert_eq!(sealed.read(6, 8, usize::MAX).unwrap(), records(6..8));
+        sealed.close().unwrap();
+
+        let (segment, tip) = Segment::open(&disk, 1, &name).unwrap();
+        assert_eq!((tip.last_index, tip.stamped), (7, stamped(2)));
+        assert_eq!(read_about(&name, &segment.db).unwrap().format, FORMAT);
+        segment.append(Some(7), &records(7..30), Some(stamped(3)), &mut Vec::new()).unwrap();
+        assert_eq!(segment.read(5, 30, usize::MAX).unwrap(), records(5..30));
+    }
+
+    #[test]
+    fn a_format_that_is_not_known_is_refused() {
+        let disk: SharedDisk = Arc::new(SimDisk::new());
+        let segment = begun(&disk, &[]);
+        let tx = segment.db.begin_write().unwrap();
+        tx.open_table(ABOUT).unwrap().insert(FORMAT_ROW, 4u32.to_le_bytes().as_slice()).unwrap();
+        tx.commit().unwrap();
+        let name = segment.name.clone();
+        segment.close().unwrap();
+        let refused = Segment::open(&disk, 1, &name).err().unwrap();
+        assert!(matches!(refused, LogError::Format { found: 4, known: FORMAT, .. }), "{refused}");
+    }
+
+    #[test]
+    fn a_truncation_leaves_what_stands_before_it_in_its_bundle() {
+        let disk: SharedDisk = Arc::new(SimDisk::new());
+        let segment = begun(&disk, &records(5..30));
+        let mut other = records(9..12);
+        other.iter_mut().for_each(|record| record.term = 3);
+        segment.append(Some(9), &other, Some(stamped(2)), &mut Vec::new()).unwrap();
+        let all = [records(5..9), other].concat();
+        assert_eq!(segment.read(5, 100, usize::MAX).unwrap(), all);
+        assert_eq!(
+            [8, 9, 11, 12].map(|index| segment.term(index).unwrap()),
+            [Some(2), Some(3), Some(3), None]
+        );
+        // Where a bundle begins, and behind the last record.
+        segment.append(Some(9), &all[4..], Some(stamped(3)), &mut Vec::new()).unwrap();
+        segment.append(Some(12), &records(12..13), Some(stamped(4)), &mut Vec::new()).unwrap();
+        assert_eq!(segment.read(5, 100, usize::MAX).unwrap(), [all, records(12..13)].concat());
+    }
+
+    #[test]
+    fn a_bundle_that_is_missing_is_told() {
+        let disk: SharedDisk = Arc::new(SimDisk::new());
+        let segment = begun(&disk, &records(5..30));
+        let tx = segment.db.begin_write().unwrap();
+        let first = records(5..30).len() as u64;
+        tx.open_table(RECORDS).unwrap().retain_in(key(6, 0)..key(first, 0), |_, _| false).unwrap();
+        tx.commit().unwrap();
+        let read = segment.read(5, 100, usize::MAX);
+        assert!(matches!(read, Err(LogError::Damaged { .. })), "{read:?}");
+    }
 }

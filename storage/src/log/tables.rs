@@ -1,19 +1,22 @@
 //! What is in a segment: its tables, rows and their encoding. The only place that knows.
 //!
-//! A record is cut into *pieces*, each a row of [`RECORDS`]. redb gives a large value a run of pages to itself,
-//! rounded up to a power of two: a record of 130 KB would take, and have written, 256 KB. Pieces that fill their
+//! The records of an append stand one behind the other in *bundles* ([`Bundle`]), so that redb has few rows to make of what the
+//! journal gathered. A bundle is cut into *pieces*, each a row of [`RECORDS`]. redb gives a large value a run of pages to itself,
+//! rounded up to a power of two: a bundle of 130 KB would take, and have written, 256 KB. Pieces that fill their
 //! pages waste an eighth at most ([`piece_len`]).
 //!
 //! The hard state travels in the last record of an append, so that the commit touches no second page for it; an
 //! append without records has the row [`HARD_STATE_KEY`]. The higher stamp is the newer one.
 
 use super::LogError;
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes};
 use redb::TableDefinition;
 use serde::{Deserialize, Serialize};
 
-/// Version of all that is declared here. A segment with another one is refused.
-pub(super) const FORMAT: u32 = 2;
+/// Version of all that is declared here. A segment with another one is refused, unless it is [`FORMAT_SINGLE`].
+pub(super) const FORMAT: u32 = 3;
+/// The version before: each record is a bundle of its own.
+pub(super) const FORMAT_SINGLE: u32 = 2;
 
 /// Rows [`FORMAT_ROW`] and [`BIRTH_ROW`], written once when the segment begins.
 pub(super) const ABOUT: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("about");
@@ -22,7 +25,7 @@ pub(super) const FORMAT_ROW: &str = "format";
 /// A [`Birth`], in postcard.
 pub(super) const BIRTH_ROW: &str = "birth";
 
-/// The records: [`key`] → piece.
+/// The bundles: [`key`] → piece.
 pub(super) const RECORDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("records");
 /// Where an append without records puts its hard state. No record has this key: indexes begin at 1.
 pub(super) const HARD_STATE_KEY: u64 = 0;
@@ -103,6 +106,8 @@ const ROW_OVERHEAD_BYTES: usize = 16;
 const PIECES_MAX: u64 = 256;
 /// The largest piece: with it, 256 pieces hold 256 MiB, far beyond any entry.
 const PIECE_PAGES_MAX: usize = 256;
+/// Bytes of a bundle at most, unless it is of a single record: whoever reads one record has to look through its bundle.
+const BUNDLE_BYTES_MAX: usize = PIECE_PAGES_MAX * PAGE_BYTES - ROW_OVERHEAD_BYTES;
 /// Bytes of a record at most, with its header.
 pub(super) const RECORD_BYTES_MAX: usize = 128 << 20;
 /// Rough cost of a row beside its bytes, to account for how full a segment is.
@@ -127,15 +132,23 @@ pub(super) struct Stamped {
     pub hard_state: HardState,
 }
 
-/// The key of a piece.
+/// No record has a higher index: keys have 56 bits for it.
+pub(super) const INDEX_MAX: u64 = (1 << 56) - 1;
+
+/// The key of a piece of the bundle whose first record has this index.
 pub(super) fn key(index: u64, piece: u64) -> u64 {
-    assert!(index > 0 && index < 1 << 56 && piece < PIECES_MAX, "key of {index}/{piece}");
+    assert!((1..=INDEX_MAX).contains(&index) && piece < PIECES_MAX, "key of {index}/{piece}");
     index << 8 | piece
 }
 
 /// The index of a key.
 pub(super) fn index_of(key: u64) -> u64 {
     key >> 8
+}
+
+/// The keys of all bundles that begin at this record or before it.
+pub(super) fn keys_through(index: u64) -> std::ops::RangeInclusive<u64> {
+    HARD_STATE_KEY + 1..=key(index, PIECES_MAX - 1)
 }
 
 /// How many of `left` bytes the next piece takes: as many as fill a run of pages, or all if that leaves no more
@@ -208,79 +221,96 @@ impl LogRecord {
         self.data.len() + std::mem::size_of::<LogRecord>()
     }
 
-    /// The record in pieces, in order. `scratch` is used again and again.
-    pub(super) fn pieces<E>(
-        &self,
-        stamped: Option<Stamped>,
-        scratch: &mut Vec<u8>,
-        mut put: impl FnMut(u64, &[u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
+    /// Puts the record behind what is there.
+    fn encode(&self, stamped: Option<Stamped>, to: &mut Vec<u8>) {
         assert!(self.data.len() < RECORD_BYTES_MAX, "record {} of {} bytes", self.index, self.data.len());
-        scratch.clear();
-        scratch.put_u32_le(0);
-        scratch.put_u8(self.kind as u8);
-        scratch.put_u8(if stamped.is_some() { FLAG_STAMPED } else { 0 });
-        scratch.put_u32_le(self.data.len() as u32);
-        scratch.put_u64_le(self.term);
+        let begin = to.len();
+        to.put_u32_le(0);
+        to.put_u8(self.kind as u8);
+        to.put_u8(if stamped.is_some() { FLAG_STAMPED } else { 0 });
+        to.put_u32_le(self.data.len() as u32);
+        to.put_u64_le(self.term);
         if let Some(stamped) = stamped {
-            stamped.put(scratch);
+            stamped.put(to);
         }
-        let header_len = scratch.len();
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(&scratch[CRC_BYTES..]);
-        crc.update(&self.data);
-        scratch[..CRC_BYTES].copy_from_slice(&crc.finalize().to_le_bytes());
+        to.extend_from_slice(&self.data);
+        let crc = crc32fast::hash(&to[begin + CRC_BYTES..]);
+        to[begin..begin + CRC_BYTES].copy_from_slice(&crc.to_le_bytes());
+    }
 
-        let mut left = header_len + self.data.len();
-        let mut n = piece_len(left);
-        // The header and the first of the data make the first piece, the rest needs no copy.
-        let mut at = n - header_len;
-        scratch.extend_from_slice(&self.data[..at]);
-        put(key(self.index, 0), scratch)?;
-        left -= n;
-        let mut piece = 1;
-        while left > 0 {
-            n = piece_len(left);
-            put(key(self.index, piece), &self.data[at..at + n])?;
-            at += n;
-            left -= n;
-            piece += 1;
-        }
-        Ok(())
+    /// Bytes it takes encoded, at most.
+    fn encoded_bytes_max(&self) -> usize {
+        HEADER_BYTES + STAMPED_BYTES + self.data.len()
     }
 }
 
-/// A record that is being read, piece by piece.
-pub(super) struct Assembly {
-    record: LogRecord,
+/// The rows of records that follow on each other, in order. The last of the records gets what is stamped. `scratch` is used again
+/// and again.
+pub(super) fn rows<E>(
+    records: &[LogRecord],
     stamped: Option<Stamped>,
-    data: BytesMut,
-    data_len: usize,
-    crc_expected: u32,
-    crc: crc32fast::Hasher,
-    next_piece: u64,
+    scratch: &mut Vec<u8>,
+    mut put: impl FnMut(u64, &[u8]) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut left = records.iter().peekable();
+    while let Some(first) = left.next() {
+        scratch.clear();
+        let mut record = first;
+        loop {
+            record.encode(stamped.filter(|_| left.peek().is_none()), scratch);
+            let fits = |next: &&LogRecord| scratch.len() + next.encoded_bytes_max() <= BUNDLE_BYTES_MAX;
+            match left.next_if(fits) {
+                Some(next) => record = next,
+                None => break,
+            }
+        }
+        let (mut rest, mut piece) = (scratch.as_slice(), 0);
+        while !rest.is_empty() {
+            let (this, behind) = rest.split_at(piece_len(rest.len()));
+            put(key(first.index, piece), this)?;
+            (rest, piece) = (behind, piece + 1);
+        }
+    }
+    scratch.shrink_to(BUNDLE_BYTES_MAX);
+    Ok(())
 }
 
-/// The header of a record, without its data.
-pub(super) struct Header {
+/// A bundle whose records are looked through, one after the other.
+pub(super) struct Bundle<'a> {
+    segment: &'a str,
+    next: u64,
+    rest: &'a [u8],
+}
+
+/// A record as it stands in a bundle.
+pub(super) struct Encoded<'a> {
+    pub index: u64,
     pub term: u64,
     pub stamped: Option<Stamped>,
-    pub data_len: usize,
+    pub data: &'a [u8],
+    kind: RecordKind,
+    crc: u32,
+    covered: &'a [u8],
 }
 
-impl Assembly {
-    /// Begins with piece 0.
-    pub(super) fn begin(segment: &str, key: u64, row: &[u8]) -> Result<Assembly, LogError> {
-        let index = index_of(key);
-        let damaged = |what: &str| LogError::damaged(segment, format!("record {index} {what}"));
-        if key & (PIECES_MAX - 1) != 0 {
-            return Err(damaged("lacks its first piece"));
+impl<'a> Bundle<'a> {
+    /// All pieces, put together; the first record has the index `first`.
+    pub(super) fn of(segment: &'a str, first: u64, bytes: &'a [u8]) -> Bundle<'a> {
+        Bundle { segment, next: first, rest: bytes }
+    }
+
+    /// The next record; `None` at the end.
+    pub(super) fn next(&mut self) -> Result<Option<Encoded<'a>>, LogError> {
+        if self.rest.is_empty() {
+            return Ok(None);
         }
-        if row.len() < HEADER_BYTES {
+        let index = self.next;
+        let damaged = |what: &str| LogError::damaged(self.segment, format!("record {index} {what}"));
+        let mut rest = self.rest;
+        if rest.len() < HEADER_BYTES {
             return Err(damaged("is too short"));
         }
-        let mut rest = row;
-        let crc_expected = rest.get_u32_le();
+        let crc = rest.get_u32_le();
         let covered = rest;
         let kind = RecordKind::of(rest.get_u8()).ok_or_else(|| damaged("is of no known kind"))?;
         let flags = rest.get_u8();
@@ -291,59 +321,21 @@ impl Assembly {
             FLAG_STAMPED if rest.len() >= STAMPED_BYTES => Some(Stamped::take(&mut rest)),
             _ => return Err(damaged("has an unknown header")),
         };
-        if data_len > RECORD_BYTES_MAX || rest.len() > data_len {
-            return Err(damaged("has an impossible length"));
-        }
-        let mut crc = crc32fast::Hasher::new();
-        crc.update(covered);
-        let mut data = BytesMut::with_capacity(data_len);
-        data.put_slice(rest);
-        Ok(Assembly {
-            record: LogRecord { index, term, kind, data: Bytes::new() },
-            stamped,
-            data,
-            data_len,
-            crc_expected,
-            crc,
-            next_piece: 1,
-        })
+        let (data, behind) = rest.split_at_checked(data_len).ok_or_else(|| damaged("is not there whole"))?;
+        let covered = &covered[..covered.len() - behind.len()];
+        (self.next, self.rest) = (index + 1, behind);
+        Ok(Some(Encoded { index, term, stamped, data, kind, crc, covered }))
     }
+}
 
-    /// Are all pieces there?
-    pub(super) fn is_complete(&self) -> bool {
-        self.data.len() == self.data_len
-    }
-
-    /// Adds the next piece.
-    pub(super) fn add(&mut self, segment: &str, key: u64, row: &[u8]) -> Result<(), LogError> {
-        let index = self.record.index;
-        if key != super::tables::key(index, self.next_piece) || self.data.len() + row.len() > self.data_len {
-            return Err(LogError::damaged(
-                segment,
-                format!("record {index} lacks piece {}", self.next_piece),
-            ));
-        }
-        self.next_piece += 1;
-        self.crc.update(row);
-        self.data.put_slice(row);
-        Ok(())
-    }
-
-    /// What term and stamp the header has; the data is not looked at.
-    pub(super) fn header(&self) -> Header {
-        Header { term: self.record.term, stamped: self.stamped, data_len: self.data_len }
-    }
-
+impl Encoded<'_> {
     /// The record, checked against its checksum.
-    pub(super) fn finish(mut self, segment: &str) -> Result<LogRecord, LogError> {
-        if self.crc.finalize() != self.crc_expected {
-            return Err(LogError::damaged(
-                segment,
-                format!("record {} does not match its checksum", self.record.index),
-            ));
+    pub(super) fn record(&self, segment: &str) -> Result<LogRecord, LogError> {
+        let Encoded { index, term, kind, data, .. } = *self;
+        if crc32fast::hash(self.covered) != self.crc {
+            return Err(LogError::damaged(segment, format!("record {index} does not match its checksum")));
         }
-        self.record.data = self.data.freeze();
-        Ok(self.record)
+        Ok(LogRecord { index, term, kind, data: Bytes::copy_from_slice(data) })
     }
 }
 
@@ -366,41 +358,81 @@ mod tests {
         }
     }
 
+    fn record(index: u64, len: usize) -> LogRecord {
+        let data = (0..len).map(|i| (i as u64 * 7 + index) as u8).collect::<Vec<_>>().into();
+        LogRecord { index, term: 3, kind: RecordKind::ConfChange, data }
+    }
+
+    const STAMPED: Stamped =
+        Stamped { stamp: 9, segment_bytes: 8, hard_state: HardState { term: 3, vote: 2, commit: 1 } };
+
+    fn rows_of(records: &[LogRecord]) -> Vec<(u64, Vec<u8>)> {
+        let mut all = Vec::new();
+        let put = |k, row: &[u8]| {
+            all.push((k, row.to_vec()));
+            Ok::<_, ()>(())
+        };
+        rows(records, Some(STAMPED), &mut Vec::new(), put).unwrap();
+        all
+    }
+
+    /// What is in these rows, and what is stamped on the last record.
+    fn read(rows: &[(u64, Vec<u8>)]) -> Result<(Vec<LogRecord>, Option<Stamped>), LogError> {
+        let (mut records, mut stamped) = (Vec::new(), None);
+        for bundle in rows.chunk_by(|(a, _), (b, _)| index_of(*a) == index_of(*b)) {
+            let keys: Vec<u64> = bundle.iter().map(|(k, _)| *k).collect();
+            let first = index_of(keys[0]);
+            assert!(keys.iter().zip(0..).all(|(k, piece)| *k == key(first, piece)), "{keys:?}");
+            let bytes = bundle.iter().flat_map(|(_, row)| row.iter().copied()).collect::<Vec<_>>();
+            let mut bundle = Bundle::of("s", first, &bytes);
+            while let Some(encoded) = bundle.next()? {
+                assert_eq!(stamped, None, "it is on the last one");
+                stamped = encoded.stamped;
+                records.push(encoded.record("s")?);
+            }
+        }
+        Ok((records, stamped))
+    }
+
     #[test]
-    fn a_record_survives_its_pieces() {
-        for len in [0, 1, 4_000, 4_080, 5_000, 70_000, 3_000_000] {
-            let record = LogRecord {
-                index: 7,
-                term: 3,
-                kind: RecordKind::ConfChange,
-                data: (0..len).map(|i| i as u8).collect::<Vec<_>>().into(),
-            };
-            let stamped = Some(Stamped {
-                stamp: 9,
-                segment_bytes: 8,
-                hard_state: HardState { term: 3, vote: 2, commit: 1 },
-            });
-            let mut rows = Vec::new();
-            let put = |k, row: &[u8]| {
-                rows.push((k, row.to_vec()));
-                Ok::<_, ()>(())
-            };
-            record.pieces(stamped, &mut Vec::new(), put).unwrap();
-            let read = |rows: &[(u64, Vec<u8>)]| {
-                let mut assembly = Assembly::begin("s", rows[0].0, &rows[0].1)?;
-                for (k, row) in &rows[1..] {
-                    assembly.add("s", *k, row)?;
-                }
-                assert!(assembly.is_complete());
-                assert_eq!(assembly.header().stamped, stamped);
-                assembly.finish("s")
-            };
-            assert_eq!(read(&rows).unwrap(), record);
+    fn records_survive_their_bundles() {
+        let lens: [&[usize]; 8] = [
+            &[0],
+            &[4_000, 0, 1],
+            &[4_080],
+            &[70_000; 13],
+            &[70_000; 20],
+            &[10, 3_000_000, 10],
+            &[100; 500],
+            &[BUNDLE_BYTES_MAX - HEADER_BYTES - STAMPED_BYTES, 1],
+        ];
+        for lens in lens {
+            let records: Vec<_> = lens.iter().zip(7..).map(|(len, index)| record(index, *len)).collect();
+            let mut rows = rows_of(&records);
+            assert_eq!(read(&rows).unwrap(), (records, Some(STAMPED)));
             let last = rows.last_mut().unwrap().1.last_mut().unwrap();
             *last ^= 1;
-            if len > 0 {
-                assert!(matches!(read(&rows), Err(LogError::Damaged { .. })));
-            }
+            assert!(matches!(read(&rows), Err(LogError::Damaged { .. })), "{lens:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_journal_gathered_is_few_rows() {
+        let records: Vec<_> = (1..=13).map(|index| record(index, 78_000)).collect();
+        assert_eq!(rows_of(&records).len(), 1, "a MiB, but for less than an eighth");
+        let records: Vec<_> = (1..=300).map(|index| record(index, 150)).collect();
+        assert!(rows_of(&records).len() <= 3);
+    }
+
+    #[test]
+    fn a_bundle_that_is_cut_short_is_damaged() {
+        let (_, row) = rows_of(&[record(7, 30), record(8, 40)]).remove(0);
+        let whole = HEADER_BYTES + 30;
+        for len in (1..row.len()).filter(|len| *len != whole) {
+            assert!(
+                matches!(read(&[(key(7, 0), row[..len].to_vec())]), Err(LogError::Damaged { .. })),
+                "{len}"
+            );
         }
     }
 }
