@@ -11,6 +11,18 @@ fn the_server_holds_its_promises() {
     }
 }
 
+/// Each of them found something once.
+#[test]
+fn seeds_that_failed_keep_all_promises() {
+    // A client goes on speaking on an attachment that another one of the same session took over.
+    const FAILED: &[u64] = &[130_327];
+    for seed in FAILED {
+        if let Err(failure) = sim::run(Run::of(*seed)) {
+            panic!("{failure}");
+        }
+    }
+}
+
 #[test]
 fn equal_seeds_have_equal_traces() {
     for seed in [1, 2, 3, 50, 97] {

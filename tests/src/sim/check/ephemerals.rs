@@ -19,8 +19,11 @@ const GRACE_APART_US: u64 = 4_000_000;
 
 /// When clients were heard of.
 pub struct Ephemerals {
-    /// For each server, session → when it last took a request of its client, or was told of one, µs.
-    heard: Vec<BTreeMap<SessionId, u64>>,
+    /// For each server, session → when it was attached anywhere, or the server was last told of its client, µs.
+    told: Vec<BTreeMap<SessionId, u64>>,
+    /// When a server last took a request, or was rid of an answer, on an attachment of a session, µs. What is said on an earlier
+    /// attachment, by who has not been told yet that another client took the session over, keeps nothing alive.
+    heard: BTreeMap<(SessionId, u32, usize), u64>,
     /// Since when each server leads without interruption, µs.
     leads_since: Vec<Option<u64>>,
     /// Which servers asked to expire which attachment of a session, and whether its client had spoken all the while, to
@@ -42,7 +45,8 @@ fn pause_us_max(timeout_ms: i32) -> u64 {
 impl Ephemerals {
     pub(super) fn new(servers: usize) -> Ephemerals {
         Ephemerals {
-            heard: vec![BTreeMap::new(); servers],
+            told: vec![BTreeMap::new(); servers],
+            heard: BTreeMap::new(),
             leads_since: vec![None; servers],
             asked: BTreeMap::new(),
             spoke: BTreeMap::new(),
@@ -61,14 +65,22 @@ impl Ephemerals {
         *since = if leads { since.or(Some(now_us)) } else { None };
     }
 
-    /// The server took a request of this session, attached it, or was told by another one.
-    pub fn on_heard(&mut self, now_us: u64, server: usize, session: SessionId) {
-        self.heard[server].insert(session, now_us);
+    /// The server was told by another one that it heard of the session.
+    pub fn on_told(&mut self, now_us: u64, server: usize, session: SessionId) {
+        self.told[server].insert(session, now_us);
     }
 
-    /// When anybody last heard of it.
+    /// The server took a request, or was rid of an answer, on this attachment of the session.
+    pub fn on_heard(&mut self, now_us: u64, server: usize, session: SessionId, generation: u32) {
+        self.heard.insert((session, generation, server), now_us);
+    }
+
+    /// When anybody last heard of it, on whatever attachment.
     fn heard_us(&self, session: SessionId) -> u64 {
-        self.heard.iter().filter_map(|heard| heard.get(&session)).copied().max().unwrap_or(0)
+        let told = self.told.iter().filter_map(|told| told.get(&session)).copied().max();
+        let of_session = (session, 0, 0)..=(session, u32::MAX, usize::MAX);
+        let heard = self.heard.range(of_session).map(|(_, at)| *at).max();
+        told.max(heard).unwrap_or(0)
     }
 
     /// A server takes a request of a client with this attachment of its session.
@@ -80,7 +92,7 @@ impl Ephemerals {
         generation: u32,
         timeout_ms: i32,
     ) {
-        self.on_heard(now_us, server, session);
+        self.on_heard(now_us, server, session, generation);
         let (last, since) = self.spoke.entry((session, generation)).or_insert((now_us, now_us));
         if now_us - *last > pause_us_max(timeout_ms) {
             *since = now_us;
@@ -113,8 +125,8 @@ impl Ephemerals {
         if let Outcome::Done(Reply::SessionCreated { session, .. } | Reply::SessionMoved { session, .. }) =
             fact.outcome
         {
-            for heard in &mut self.heard {
-                heard.insert(session, now_us);
+            for told in &mut self.told {
+                told.insert(session, now_us);
             }
         }
         let ended = match fact.outcome {
@@ -173,12 +185,13 @@ impl Ephemerals {
             now_us - last < pause_us_max(timeout_ms) && now_us - since > timeout_ms as u64 * 1_000
         });
         self.asked.insert((session, generation, server), spoken);
-        let heard = self.heard[server].get(&session).copied().unwrap_or(0);
-        let heard = heard.max(self.leads_since[server].unwrap_or(0));
+        let told = self.told[server].get(&session).copied();
+        let heard = self.heard.get(&(session, generation, server)).copied();
+        let heard = told.max(heard).max(self.leads_since[server]).unwrap_or(0);
         let silent_us = now_us.saturating_sub(heard);
         let timeout_us = timeout_ms as u64 * 1_000;
         // The server counts in ms, and its clock may be a little wrong.
-        let leeway_us = 1_000 + if self.heard.len() > 1 { timeout_us / 50 } else { 0 };
+        let leeway_us = 1_000 + if self.told.len() > 1 { timeout_us / 50 } else { 0 };
         hold(silent_us + leeway_us >= timeout_us, PROPERTY, || {
             format!("session {session:#x} with {timeout_ms} ms is expired {silent_us} µs after it was heard")
         })
@@ -193,7 +206,7 @@ impl Ephemerals {
         calm_since_us: u64,
     ) -> Verdict {
         let Some(leads_since) = self.leads_since[server] else { return Ok(()) };
-        let (since, grace) = match self.heard.len() {
+        let (since, grace) = match self.told.len() {
             1 => (leads_since.max(calm_since_us), GRACE_US),
             _ => (leads_since.max(calm_since_us), GRACE_APART_US),
         };

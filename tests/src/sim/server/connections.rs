@@ -44,7 +44,8 @@ impl Server {
             client.connection.on_stuck(ctx.now_at(self.host), took_some, !client.out.is_empty());
             let shared = client.connection.session().filter(|attached| !attached.read_only);
             if let (Some(attached), true) = (shared, took_some) {
-                ctx.checks.ephemerals.on_heard(ctx.now_us, self.host, attached.session);
+                let (session, generation) = (attached.session, attached.generation);
+                ctx.checks.ephemerals.on_heard(ctx.now_us, self.host, session, generation);
             }
         }
         let Some(wire) = ctx.wires.get_mut(&id) else {

@@ -42,7 +42,7 @@ impl Server {
         };
         if let service::Event::Peer { message: PeerMessage::Touches(touches), .. } = &event {
             for session in &touches.sessions {
-                ctx.checks.ephemerals.on_heard(ctx.now_us, self.host, *session);
+                ctx.checks.ephemerals.on_told(ctx.now_us, self.host, *session);
             }
         }
         if let service::Event::Leader { leader, .. } = &event {
