@@ -4,10 +4,11 @@ use super::backend::{Frozen, Traffic, Watched};
 use super::journal::{Halved, Journal};
 use super::tables::{
     ABOUT, BIRTH_ROW, Birth, Bundle, FORMAT, FORMAT_ROW, FORMAT_SINGLE, HARD_STATE_KEY, INDEX_MAX, LogRecord,
-    RECORDS, Stamped, index_of, key, keys_through, rows,
+    RECORDS, Stamped, Whole, index_of, key, keys_through, rows,
 };
 use super::{LogError, LogOptions};
 use crate::disk::{Disk, SharedDisk};
+use parking_lot::Mutex;
 use redb::{
     Builder, Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend,
     WriteTransaction,
@@ -42,6 +43,8 @@ pub(super) struct Segment {
     db: Database,
     journal: Journal,
     traffic: Arc<Traffic>,
+    /// What was read last: who catches up reads a bundle in several steps, and asks for a term before each.
+    last_read: Mutex<Option<Arc<Whole>>>,
 }
 
 /// Where a segment ends.
@@ -93,7 +96,7 @@ impl Segment {
         fill().map_err(failed)?;
         disk.rename(&unfinished, &name)?;
         disk.sync_folder()?;
-        Ok(Segment { name, birth, db, journal, traffic })
+        Ok(Segment { name, birth, db, journal, traffic, last_read: Mutex::default() })
     }
 
     /// Opens the newest segment, repairing what a killed process left; what is in the journal goes into redb.
@@ -117,7 +120,8 @@ impl Segment {
             .ok_or_else(|| LogError::damaged(name, "there is no hard state in it"))?;
         let journal = Journal::of(file, &birth);
         let found = journal.since(name, stamped.stamp)?;
-        let segment = Segment { name: name.to_owned(), birth, db, journal, traffic };
+        let last_read = Mutex::default();
+        let segment = Segment { name: name.to_owned(), birth, db, journal, traffic, last_read };
         if let Some(newer) = found.stamped {
             if found.records.first().is_some_and(|first| first.index != last_index + 1) {
                 return Err(LogError::damaged(name, "its journal does not go on where its records end"));
@@ -140,7 +144,8 @@ impl Segment {
         let About { birth, .. } = read_about(name, &db)?;
         // Its journal was emptied when it was closed.
         let journal = Journal::of(file, &birth);
-        Ok(Segment { name: name.to_owned(), birth, db, journal, traffic: Arc::default() })
+        let (traffic, last_read) = (Arc::default(), Mutex::default());
+        Ok(Segment { name: name.to_owned(), birth, db, journal, traffic, last_read })
     }
 
     /// The first index that the segment has, or would have.
@@ -176,6 +181,9 @@ impl Segment {
             Ok(())
         };
         commit().map_err(|e| LogError::engine("cannot append to", &self.name, e))?;
+        if cut.is_some() {
+            *self.last_read.lock() = None;
+        }
         self.journal.begin();
         Ok(())
     }
@@ -203,39 +211,40 @@ impl Segment {
     /// What has to go for the records from `index` on to go, by the first index of its first bundle; and which records of that
     /// bundle are to be written anew.
     fn cut(&self, index: u64) -> Result<(u64, Vec<LogRecord>), LogError> {
-        let Some((first, bytes)) = self.bundle_of(index)? else { return Ok((index, Vec::new())) };
-        let mut bundle = Bundle::of(&self.name, first, &bytes);
-        let mut stay = Vec::new();
-        while let Some(encoded) = bundle.next()? {
-            if encoded.index == index {
-                return Ok((first, stay));
-            }
-            stay.push(encoded.record(&self.name)?);
-        }
-        // It ends before.
-        Ok((index, Vec::new()))
+        let Some(bundle) = self.bundle_with(index)? else { return Ok((index, Vec::new())) };
+        let stay = bundle.indexes().start..index;
+        let stay = stay.filter_map(|index| bundle.get(&self.name, index).transpose());
+        let stay = stay.map(|encoded| encoded?.record(&self.name)).collect::<Result<_, _>>()?;
+        Ok((bundle.indexes().start, stay))
     }
 
-    /// The last bundle that begins at `index` or before it: the index of its first record, and its bytes.
-    fn bundle_of(&self, index: u64) -> Result<Option<(u64, Vec<u8>)>, LogError> {
-        bundle_of(&self.name, &self.records()?, index)
+    /// The bundle that this record is in.
+    fn bundle_with(&self, index: u64) -> Result<Option<Arc<Whole>>, LogError> {
+        let last_read = self.last_read.lock().clone();
+        if let Some(bundle) = last_read.filter(|bundle| bundle.indexes().contains(&index)) {
+            return Ok(Some(bundle));
+        }
+        let Some((first, bytes)) = bundle_of(&self.name, &self.records()?, index)? else { return Ok(None) };
+        let bundle = Arc::new(Whole::of(&self.name, first, bytes)?);
+        if !bundle.indexes().contains(&index) {
+            return Ok(None);
+        }
+        *self.last_read.lock() = Some(bundle.clone());
+        Ok(Some(bundle))
     }
 
     /// The records from `from` to before `to`, or the first of them that make up `bytes_max`, but one at least.
     pub(super) fn read(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<LogRecord>, LogError> {
         let (mut records, mut bytes) = (Vec::new(), 0);
-        let table = self.records()?;
         let mut next = from;
         while next < to && bytes < bytes_max {
-            let Some((first, encoded)) = bundle_of(&self.name, &table, next)? else { break };
-            let mut bundle = Bundle::of(&self.name, first, &encoded);
-            let asked_for = next;
-            while let Some(encoded) = bundle.next()? {
-                if encoded.index < next {
-                    continue;
-                }
+            let Some(bundle) = self.bundle_with(next)? else {
+                self.ends_before(next)?;
+                break;
+            };
+            while let Some(encoded) = bundle.get(&self.name, next)? {
                 let is_too_much = !records.is_empty() && bytes + encoded.data.len() > bytes_max;
-                if encoded.index >= to || is_too_much || bytes >= bytes_max {
+                if next >= to || is_too_much || bytes >= bytes_max {
                     return Ok(records);
                 }
                 let record = encoded.record(&self.name)?;
@@ -243,20 +252,14 @@ impl Segment {
                 records.push(record);
                 next += 1;
             }
-            if next == asked_for {
-                break;
-            }
-        }
-        if next < to && bytes < bytes_max {
-            self.ends_before(&table, next)?;
         }
         Ok(records)
     }
 
     /// An error when there are records behind this one, which is missing.
-    fn ends_before(&self, table: &ReadOnlyTable<u64, &'static [u8]>, index: u64) -> Result<(), LogError> {
+    fn ends_before(&self, index: u64) -> Result<(), LogError> {
         let failed = |e: redb::StorageError| LogError::engine("cannot read", &self.name, e);
-        match table.range(key(index, 0)..).map_err(failed)?.next() {
+        match self.records()?.range(key(index, 0)..).map_err(failed)?.next() {
             None => Ok(()),
             Some(row) => {
                 let found = index_of(row.map_err(failed)?.0.value());
@@ -267,18 +270,12 @@ impl Segment {
 
     /// The term of a record; `None` when it is not there.
     pub(super) fn term(&self, index: u64) -> Result<Option<u64>, LogError> {
-        let Some((first, bytes)) = self.bundle_of(index)? else { return Ok(None) };
-        let mut bundle = Bundle::of(&self.name, first, &bytes);
-        while let Some(encoded) = bundle.next()? {
-            if encoded.index == index {
-                return Ok(Some(encoded.term));
-            }
-        }
-        Ok(None)
+        let Some(bundle) = self.bundle_with(index)? else { return Ok(None) };
+        Ok(bundle.get(&self.name, index)?.map(|encoded| encoded.term))
     }
 }
 
-/// See [`Segment::bundle_of`].
+/// The last bundle that begins at `index` or before it: the index of its first record, and its bytes.
 fn bundle_of(
     name: &str,
     table: &impl ReadableTable<u64, &'static [u8]>,

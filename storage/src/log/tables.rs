@@ -328,6 +328,43 @@ impl<'a> Bundle<'a> {
     }
 }
 
+/// A bundle that was read: all of its bytes, and where its records begin.
+pub(super) struct Whole {
+    first: u64,
+    begins: Vec<u32>,
+    bytes: Vec<u8>,
+}
+
+impl Whole {
+    /// All pieces, put together; the first record has the index `first`.
+    pub(super) fn of(segment: &str, first: u64, bytes: Vec<u8>) -> Result<Whole, LogError> {
+        let mut begins = Vec::new();
+        let mut bundle = Bundle::of(segment, first, &bytes);
+        loop {
+            let begin = bytes.len() - bundle.rest.len();
+            if bundle.next()?.is_none() {
+                break;
+            }
+            begins.push(u32::try_from(begin).expect("a bundle is smaller than that"));
+        }
+        Ok(Whole { first, begins, bytes })
+    }
+
+    /// The indexes of its records.
+    pub(super) fn indexes(&self) -> std::ops::Range<u64> {
+        self.first..self.first + self.begins.len() as u64
+    }
+
+    /// One of them.
+    pub(super) fn get<'a>(&'a self, segment: &'a str, index: u64) -> Result<Option<Encoded<'a>>, LogError> {
+        let place = index.checked_sub(self.first).and_then(|place| usize::try_from(place).ok());
+        match place.and_then(|place| self.begins.get(place)) {
+            Some(begin) => Bundle::of(segment, index, &self.bytes[*begin as usize..]).next(),
+            None => Ok(None),
+        }
+    }
+}
+
 impl Encoded<'_> {
     /// The record, checked against its checksum.
     pub(super) fn record(&self, segment: &str) -> Result<LogRecord, LogError> {
