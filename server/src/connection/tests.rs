@@ -66,6 +66,7 @@ impl Server {
             found: None,
             rules: Rules::default(),
             timers: Timers::default(),
+            read_bytes_max: consensus::READ_BYTES_MAX,
             entropy: Box::new(Counting(0)),
         };
         let consensus = Consensus::new(now, start).unwrap();

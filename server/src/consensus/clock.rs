@@ -101,6 +101,10 @@ impl Watch {
         self.put(Measure::Proposal(Duration::from_micros(now.us.saturating_sub(taken_us))));
     }
 
+    pub(super) fn on_stall(&mut self, late: Duration) {
+        self.put(Measure::Stall(late));
+    }
+
     pub(super) fn on_leadership_lost(&mut self) {
         self.proposed.clear();
     }
@@ -112,6 +116,10 @@ impl Consensus {
     pub(super) fn on_tick(&mut self, now: Moment) {
         if now.us < self.next_tick.us {
             return;
+        }
+        let late = now.since(self.next_tick);
+        if late >= self.timers.election() / 2 {
+            self.watch.on_stall(late);
         }
         self.next_tick = now + self.timers.tick();
         let raft = &self.node.raft;

@@ -233,6 +233,9 @@ impl Default for Timers {
     }
 }
 
+/// Of [`Start::read_bytes_max`]: four messages to a follower.
+pub const READ_BYTES_MAX: usize = 1 << 20;
+
 /// How to begin.
 pub struct Start {
     /// See [`super::raft_id`].
@@ -259,6 +262,9 @@ pub struct Start {
     pub rules: Rules,
     /// raft's clock.
     pub timers: Timers,
+    /// Bytes of entries that are read from the log's files in one turn, for followers that are behind, at most but for the last
+    /// read; what they want beyond has later turns, for meanwhile nothing else is heard or said. [`READ_BYTES_MAX`].
+    pub read_bytes_max: usize,
     /// For session ids, passwords and the time to an election.
     pub entropy: Box<dyn Entropy>,
 }
@@ -355,4 +361,7 @@ pub enum Measure {
     QuorumAck(Duration),
     /// From the arrival of a request of this server to its commit (`proposal_latency`); one for each entry.
     Proposal(Duration),
+    /// It came to its turn so much too late, half an election timeout or more (`warren_stalls_total`): the others hear nothing
+    /// of it meanwhile, and may elect another.
+    Stall(Duration),
 }

@@ -31,7 +31,9 @@ pub use configuration::{
     Configuration, disk_of, found, found_alone, is_alone, joining, raft_id, server_of, voter_ids, voters,
 };
 pub(crate) use interface::Handed;
-pub use interface::{Action, Committed, Event, Facts, Follower, Measure, Role, Start, Submission, Timers};
+pub use interface::{
+    Action, Committed, Event, Facts, Follower, Measure, READ_BYTES_MAX, Role, Start, Submission, Timers,
+};
 
 use crate::entropy::Entropy;
 use crate::moment::Moment;
@@ -61,6 +63,8 @@ const APPEND_BYTES_MAX: u64 = 256 << 10;
 const APPEND_MESSAGES_MAX: usize = 128;
 /// Bytes of entries that are proposed and not committed, at most; beyond, requests wait.
 const UNCOMMITTED_BYTES_MAX: u64 = 64 << 20;
+/// The next turn begins so much later, so that it is another one.
+const NEXT_TURN: Duration = Duration::from_micros(1);
 /// Measures that wait for [`Consensus::take_measures`], at most; beyond, they are lost.
 const MEASURES_MAX: usize = 1_024;
 
@@ -183,7 +187,7 @@ impl Consensus {
         let mut entropy = start.entropy;
         let tick_us = start.timers.tick().as_micros() as u64;
         let first_tick = Duration::from_micros(1 + entropy.next_u64() % tick_us.max(1));
-        let view = LogView::new(start.reader, start.checkpoint, hard, conf)?;
+        let view = LogView::new(start.reader, start.checkpoint, hard, conf, start.read_bytes_max)?;
         let logger = slog::Logger::root(slog::Discard, slog::o!());
         let mut consensus = Consensus {
             node: RawNode::new(&config, view, &logger)?,
@@ -575,6 +579,9 @@ impl Consensus {
     /// Propose what waits and take out what raft has ready, until neither moves; then speak to the leader or as one.
     fn drive(&mut self, now: Moment) -> Result<(), ConsensusError> {
         self.due = None;
+        if self.node.mut_store().begin_turn(now) {
+            self.read_on();
+        }
         loop {
             while self.node.has_ready() {
                 self.take_ready(now)?;
@@ -594,7 +601,33 @@ impl Consensus {
             }
         }
         self.forward(now);
+        if self.node.store().is_put_off() {
+            let next = now + NEXT_TURN;
+            self.due = Some(self.due.map_or(next, |due| due.earlier(next)));
+        }
         Ok(())
+    }
+
+    /// What followers that are behind want and had no room in the last turn.
+    fn read_on(&mut self) {
+        if !self.leading {
+            return;
+        }
+        let raft = &mut self.node.raft;
+        let last = raft.raft_log.last_index();
+        let others = raft.prs().iter().filter(|(id, _)| **id != raft.id);
+        let mut behind: Vec<(u64, u64)> = others.map(|(id, p)| (*id, p.next_idx)).collect();
+        behind.sort_unstable();
+        for (id, mut next) in behind {
+            while next <= last {
+                raft.send_append(id);
+                let before =
+                    std::mem::replace(&mut next, raft.prs().get(id).map_or(u64::MAX, |p| p.next_idx));
+                if next == before {
+                    break;
+                }
+            }
+        }
     }
 
     /// What was proposed by older leaders is known here: an entry of this term is committed.

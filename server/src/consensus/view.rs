@@ -3,8 +3,10 @@
 //! raft drops an entry from its own memory as soon as the entry was handed out to be persisted, and asks for it
 //! again when it is committed. The tail answers then; the segments answer only what is older.
 
+use crate::moment::Moment;
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
 use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+use std::cell::Cell;
 use std::collections::VecDeque;
 use warren_storage::log::{LogError, LogReader, LogRecord, RecordKind};
 use warren_storage::tree::Position;
@@ -22,6 +24,14 @@ pub(super) struct LogView {
     conf: ConfState,
     /// The newest durable checkpoint, for servers that are behind the anchor.
     checkpoint: (Position, ConfState),
+    /// See [`super::Start::read_bytes_max`].
+    read_bytes_max: usize,
+    /// The turn that it is.
+    turn: Moment,
+    /// Bytes that were read from the segments in it.
+    read_bytes: Cell<usize>,
+    /// Is something put off to the next one?
+    is_put_off: Cell<bool>,
 }
 
 impl LogView {
@@ -32,6 +42,7 @@ impl LogView {
         checkpoint: Position,
         hard_state: HardState,
         conf: ConfState,
+        read_bytes_max: usize,
     ) -> Result<LogView, LogError> {
         let last = reader.last_index().max(checkpoint.index);
         let mut view = LogView {
@@ -42,9 +53,28 @@ impl LogView {
             hard_state,
             conf: conf.clone(),
             checkpoint: (checkpoint, conf),
+            read_bytes_max,
+            turn: Moment::default(),
+            read_bytes: Cell::new(0),
+            is_put_off: Cell::new(false),
         };
         view.move_anchor()?;
         Ok(view)
+    }
+
+    /// A turn begins, unless it is the same one still. Was something put off to it?
+    pub(super) fn begin_turn(&mut self, now: Moment) -> bool {
+        if now.us == self.turn.us {
+            return false;
+        }
+        self.turn = now;
+        self.read_bytes.set(0);
+        self.is_put_off.replace(false)
+    }
+
+    /// Is there more to read for followers than fits into this turn?
+    pub(super) fn is_put_off(&self) -> bool {
+        self.is_put_off.get()
     }
 
     /// A newer checkpoint is durable, and the log may have been purged up to it.
@@ -120,7 +150,7 @@ impl Storage for LogView {
         low: u64,
         high: u64,
         max_size: impl Into<Option<u64>>,
-        _context: GetEntriesContext,
+        context: GetEntriesContext,
     ) -> raft::Result<Vec<Entry>> {
         if low <= self.anchor.index {
             return Err(StorageError::Compacted.into());
@@ -132,6 +162,10 @@ impl Storage for LogView {
         let mut next = low;
         let tail_first = self.tail_first().unwrap_or(self.last + 1);
         if next < tail_first {
+            if context.can_async() && self.read_bytes.get() >= self.read_bytes_max {
+                self.is_put_off.set(true);
+                return Err(StorageError::LogTemporarilyUnavailable.into());
+            }
             let upto = high.min(tail_first);
             let records =
                 self.reader.read(next, upto, usize::try_from(max).unwrap_or(usize::MAX)).map_err(failed)?;
@@ -140,6 +174,7 @@ impl Storage for LogView {
                 next = record.index + 1;
                 out.push(entry_of(record));
             }
+            self.read_bytes.update(|sum| sum + bytes as usize);
             if next < upto {
                 return Ok(out);
             }

@@ -624,6 +624,7 @@ fn start(
             found: settings.map(membership::found),
             rules: config.rules(),
             timers,
+            read_bytes_max: consensus::READ_BYTES_MAX,
             entropy: Box::new(SystemEntropy),
         },
         part,

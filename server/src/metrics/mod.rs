@@ -216,6 +216,7 @@ metrics! {
         large_requests_rejected Count "Connections closed because of a request above limits.packet_bytes_max."
         digest_mismatches_count Count "Other servers that were found to have another tree than this one behind the same log entry, each counted once until it agrees again. One of the two is wrong: see warren_tree_differs on both."
         looking_count Count "Times that this server looked for a leader; when it rises without restarts, the network or the disk is too slow for ensemble.tick_ms."
+        warren_stalls_total Count "Times that the consensus thread came to its turn late, by half an election timeout or more: the machine stood still or is too busy, or a disk kept it waiting. An election may follow."
         snap_count Count "Whole trees that were sent to servers far behind."
         warren_snapshots_failed_total Count "Whole trees that could not be sent to the end; they are sent again."
         cnxn_closed_without_zk_server_running Count "Connections closed because this server had not found a leader yet."

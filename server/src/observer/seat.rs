@@ -108,6 +108,7 @@ struct Begin {
     found: Option<Members>,
     rules: Rules,
     timers: Timers,
+    read_bytes_max: usize,
     /// See [`Event::Abstain`].
     abstains: bool,
     /// As told by [`Event::Met`]: disk and store of each server.
@@ -135,6 +136,7 @@ impl Seat {
             found: start.found.clone(),
             rules: start.rules,
             timers: start.timers,
+            read_bytes_max: start.read_bytes_max,
             abstains: false,
             met: BTreeMap::new(),
         };
@@ -508,6 +510,7 @@ impl Seat {
             found: begin.found.clone(),
             rules: begin.rules,
             timers: begin.timers,
+            read_bytes_max: begin.read_bytes_max,
             entropy,
         };
         let machine = if observes {

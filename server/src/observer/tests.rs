@@ -53,6 +53,7 @@ fn start(log: &Log, server_id: ServerId) -> Start {
         found: None,
         rules: Rules::default(),
         timers: Timers::default(),
+        read_bytes_max: crate::consensus::READ_BYTES_MAX,
         entropy: Box::new(Counting(0)),
     }
 }

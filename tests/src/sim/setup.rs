@@ -2,7 +2,7 @@
 
 use super::net::id_of;
 use super::{Dice, Planted, Run};
-use warren_server::consensus::raft_id;
+use warren_server::consensus::{READ_BYTES_MAX, raft_id};
 use warren_server::membership;
 use warren_storage::{Change, Member, MemberRole, Members};
 
@@ -83,6 +83,8 @@ pub struct Setup {
     pub repeats_per_mille: u64,
     /// A server without a leader serves reads, and some clients accept it.
     pub read_only: bool,
+    /// See [`warren_server::consensus::Start`].
+    pub read_bytes_max: usize,
 }
 
 /// What may happen to messages between servers.
@@ -107,7 +109,9 @@ const ENSEMBLE: u64 = 0x656e_7365_6d62_6c65;
 const OBSERVERS: u64 = 0x6f62_7365_7276_6572;
 /// The dice of beginnings anew; likewise.
 const ANEW: u64 = 0x616e_6577_616e_6577;
-/// Of them in a run, at most.
+/// The dice of how much is read in a turn; likewise.
+const READS: u64 = 0x7265_6164_7265_6164;
+/// Of beginnings anew in a run, at most.
 const ANEW_MAX: u64 = 12;
 /// Between two of them on average, µs.
 const ANEW_EVERY_US: [u64; 3] = [200_000, 1_000_000, 4_000_000];
@@ -182,6 +186,7 @@ impl Setup {
                 _ => *ensemble.pick(&[100_000, 1_000_000, 5_000_000]),
             },
             anew: anew(&mut Dice::new(seed ^ ANEW), servers + observers + spares, planted),
+            read_bytes_max: *Dice::new(seed ^ READS).pick(&[1, READ_BYTES_MAX]),
             clients: dice.between(2, 7),
             requests: dice.between(200, 600),
             pipeline_max: *dice.pick(&[1, 4, 12, 30]),
@@ -263,6 +268,7 @@ impl Setup {
             client_faults: [0; 5],
             repeats_per_mille: 0,
             read_only: false,
+            read_bytes_max: READ_BYTES_MAX,
         }
     }
 }

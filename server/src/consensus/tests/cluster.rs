@@ -1,7 +1,9 @@
 //! An ensemble in memory: messages are late, lost and doubled as the dice say; appends become durable late; a crash
 //! loses what did not. Everything committed anywhere is one history, and every look at it is checked.
 
-use super::super::{Action, Committed, Consensus, Event, Start, Submission, Timers, found, joining, raft_id};
+use super::super::{
+    Action, Committed, Consensus, Event, READ_BYTES_MAX, Start, Submission, Timers, found, joining, raft_id,
+};
 use crate::entropy::Entropy;
 use crate::moment::Moment;
 use bytes::Bytes;
@@ -266,6 +268,7 @@ impl Cluster {
             found: Some(found_members),
             rules: Rules::default(),
             timers: Timers::default(),
+            read_bytes_max: READ_BYTES_MAX,
             entropy: Box::new(entropy),
         };
         let life = Life {

@@ -1,6 +1,8 @@
 //! The rules of driving the raft crate that matter with one voter, each told as an incident.
 
-use super::super::{Action, Consensus, Event, Start, Submission, Timers, found, raft_id};
+use super::super::{
+    Action, Consensus, Event, Measure, READ_BYTES_MAX, Start, Submission, Timers, found, raft_id,
+};
 use crate::entropy::Entropy;
 use crate::moment::Moment;
 use std::sync::Arc;
@@ -35,6 +37,7 @@ fn open(disk: &SharedDisk, checkpoint: Position) -> (Consensus, Log) {
         found: None,
         rules: Rules::default(),
         timers: Timers::default(),
+        read_bytes_max: READ_BYTES_MAX,
         entropy: Box::new(Zeros),
     };
     (Consensus::new(START, start).unwrap(), log)
@@ -200,7 +203,13 @@ fn a_sync_waits_for_what_was_committed_before_it() {
 fn an_hour_of_standing_still_is_one_tick() {
     let (mut consensus, mut log, _disk) = leading();
     let late = START + Duration::from_secs(3_600);
+    consensus.take_measures();
+    let in_time = consensus.poll_timeout() + Duration::from_millis(99);
+    consensus.handle(in_time, Event::Tick).unwrap();
+    assert!(!consensus.take_measures().iter().any(|m| matches!(m, Measure::Stall(_))));
     consensus.handle(late, Event::Tick).unwrap();
+    let stall = Measure::Stall(late.since(in_time + Duration::from_millis(20)));
+    assert!(consensus.take_measures().contains(&stall));
     assert!(consensus.poll_timeout().us > late.us);
     assert_eq!(settle(&mut consensus, &mut log).leads, None);
     assert!(consensus.is_leading());

@@ -2,7 +2,9 @@
 //! say to it by hand. Rules that matter to one voter already are in `lone`; those about changes of membership (4, 6, 7)
 //! have nothing to be tried on while there are none.
 
-use super::super::{Action, Consensus, Event, Start, Submission, Timers, WANTED_FOR, found, raft_id};
+use super::super::{
+    Action, Consensus, Event, READ_BYTES_MAX, Start, Submission, Timers, WANTED_FOR, found, raft_id,
+};
 use super::cluster::{Cluster, Dice};
 use crate::moment::Moment;
 use bytes::Bytes;
@@ -49,6 +51,7 @@ impl One {
             found: None,
             rules: Rules::default(),
             timers: Timers::default(),
+            read_bytes_max: READ_BYTES_MAX,
             entropy: Box::new(Dice::new(1)),
         };
         let consensus = Consensus::new(now, start).unwrap();
@@ -702,4 +705,51 @@ fn every_kind_of_message_survives_the_wire() {
         assert_ne!(raft.get_msg_type(), MessageType::MsgHup);
         assert_eq!(to_peer(raft), all);
     }
+}
+
+#[test]
+fn followers_that_are_behind_are_read_for_a_turn_at_a_time() {
+    const RECORD_BYTES: usize = 200 << 10;
+    const RECORDS: usize = 20;
+    let mut one = One::new();
+    one.lead();
+    let matched = one.consensus.facts().last_index;
+    for _ in 0..RECORDS {
+        one.tell(Event::Submit(vec![Submission::LeaderOnly(vec![0; RECORD_BYTES])]));
+        one.persist();
+        let facts = one.consensus.facts();
+        let all = RaftMessage { index: facts.last_index, ..message(RaftKind::AppendResponse, 2, facts.term) };
+        one.hear(2, all);
+    }
+    let facts = one.consensus.facts();
+    assert_eq!((facts.committed, facts.last_index), (matched + RECORDS as u64, matched + RECORDS as u64));
+    // It was away, and is back with what it had.
+    one.tell(Event::Unreachable { server: 3 });
+    one.tick(1);
+    one.sent.clear();
+    one.hear(3, message(RaftKind::HeartbeatResponse, 3, facts.term));
+    assert_eq!(one.take_sent(RaftKind::Append).len(), 1, "it is asked whether it has what it had");
+    one.tick(1);
+    one.sent.clear();
+    one.hear(3, RaftMessage { index: matched + 1, ..message(RaftKind::AppendResponse, 3, facts.term) });
+    let mut first = matched + 2;
+    let mut turns = 0;
+    while first <= facts.last_index {
+        let sent = one.take_sent(RaftKind::Append);
+        assert!(sent.iter().all(|m| m.to == raft_id(3, 1)));
+        let entries: Vec<&PeerEntry> = sent.iter().flat_map(|m| &m.entries).collect();
+        let bytes: usize = entries.iter().map(|entry| entry.data.len()).sum();
+        assert!(!entries.is_empty() && bytes < READ_BYTES_MAX + RECORD_BYTES, "{bytes} bytes in one turn");
+        assert!(entries.iter().map(|entry| entry.index).eq(first..first + entries.len() as u64));
+        first += entries.len() as u64;
+        turns += 1;
+        // What is left has the next turn, and waits for nobody's answer.
+        let next = one.consensus.poll_timeout();
+        if first <= facts.last_index {
+            assert_eq!(next.us, one.now.us + 1);
+        }
+        one.now = next;
+        one.tell(Event::Tick);
+    }
+    assert!(turns > 3, "{turns}");
 }

@@ -5,6 +5,7 @@ use super::append::LogJob;
 use super::{Engine, SHOW_EVERY, ToService, apply, stop_for};
 use crate::consensus::{self, Measure, Role, Submission};
 use crate::metrics::Metrics;
+use crate::moment::Moment;
 use crate::observer::Seat;
 use crate::room::Room;
 use crate::service;
@@ -20,6 +21,9 @@ const OWN_APPEND_BYTES_MAX: usize = 16 << 10;
 /// that they are worth a round of their own.
 const REQUESTS_UNSEEN_MAX: Duration = Duration::from_millis(1);
 
+/// The log tells of one stall in this time; the metric counts all.
+const STALLS_TOLD_EVERY: Duration = Duration::from_secs(10);
+
 pub(super) fn run(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Arc<Room>) {
     let mut events = Vec::new();
     let mut submissions: Vec<Submission> = Vec::new();
@@ -27,6 +31,7 @@ pub(super) fn run(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Ar
     let mut with_log: Option<u64> = None;
     let mut shown = clock.now();
     let mut led_since = None;
+    let mut stall_told = None;
     loop {
         let until = consensus.poll_timeout();
         if consensus.is_busy() {
@@ -129,7 +134,7 @@ pub(super) fn run(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Ar
             engine.others().forget_staged();
         }
         if engine.ensemble.is_some() {
-            measure(&mut consensus, &room.metrics);
+            measure(now, &mut consensus, &room.metrics, &mut stall_told);
             if now.since(shown) >= SHOW_EVERY || installs {
                 shown = now;
                 room.metrics
@@ -141,7 +146,7 @@ pub(super) fn run(clock: &Clock, mut consensus: Seat, engine: &Engine, room: &Ar
     }
 }
 
-fn measure(consensus: &mut Seat, metrics: &Metrics) {
+fn measure(now: Moment, consensus: &mut Seat, metrics: &Metrics, stall_told: &mut Option<Moment>) {
     for measure in consensus.take_measures() {
         match measure {
             Measure::Election(took) => metrics.election_time.record(took),
@@ -149,11 +154,22 @@ fn measure(consensus: &mut Seat, metrics: &Metrics) {
             Measure::Unavailable(took) => metrics.unavailable_time.record(took),
             Measure::QuorumAck(took) => metrics.quorum_ack_latency.record(took),
             Measure::Proposal(took) => metrics.proposal_latency.record(took),
+            Measure::Stall(late) => {
+                metrics.warren_stalls_total.add(1);
+                if stall_told.is_none_or(|told| now.since(told) >= STALLS_TOLD_EVERY) {
+                    *stall_told = Some(now);
+                    tracing::warn!(
+                        ms = late.as_millis() as u64,
+                        "consensus came to its turn late, and an election may follow: this machine stood still or is too \
+                         busy, or its disk is slow; warren_stalls_total counts the next ones"
+                    );
+                }
+            }
         }
     }
 }
 
-fn show(consensus: &Seat, now: crate::moment::Moment, engine: &Engine, metrics: &Metrics) {
+fn show(consensus: &Seat, now: Moment, engine: &Engine, metrics: &Metrics) {
     let facts = consensus.facts();
     metrics.quorum_size.set(facts.voters.len() as i64);
     metrics.synced_followers.set(facts.followers.iter().filter(|f| f.active && f.synced).count() as i64);
@@ -173,7 +189,7 @@ fn show(consensus: &Seat, now: crate::moment::Moment, engine: &Engine, metrics: 
     *engine.facts.lock() = Some(facts);
 }
 
-fn handle(consensus: &mut Seat, now: crate::moment::Moment, event: consensus::Event) {
+fn handle(consensus: &mut Seat, now: Moment, event: consensus::Event) {
     if let Err(e) = consensus.handle(now, event) {
         stop_for("consensus cannot go on", &e);
     }

@@ -54,6 +54,8 @@ const GOES_ON_WITHIN: Duration = Duration::from_secs(10);
 
 /// A thread that wants to run every few ms and does not for so long tells of a machine that cannot be tested on.
 const STOOD_STILL: Duration = Duration::from_secs(1);
+/// One that does not for so long, half an election timeout, held up the relay as well: servers may not have heard of each other.
+const STALL: Duration = Duration::from_millis(100);
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
 
@@ -64,6 +66,8 @@ struct Director<'a> {
     dice: Dice,
     /// The longest time without an acknowledgement in this round, µs.
     pause_us: &'a AtomicU64,
+    /// How often this process stalled.
+    stalls: &'a AtomicU64,
 }
 
 /// Names of the rounds, for help.
@@ -96,14 +100,14 @@ pub fn run(plan: Plan) -> io::Result<bool> {
     let Ok(clients) = crash::clients(&stage, &mut dice) else {
         return Err(io::Error::other("the first sessions could not be opened"));
     };
-    let pause_us = AtomicU64::new(0);
+    let (pause_us, stalls) = (AtomicU64::new(0), AtomicU64::new(0));
     let mut table = String::from("longest pause of all writes, and until all serve after the fault:\n");
     std::thread::scope(|scope| {
         for client in clients {
             scope.spawn(|| live(&stage, client));
         }
-        scope.spawn(|| measure_pauses(&stage, &pause_us));
-        let mut director = Director { stage: &stage, servers, dice, pause_us: &pause_us };
+        scope.spawn(|| measure_pauses(&stage, &pause_us, &stalls));
+        let mut director = Director { stage: &stage, servers, dice, pause_us: &pause_us, stalls: &stalls };
         for (n, round) in rounds.iter().enumerate() {
             director.one_round(round, rounds.get(n + 1), &mut table);
             if stage.over.load(SeqCst) {
@@ -195,7 +199,7 @@ fn is_lost(stage: &Stage, client: &dyn Client) -> bool {
 
 /// Notes the longest time without an acknowledgement, while clients work; and says so when this machine stood still itself,
 /// which breaks promises that are about time.
-fn measure_pauses(stage: &Stage, longest_us: &AtomicU64) {
+fn measure_pauses(stage: &Stage, longest_us: &AtomicU64, stalls: &AtomicU64) {
     let (mut last, mut since) = (stage.acknowledged.load(SeqCst), Instant::now());
     let mut looked = Instant::now();
     while !stage.over.load(SeqCst) {
@@ -204,6 +208,9 @@ fn measure_pauses(stage: &Stage, longest_us: &AtomicU64) {
             (last, since) = (now, Instant::now());
         }
         longest_us.fetch_max(since.elapsed().as_micros() as u64, SeqCst);
+        if looked.elapsed() > STALL {
+            stalls.fetch_add(1, SeqCst);
+        }
         if looked.elapsed() > STOOD_STILL {
             eprintln!("this machine stood still for {:.1?}; what fails now says little", looked.elapsed());
         }
@@ -265,6 +272,16 @@ impl Director<'_> {
             std::thread::sleep(LOOK_EVERY);
         }
         Ok(start.elapsed())
+    }
+
+    /// How often a server that votes, or this process, which carries what they say to each other, came to its turn so late
+    /// that another leader may have been elected for that alone.
+    fn stalls(&self) -> Outcome<u64> {
+        let mut sum = self.stalls.load(SeqCst);
+        for place in self.servers.voters() {
+            sum += self.servers.daemons[place].metric("warren_stalls_total")? as u64;
+        }
+        Ok(sum)
     }
 
     /// Let the clients work.

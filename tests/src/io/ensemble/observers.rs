@@ -1,6 +1,6 @@
 //! What is done to observers and to those that feed them, and that their clients notice nothing that they need not.
 
-use super::rounds::{FAULT, WORK, kill, stand_still};
+use super::rounds::{FAULT, WORK, kill, nobody_else_leads, stand_still};
 use super::servers::id;
 use super::{Director, Outcome, polite};
 use crate::io::daemon::eventually;
@@ -73,18 +73,15 @@ pub(super) fn feeder_stands_still(director: &mut Director<'_>) -> Outcome<()> {
 /// Nobody else notices, and who feeds it does not say that it is up to date.
 pub(super) fn one_killed(director: &mut Director<'_>) -> Outcome<()> {
     let place = one(director)?;
-    let leader = director.servers.leader(&[])?;
-    director.work_on(WORK)?;
-    director.stage.harm(place);
-    director.servers.daemons[place].kill();
-    director.flows()?;
-    all_follow(director)?;
-    director.servers.daemons[place].start()?;
-    all_follow(director)?;
-    let now = director.servers.leader(&[])?;
-    if now != leader {
-        return Err(format!("server {} leads, and not {} any more", id(now), id(leader)).into());
-    }
+    nobody_else_leads(director, |director, _| {
+        director.work_on(WORK)?;
+        director.stage.harm(place);
+        director.servers.daemons[place].kill();
+        director.flows()?;
+        all_follow(director)?;
+        director.servers.daemons[place].start()?;
+        all_follow(director)
+    })?;
     director.work_on(WORK)
 }
 

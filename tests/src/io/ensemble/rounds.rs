@@ -70,6 +70,8 @@ pub(super) const ON_SMALL_DISK: usize = 2;
 pub(super) const WORK: Duration = Duration::from_millis(200);
 /// How long a server stands still, or is out of reach: longer than an election takes.
 pub(super) const FAULT: Duration = Duration::from_millis(1_500);
+/// What a machine that stands still spoils is done so often.
+const TRIES: usize = 5;
 /// Between two turns of a link that comes and goes.
 const FLAP: Duration = Duration::from_millis(150);
 /// Znodes of this size, written so often, are more than a quarter of the small disk, which is what a log may take of one.
@@ -124,6 +126,30 @@ fn same_leader_besides(director: &Director<'_>, place: usize) -> Outcome<()> {
         return Err(format!("server {} leads, though nothing was wrong with the leader", id(place)).into());
     }
     Ok(())
+}
+
+/// Do it, told who leads; that one must lead afterwards. When another does and somebody stood still meanwhile, that is why,
+/// and nothing is learnt: it is done once more.
+pub(super) fn nobody_else_leads(
+    director: &mut Director<'_>,
+    mut what: impl FnMut(&mut Director<'_>, usize) -> Outcome<()>,
+) -> Outcome<()> {
+    for _ in 0..TRIES {
+        let (leader, stalls) = (director.servers.leader(&[])?, director.stalls()?);
+        what(director, leader)?;
+        let now = director.servers.leader(&[])?;
+        if now == leader {
+            return Ok(());
+        }
+        let text = format!("server {} leads, and not {} any more", id(now), id(leader));
+        if director.stalls()? == stalls {
+            return Err(text.into());
+        }
+        eprintln!("{text}, for somebody stood still; once more");
+        director.servers.relay().set_all(Weather::FAIR);
+        director.flows()?;
+    }
+    Err(format!("servers stand still too often, {TRIES} times in a row").into())
 }
 
 /// Nobody's connection may break, the old leader's included.
@@ -197,38 +223,30 @@ fn leader_does_not_hear(director: &mut Director<'_>) -> Outcome<()> {
 }
 
 fn follower_cut_off(director: &mut Director<'_>) -> Outcome<()> {
-    let follower = director.servers.follower(&mut director.dice)?;
-    let leader = director.servers.leader(&[])?;
-    director.stage.harm(follower);
-    director.servers.relay().set_around(id(follower), Weather::CUT);
-    director.work_on(FAULT)?;
-    director.flows()?;
-    director.servers.relay().set_all(Weather::FAIR);
-    // It asks for votes when it is back, and disturbs nobody.
-    director.work_on(FAULT)?;
-    let now = director.servers.leader(&[])?;
-    if now != leader {
-        return Err(format!("server {} leads, and not {} any more", id(now), id(leader)).into());
-    }
-    Ok(())
+    nobody_else_leads(director, |director, _| {
+        let follower = director.servers.follower(&mut director.dice)?;
+        director.stage.harm(follower);
+        director.servers.relay().set_around(id(follower), Weather::CUT);
+        director.work_on(FAULT)?;
+        director.flows()?;
+        director.servers.relay().set_all(Weather::FAIR);
+        // It asks for votes when it is back, and disturbs nobody.
+        director.work_on(FAULT)
+    })
 }
 
 /// Followers do not reach each other; the leader reaches all of them, and nobody else should lead.
 fn followers_apart(director: &mut Director<'_>) -> Outcome<()> {
-    let leader = director.servers.leader(&[])?;
-    let followers: Vec<usize> = director.servers.voters().filter(|place| *place != leader).collect();
-    for one in &followers {
-        for other in followers.iter().filter(|other| *other > one) {
-            director.servers.relay().set_between(id(*one), id(*other), Weather::CUT);
+    nobody_else_leads(director, |director, leader| {
+        let followers: Vec<usize> = director.servers.voters().filter(|place| *place != leader).collect();
+        for one in &followers {
+            for other in followers.iter().filter(|other| *other > one) {
+                director.servers.relay().set_between(id(*one), id(*other), Weather::CUT);
+            }
         }
-    }
-    director.work_on(2 * FAULT)?;
-    director.flows()?;
-    let now = director.servers.leader(&[])?;
-    if now != leader {
-        return Err(format!("server {} leads, and not {} any more", id(now), id(leader)).into());
-    }
-    Ok(())
+        director.work_on(2 * FAULT)?;
+        director.flows().map(drop)
+    })
 }
 
 fn flapping(director: &mut Director<'_>) -> Outcome<()> {
@@ -273,15 +291,11 @@ fn black_hole(director: &mut Director<'_>) -> Outcome<()> {
 }
 
 fn strangers_knock(director: &mut Director<'_>) -> Outcome<()> {
-    let leader = director.servers.leader(&[])?;
-    strangers::throw_garbage(&director.servers, &mut director.dice)?;
-    strangers::knock(&director.servers, director.stage.folder.as_path())?;
-    director.flows()?;
-    let now = director.servers.leader(&[])?;
-    if now != leader {
-        return Err(format!("server {} leads, and not {} any more", id(now), id(leader)).into());
-    }
-    Ok(())
+    nobody_else_leads(director, |director, _| {
+        strangers::throw_garbage(&director.servers, &mut director.dice)?;
+        strangers::knock(&director.servers, director.stage.folder.as_path())?;
+        director.flows().map(drop)
+    })
 }
 
 /// Each server is given another certificate while it runs; links stay, and those that are made anew are made with it.

@@ -142,6 +142,7 @@ impl Server {
             found: ctx.setup.is_ensemble().then(|| file.servers.clone()),
             rules: Rules::default(),
             timers: Timers::default(),
+            read_bytes_max: ctx.setup.read_bytes_max,
             entropy,
         };
         let part = match observes {
