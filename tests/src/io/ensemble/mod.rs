@@ -274,14 +274,10 @@ impl Director<'_> {
         Ok(start.elapsed())
     }
 
-    /// How often a server that votes, or this process, which carries what they say to each other, came to its turn so late
-    /// that another leader may have been elected for that alone.
-    fn stalls(&self) -> Outcome<u64> {
-        let mut sum = self.stalls.load(SeqCst);
-        for place in self.servers.voters() {
-            sum += self.servers.daemons[place].metric("warren_stalls_total")? as u64;
-        }
-        Ok(sum)
+    /// How often each server that votes came to its turn late, since its start.
+    fn stalls_of_servers(&self) -> io::Result<Vec<f64>> {
+        let stalls = |place: usize| self.servers.daemons[place].metric("warren_stalls_total");
+        self.servers.voters().map(stalls).collect()
     }
 
     /// Let the clients work.

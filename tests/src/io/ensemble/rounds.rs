@@ -7,6 +7,7 @@ use crate::io::relay::Weather;
 use rustix::process::Signal;
 use std::fs;
 use std::io;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 use warren_storage::Op;
 use warren_transport::{Change, Opcode, Request};
@@ -128,28 +129,34 @@ fn same_leader_besides(director: &Director<'_>, place: usize) -> Outcome<()> {
     Ok(())
 }
 
-/// Do it, told who leads; that one must lead afterwards. When another does and somebody stood still meanwhile, that is why,
-/// and nothing is learnt: it is done once more.
+/// Do it, told who leads; that one must lead afterwards. When another does and this process stood still meanwhile, which carries
+/// what servers say to each other, that is why, and nothing is learnt: it is done once more. That a server stood still is no
+/// excuse: what was done may have made it.
 pub(super) fn nobody_else_leads(
     director: &mut Director<'_>,
     mut what: impl FnMut(&mut Director<'_>, usize) -> Outcome<()>,
 ) -> Outcome<()> {
     for _ in 0..TRIES {
-        let (leader, stalls) = (director.servers.leader(&[])?, director.stalls()?);
+        let (leader, stalls) = (director.servers.leader(&[])?, director.stalls.load(SeqCst));
         what(director, leader)?;
         let now = director.servers.leader(&[])?;
         if now == leader {
             return Ok(());
         }
-        let text = format!("server {} leads, and not {} any more", id(now), id(leader));
-        if director.stalls()? == stalls {
+        let text = format!(
+            "server {} leads, and not {} any more; turns of servers that came late since their starts: {:?}",
+            id(now),
+            id(leader),
+            director.stalls_of_servers()?
+        );
+        if director.stalls.load(SeqCst) == stalls {
             return Err(text.into());
         }
-        eprintln!("{text}, for somebody stood still; once more");
+        eprintln!("{text}; this machine stood still: once more");
         director.servers.relay().set_all(Weather::FAIR);
         director.flows()?;
     }
-    Err(format!("servers stand still too often, {TRIES} times in a row").into())
+    Err(format!("this machine stands still too often, {TRIES} times in a row").into())
 }
 
 /// Nobody's connection may break, the old leader's included.
