@@ -21,7 +21,7 @@ struct Step {
     measure: fn(&Trio, bool) -> io::Result<Figures>,
 }
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 9] = [
     Step {
         name: "write, one at a time, at the leader",
         measure: |t, q| steps::mix(&t.seen_from(true)?, q, 1, 1, 128, 0),
@@ -34,6 +34,7 @@ const STEPS: [Step; 8] = [
     Step { name: "write 128 B", measure: |t, q| steps::mix(t, q, LINKS, DEPTH, 128, 0) },
     Step { name: "write 1 KiB", measure: |t, q| steps::mix(t, q, LINKS, DEPTH, 1_024, 0) },
     Step { name: "write 128 B, 64 × 64 under way", measure: |t, q| steps::mix(t, q, 64, 64, 128, 0) },
+    Step { name: "write 1 KiB, 64 × 64 under way", measure: |t, q| steps::mix(t, q, 64, 64, 1_024, 0) },
     Step { name: "read 128 B", measure: |t, q| steps::mix(t, q, LINKS, DEPTH, 128, 100) },
     Step { name: "90 reads, 10 writes", measure: |t, q| steps::mix(t, q, LINKS, DEPTH, 128, 90) },
 ];
