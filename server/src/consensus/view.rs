@@ -1,8 +1,8 @@
 //! raft's view of the log: a tail in memory in front of the segments.
 //!
 //! raft drops an entry from its own memory as soon as the entry was handed out to be persisted, and asks for it
-//! again when it is committed. The tail answers then; the segments answer only what is older. Followers that are behind get that a
-//! part in each turn: while it is read, nothing else is heard or said.
+//! again when it is committed. The tail answers then; the segments answer only what is older. What followers that are
+//! behind lack of that is read a part in each turn, since nothing else is heard or said while it is read.
 
 use crate::moment::Moment;
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};

@@ -147,7 +147,8 @@ pub(super) fn nobody_else_leads(
             "server {} leads, and not {} any more; turns of servers that came late since their starts: {:?}",
             id(now),
             id(leader),
-            director.stalls_of_servers()?
+            // What was found is told even when a server does not say this.
+            director.stalls_of_servers()
         );
         if director.stalls.load(SeqCst) == stalls {
             return Err(text.into());
